@@ -1,1 +1,3 @@
 //! AMQP 0-9-1 in pure Rust.
+
+pub mod codec;
