@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::wire::{Decoder, Encoder, Field};
+use super::wire::{Encoder, Field};
 use super::{DecodeError, DecodeErrorKind, EncodeError, Properties, RawProperties};
 
 /// The payload of a header frame: the body's size and the message's properties, not decoded yet.
@@ -24,16 +24,24 @@ impl ContentHeader {
     ///
     /// It is too short, or of another class than basic (c78). The weight is ignored.
     pub fn decode(payload: &Bytes) -> Result<Self, DecodeError> {
-        let mut decoder = Decoder::new(payload);
-        let class = u16::decode(&mut decoder, "content header class")?;
+        let (body_size, properties) = Self::split(payload)?;
+        Ok(Self { body_size, properties: RawProperties::new(payload.slice_ref(properties)) })
+    }
+
+    /// Body size and properties of a header frame's payload, in place.
+    #[inline]
+    pub(crate) fn split(payload: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
+        let Some((&[c1, c0, _, _, s7, s6, s5, s4, s3, s2, s1, s0], properties @ [_, _, ..])) =
+            payload.split_first_chunk::<{ Self::FIXED_LEN }>()
+        else {
+            let kind = DecodeErrorKind::Truncated { needed: Self::FIXED_LEN + 2, available: payload.len() };
+            return Err(DecodeError::new(kind, "content header", 0));
+        };
+        let class = u16::from_be_bytes([c1, c0]);
         if class != super::method::basic::CLASS_ID {
             return Err(DecodeError::new(DecodeErrorKind::ContentClass(class), "content header class", 0));
         }
-        u16::decode(&mut decoder, "content header weight")?;
-        let body_size = u64::decode(&mut decoder, "content header body size")?;
-        let rest = decoder.rest();
-        u16::decode(&mut decoder, "property flags")?;
-        Ok(Self { body_size, properties: RawProperties::new(rest) })
+        Ok((u64::from_be_bytes([s7, s6, s5, s4, s3, s2, s1, s0]), properties))
     }
 
     /// Appends the payload of a header frame.

@@ -48,11 +48,6 @@ impl<'a> Decoder<'a> {
         self.at
     }
 
-    /// What has not been read yet.
-    pub(crate) fn rest(&self) -> Bytes {
-        self.source.slice(self.at..)
-    }
-
     fn take(&mut self, needed: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         self.bits_left = 0;
         let available = self.source.len() - self.at;
