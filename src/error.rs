@@ -61,6 +61,8 @@ pub enum ErrorKind {
     InvalidUrl,
     /// The socket failed, or was closed without a word. Network.
     Io,
+    /// As many channels are open as the server allows. Caller.
+    LimitReached,
     /// A message is larger than the limit set for this connection. Caller when sending, peer when receiving.
     MessageTooLarge,
     /// The peer broke the protocol. Peer.
@@ -176,6 +178,7 @@ impl Error {
             | ErrorKind::Closed
             | ErrorKind::InvalidArgument
             | ErrorKind::InvalidUrl
+            | ErrorKind::LimitReached
             | ErrorKind::MessageTooLarge
             | ErrorKind::Stale
             | ErrorKind::Unsupported => Origin::Caller,

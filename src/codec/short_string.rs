@@ -75,6 +75,13 @@ impl From<&String> for ShortString {
     }
 }
 
+// Equal and ordered as its octets are, so maps can be asked with a slice.
+impl std::borrow::Borrow<[u8]> for ShortString {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl AsRef<[u8]> for ShortString {
     fn as_ref(&self) -> &[u8] {
         &self.0

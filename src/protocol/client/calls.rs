@@ -1,0 +1,191 @@
+//! Requests that wait for their replies.
+//!
+//! A server answers the requests of a channel in their order. So each channel has a queue of expectations, and a reply belongs
+//! to the first that is not answered yet. A caller who goes away leaves his expectation behind: the late reply meets it
+//! and not the next call.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+use crate::codec::Method;
+use crate::codec::method::MethodInfo;
+use crate::protocol::Content;
+
+/// A request under way on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallId(u64);
+
+/// A server's answer to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// The method.
+    pub method: Method,
+    /// The message that came with it (`basic.get-ok`).
+    pub content: Option<Content>,
+}
+
+/// The expectations of one channel, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// The id of the first slot.
+    base: u64,
+    slots: VecDeque<Slot>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Expected { request: MethodInfo, caller: Caller },
+    Answered(Reply),
+    /// Answered, and taken or not wanted.
+    Done,
+}
+
+#[derive(Debug)]
+enum Caller {
+    /// Has not asked for the answer yet.
+    Busy,
+    Waiting(Waker),
+    Gone,
+}
+
+impl Calls {
+    /// Expects an answer to `request`, behind all others.
+    pub(crate) fn expect(&mut self, request: MethodInfo) -> CallId {
+        self.slots.push_back(Slot::Expected { request, caller: Caller::Busy });
+        CallId(self.base + self.slots.len() as u64 - 1)
+    }
+
+    /// Expects an answer that nobody will ask for.
+    pub(crate) fn expect_unwatched(&mut self, request: MethodInfo) {
+        self.slots.push_back(Slot::Expected { request, caller: Caller::Gone });
+    }
+
+    /// Gives `reply` to the first unanswered call, or back when that one expects something else.
+    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<(), Reply> {
+        let info = reply.method.info();
+        let first = self.slots.iter_mut().find(|slot| matches!(slot, Slot::Expected { .. }));
+        match first {
+            Some(slot) => {
+                let Slot::Expected { request, caller } = slot else { return Err(reply) };
+                if request.class_id != info.class_id || !request.replies.contains(&info.method_id) {
+                    return Err(reply);
+                }
+                *slot = match std::mem::replace(caller, Caller::Gone) {
+                    Caller::Busy => Slot::Answered(reply),
+                    Caller::Waiting(waker) => {
+                        wakes.push(waker);
+                        Slot::Answered(reply)
+                    }
+                    Caller::Gone => Slot::Done,
+                };
+                self.tidy();
+                Ok(())
+            }
+            None => Err(reply),
+        }
+    }
+
+    /// The answer, once it is there; `None` when it will never come. It can be taken once.
+    pub(crate) fn poll(&mut self, id: CallId, waker: &Waker) -> Poll<Option<Reply>> {
+        let Some(slot) = self.slot(id) else { return Poll::Ready(None) };
+        match slot {
+            Slot::Expected { caller: Caller::Waiting(old), .. } => old.clone_from(waker),
+            Slot::Expected { caller, .. } => *caller = Caller::Waiting(waker.clone()),
+            Slot::Answered(_) | Slot::Done => {
+                let taken = std::mem::replace(slot, Slot::Done);
+                self.tidy();
+                return match taken {
+                    Slot::Answered(reply) => Poll::Ready(Some(reply)),
+                    _ => Poll::Ready(None),
+                };
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The caller has gone; the expectation stays until it is met.
+    pub(crate) fn abandon(&mut self, id: CallId) {
+        match self.slot(id) {
+            Some(Slot::Expected { caller, .. }) => *caller = Caller::Gone,
+            Some(slot) => *slot = Slot::Done,
+            None => {}
+        }
+        self.tidy();
+    }
+
+    /// There will be no more replies: every caller is told so.
+    pub(crate) fn fail_all(&mut self, wakes: &mut Vec<Waker>) {
+        for slot in &mut self.slots {
+            if let Slot::Expected { caller, .. } = slot {
+                if let Caller::Waiting(waker) = std::mem::replace(caller, Caller::Gone) {
+                    wakes.push(waker);
+                }
+                *slot = Slot::Done;
+            }
+        }
+        self.tidy();
+    }
+
+    fn slot(&mut self, CallId(id): CallId) -> Option<&mut Slot> {
+        let at = usize::try_from(id.checked_sub(self.base)?).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    fn tidy(&mut self) {
+        while matches!(self.slots.front(), Some(Slot::Done)) {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::method::{MethodFields, basic, queue};
+
+    fn reply(method: impl Into<Method>) -> Reply {
+        Reply { method: method.into(), content: None }
+    }
+
+    fn declared(name: &str) -> Reply {
+        reply(queue::DeclareOk { queue: name.into(), ..Default::default() })
+    }
+
+    #[test]
+    fn a_late_reply_meets_the_call_that_was_given_up() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let first = calls.expect(queue::Declare::INFO);
+        let second = calls.expect(queue::Declare::INFO);
+        assert!(calls.poll(second, Waker::noop()).is_pending());
+        calls.abandon(first);
+        calls.answer(declared("late"), &mut wakes).unwrap();
+        assert!(calls.poll(second, Waker::noop()).is_pending());
+        calls.answer(declared("right"), &mut wakes).unwrap();
+        assert_eq!(calls.poll(second, Waker::noop()), Poll::Ready(Some(declared("right"))));
+        assert!(calls.slots.is_empty());
+    }
+
+    #[test]
+    fn c120_a_reply_of_the_wrong_kind_is_nobodys() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let get = calls.expect(basic::Get::INFO);
+        assert!(calls.answer(reply(queue::PurgeOk::default()), &mut wakes).is_err());
+        calls.answer(reply(basic::GetEmpty::default()), &mut wakes).unwrap();
+        assert!(calls.poll(get, Waker::noop()).is_ready());
+        assert!(calls.answer(reply(basic::GetEmpty::default()), &mut wakes).is_err(), "nobody asked for a second one");
+    }
+
+    #[test]
+    fn answers_wait_for_those_who_ask_late() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let ids: Vec<_> = (0..3).map(|_| calls.expect(queue::Declare::INFO)).collect();
+        for name in ["a", "b", "c"] {
+            calls.answer(declared(name), &mut wakes).unwrap();
+        }
+        for (id, name) in ids.into_iter().zip(["a", "b", "c"]).rev() {
+            assert_eq!(calls.poll(id, Waker::noop()), Poll::Ready(Some(declared(name))));
+        }
+        assert!(calls.slots.is_empty());
+    }
+}

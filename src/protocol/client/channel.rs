@@ -1,0 +1,381 @@
+//! One channel of a connection, from its opening to its end.
+//!
+//! ```text
+//!   ┌─────────┐ open-ok  ┌──────┐ close sent  ┌─────────┐ close-ok  ┌────────┐
+//!   │ Opening │ ───────► │ Open │ ──────────► │ Closing │ ────────► │ Closed │
+//!   └─────────┘          └──────┘             └─────────┘           └────────┘
+//!                            │   close received: close-ok is sent       ▲
+//!                            └──────────────────────────────────────────┘
+//! ```
+//!
+//! While a channel is closing everything but close and close-ok is discarded (c47). Its number is free again after
+//! close-ok (c49).
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::calls::{Calls, Reply};
+use super::confirms::{Confirms, Returned, Watermark, fingerprint};
+use super::consumer::{ConsumerState, Consumers, Delivered};
+use super::{ConsumerId, Failure};
+use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
+use crate::codec::method::{MethodFields, basic, channel};
+use crate::codec::{AckView, DeliverView, FrameType, Method, ReplyCode, ShortString};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Assembler, Chunk, Content, Incoming, OutBuffer};
+
+/// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
+const MAX_RETURNED: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) number: u16,
+    pub(crate) state: State,
+    /// Why the channel can no longer be used. Set as soon as it is closing.
+    pub(crate) end: Option<Error>,
+    pub(crate) calls: Calls,
+    pub(crate) confirms: Option<Confirms>,
+    pub(crate) watermark: Watermark,
+    /// `tx.select` was sent.
+    pub(crate) transactional: bool,
+    /// The server allows content (`channel.flow`).
+    pub(crate) flow: bool,
+    pub(crate) consumers: Consumers,
+    pub(crate) returned: VecDeque<Box<Returned>>,
+    /// How many returned messages were pushed out of `returned`.
+    pub(crate) returned_lost: u64,
+    pub(crate) returned_waker: Option<Waker>,
+    /// The handle is gone; the slot goes when the channel is closed.
+    pub(crate) released: bool,
+    assembler: Assembler<Pending>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Opening,
+    Open,
+    Closing,
+    Closed,
+}
+
+/// The method of a message that is being put together.
+#[derive(Debug)]
+enum Pending {
+    Deliver { consumer: ConsumerId, delivery_tag: u64, redelivered: bool },
+    GetOk(basic::GetOk),
+    Return { reply_code: ReplyCode, reply_text: ShortString },
+}
+
+/// What a channel needs of its connection while it handles a frame.
+pub(crate) struct Hands<'a> {
+    pub(crate) out: &'a mut OutBuffer,
+    pub(crate) wakes: &'a mut Vec<Waker>,
+    pub(crate) chunk: &'a mut Chunk,
+    /// Octets in all consumers' queues.
+    pub(crate) buffered: &'a mut usize,
+    pub(crate) max_payload: usize,
+    pub(crate) max_body: u64,
+    /// Publishers who wait for more than the window.
+    pub(crate) publishers: &'a mut super::wakers::WakerQueue,
+}
+
+impl Hands<'_> {
+    /// Sends a method whose fields are known to fit.
+    fn send(&mut self, channel: u16, method: impl Into<Method>) {
+        // A tag that came in one frame goes out in one.
+        let _ = self.out.put_method(channel, &method.into(), self.max_payload);
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(number: u16) -> Self {
+        Self {
+            number,
+            state: State::Opening,
+            end: None,
+            calls: Calls::default(),
+            confirms: None,
+            watermark: Watermark::default(),
+            transactional: false,
+            flow: true,
+            consumers: Consumers::default(),
+            returned: VecDeque::new(),
+            returned_lost: 0,
+            returned_waker: None,
+            released: false,
+            assembler: Assembler::new(),
+        }
+    }
+
+    /// A frame for this channel. Returns whether the channel's number is free from now on.
+    #[inline]
+    pub(crate) fn frame(
+        &mut self,
+        kind: FrameType,
+        payload: Incoming<'_>,
+        hands: &mut Hands<'_>,
+    ) -> Result<bool, Failure> {
+        match (kind, payload) {
+            (FrameType::Method, Incoming::Borrowed(payload)) => return self.method_frame(payload, hands),
+            _ if self.state == State::Closing => {}
+            (FrameType::Header, Incoming::Borrowed(payload)) => {
+                if let Some((method, content)) = self.assembler.header(payload, hands.max_body, hands.chunk)? {
+                    self.message(method, content, hands)?;
+                }
+            }
+            (_, payload) => {
+                if let Some((method, content)) = self.assembler.body(payload, hands.chunk)? {
+                    self.message(method, content, hands)?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn method_frame(&mut self, payload: &[u8], hands: &mut Hands<'_>) -> Result<bool, Failure> {
+        if self.state != State::Closing
+            && let Some((id, fields)) = payload.split_first_chunk::<4>()
+        {
+            match *id {
+                DeliverView::ID => return self.deliver(&DeliverView::parse(fields)?).map(|()| false),
+                AckView::ACK | AckView::NACK => {
+                    let view = AckView::parse(fields)?;
+                    return self.confirm(&view, *id == AckView::ACK, hands).map(|()| false);
+                }
+                _ => {}
+            }
+        }
+        let method = Method::decode(&bytes::Bytes::copy_from_slice(payload))?;
+        match method {
+            Method::Channel(ChannelMethod::Close(close)) => Ok(self.closed_by_server(&close, hands)),
+            Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing => {
+                self.answer(Reply { method, content: None }, hands)?;
+                self.state = State::Closed;
+                Ok(true)
+            }
+            _ if self.state == State::Closing => Ok(false),
+            _ if !self.assembler.is_idle() => Err(Failure::new(
+                ReplyCode::UNEXPECTED_FRAME,
+                format!("the server sent {} in the middle of a message", method.info().name),
+            )),
+            method => self.method(method, hands).map(|()| false),
+        }
+    }
+
+    fn method(&mut self, method: Method, hands: &mut Hands<'_>) -> Result<(), Failure> {
+        match method {
+            Method::Channel(ChannelMethod::Flow(flow)) => {
+                self.flow = flow.active;
+                hands.send(self.number, channel_class::FlowOk { active: flow.active });
+                if flow.active {
+                    hands.publishers.wake_all(hands.wakes);
+                }
+            }
+            Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Opening => {
+                self.state = State::Open;
+                self.answer(Reply { method, content: None }, hands)?;
+            }
+            Method::Basic(basic::Method::Cancel(cancel)) => self.cancelled_by_server(&cancel, hands),
+            Method::Basic(basic::Method::CancelOk(basic::CancelOk { ref consumer_tag })) => {
+                let tag = consumer_tag.clone();
+                self.answer(Reply { method, content: None }, hands)?;
+                self.cancelled(&tag, hands.wakes);
+            }
+            Method::Basic(basic::Method::Return(returned)) => {
+                let pending = Pending::Return {
+                    reply_code: ReplyCode(returned.reply_code),
+                    reply_text: returned.reply_text,
+                };
+                self.assembler.begin(pending, &address(&returned.exchange, &returned.routing_key));
+            }
+            Method::Basic(basic::Method::GetOk(get_ok)) => {
+                let address = address(&get_ok.exchange, &get_ok.routing_key);
+                self.assembler.begin(Pending::GetOk(get_ok), &address);
+            }
+            method => self.answer(Reply { method, content: None }, hands)?,
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, reply: Reply, hands: &mut Hands<'_>) -> Result<(), Failure> {
+        self.calls.answer(reply, hands.wakes).map_err(|reply| {
+            let name = reply.method.info().name;
+            Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name}, which nothing here asked for"))
+        })
+    }
+
+    #[inline]
+    fn deliver(&mut self, view: &DeliverView<'_>) -> Result<(), Failure> {
+        if !self.assembler.is_idle() {
+            return Err(Failure::new(ReplyCode::UNEXPECTED_FRAME, "the server sent a delivery in the middle of a message"));
+        }
+        let Some(consumer) = self.consumers.find(view.consumer_tag) else {
+            let tag = String::from_utf8_lossy(view.consumer_tag).into_owned();
+            return Err(Failure::new(ReplyCode::COMMAND_INVALID, format!("a delivery for the unknown consumer {tag:?}")));
+        };
+        let DeliverView { delivery_tag, redelivered, address, .. } = *view;
+        self.assembler.begin(Pending::Deliver { consumer, delivery_tag, redelivered }, address);
+        Ok(())
+    }
+
+    fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
+        match method {
+            Pending::Deliver { consumer, delivery_tag, redelivered } => {
+                let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
+                match consumer.state {
+                    ConsumerState::Live | ConsumerState::Cancelling => {
+                        *hands.buffered += content.len();
+                        consumer.queue.push_back(Delivered { delivery_tag, redelivered, content });
+                        hands.wakes.extend(consumer.waker.take());
+                    }
+                    // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
+                    _ if !consumer.no_ack => hands.send(self.number, basic::Reject { delivery_tag, requeue: true }),
+                    _ => {}
+                }
+            }
+            Pending::GetOk(get_ok) => self.answer(Reply { method: get_ok.into(), content: Some(content) }, hands)?,
+            Pending::Return { reply_code, reply_text } => {
+                self.returned(Box::new(Returned { reply_code, reply_text, content }), hands.wakes);
+            }
+        }
+        Ok(())
+    }
+
+    fn returned(&mut self, returned: Box<Returned>, wakes: &mut Vec<Waker>) {
+        let unclaimed = match &mut self.confirms {
+            Some(confirms) => {
+                let content = &returned.content;
+                let (exchange, key) = (content.exchange(), content.routing_key());
+                let look = fingerprint(exchange.as_bytes(), key.as_bytes(), content.body());
+                confirms.returned(look, returned)
+            }
+            None => Some(returned),
+        };
+        if let Some(returned) = unclaimed {
+            if self.returned.len() == MAX_RETURNED {
+                self.returned.pop_front();
+                self.returned_lost += 1;
+            }
+            self.returned.push_back(returned);
+            wakes.extend(self.returned_waker.take());
+        }
+    }
+
+    #[inline]
+    fn confirm(&mut self, view: &AckView, ack: bool, hands: &mut Hands<'_>) -> Result<(), Failure> {
+        let settled = match &mut self.confirms {
+            Some(confirms) => confirms.settle(view.delivery_tag, view.multiple, ack, hands.wakes),
+            None => false,
+        };
+        if settled {
+            Ok(())
+        } else {
+            let tag = view.delivery_tag;
+            Err(Failure::new(ReplyCode::COMMAND_INVALID, format!("the server confirmed {tag}, which was never published")))
+        }
+    }
+
+    /// c108: the queue is gone, or its leader is. RabbitMQ wants no reply, others may.
+    fn cancelled_by_server(&mut self, cancel: &basic::Cancel, hands: &mut Hands<'_>) {
+        let tag = &cancel.consumer_tag;
+        if !cancel.no_wait {
+            hands.send(self.number, basic::CancelOk { consumer_tag: tag.clone() });
+        }
+        let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
+        let Some(consumer) = self.consumers.get_mut(id) else { return };
+        match consumer.state {
+            ConsumerState::Live => {
+                let reason = Error::new(ErrorKind::Cancelled, format!("the server cancelled the consumer {tag}"));
+                consumer.end(Some(reason), hands.wakes);
+                self.consumers.forget_tag(tag);
+            }
+            // Our own cancel is under way and will be answered.
+            _ => {}
+        }
+    }
+
+    /// `basic.cancel-ok`.
+    fn cancelled(&mut self, tag: &ShortString, wakes: &mut Vec<Waker>) {
+        let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
+        let Some(consumer) = self.consumers.get_mut(id) else { return };
+        if matches!(consumer.state, ConsumerState::Draining) {
+            self.consumers.remove(id);
+        } else {
+            consumer.end(None, wakes);
+            self.consumers.forget_tag(tag);
+        }
+    }
+
+    /// `channel.close`. Returns whether the number is free: it is, unless our own close still has to be answered.
+    fn closed_by_server(&mut self, close: &channel::Close, hands: &mut Hands<'_>) -> bool {
+        hands.send(self.number, channel::CloseOk::default());
+        if self.state == State::Closing {
+            return false;
+        }
+        let error = Error::closed_by_peer(
+            ErrorKind::ChannelClosed,
+            close.reply_code,
+            close.reply_text.as_bytes(),
+            (close.class_id, close.method_id),
+        );
+        self.finish(&error, hands.wakes, hands.buffered);
+        self.state = State::Closed;
+        true
+    }
+
+    /// Sends `channel.close`; nothing else is sent or accepted from now on.
+    pub(crate) fn close(&mut self, close: channel::Close, hands: &mut Hands<'_>) -> Result<(), Error> {
+        hands.out.put_method(self.number, &close.into(), hands.max_payload)?;
+        self.finish(&Error::new(ErrorKind::Closed, "the channel was closed on this side"), hands.wakes, hands.buffered);
+        self.state = State::Closing;
+        Ok(())
+    }
+
+    /// Nothing more will come for anybody: everybody who waits is told why.
+    pub(crate) fn finish(&mut self, reason: &Error, wakes: &mut Vec<Waker>, buffered: &mut usize) {
+        if self.end.is_some() {
+            // A connection that ends under a closing channel leaves only the call for close-ok to be answered.
+            self.calls.fail_all(wakes);
+            return;
+        }
+        self.end = Some(reason.clone());
+        self.assembler.reset();
+        self.calls.fail_all(wakes);
+        if let Some(confirms) = &mut self.confirms {
+            confirms.wake_all(wakes);
+        }
+        for consumer in self.consumers.iter_mut() {
+            if !consumer.no_ack {
+                // The server puts them back into their queue; handling them here as well would do the work twice.
+                *buffered = buffered.saturating_sub(consumer.buffered());
+                consumer.queue.clear();
+            }
+            if !matches!(consumer.state, ConsumerState::Ended(_)) {
+                consumer.end(Some(reason.clone()), wakes);
+            }
+        }
+        wakes.extend(self.returned_waker.take());
+    }
+
+    /// Begins confirm mode. Publishes count from now on: the server handles the select before them (c90).
+    pub(crate) fn begin_confirms(&mut self, window: usize) {
+        if self.confirms.is_none() {
+            self.confirms = Some(Confirms::new(window, self.watermark.clone()));
+        }
+    }
+
+    /// What this channel waits for, for the request that it does.
+    pub(crate) fn expect_close(&mut self) -> super::CallId {
+        self.calls.expect(channel::Close::INFO)
+    }
+}
+
+/// Exchange and routing key as they stand in a method, for the messages whose method is decoded whole.
+fn address(exchange: &ShortString, routing_key: &ShortString) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(exchange.len() + routing_key.len() + 2);
+    for part in [exchange, routing_key] {
+        // They came in a short string's place, so they fit.
+        let _ = crate::codec::write_short_string(&mut octets, part.as_bytes(), "address");
+    }
+    octets
+}

@@ -1,0 +1,287 @@
+//! Publisher confirms of one channel: a ring indexed by delivery tag.
+//!
+//! ```text
+//!   tags      1 .. base-1              base .......................... next-1
+//!           all settled            [slot] [slot] [slot] ...           [slot]
+//!           acked, unless `kept`   waiting, acked or nacked out of order
+//! ```
+//!
+//! A publish takes the next tag and a slot. The front of the ring moves over every slot that is settled, so a plain ack
+//! costs nothing to remember: a tag below `base` that is not in `kept` was acked. What is more than a plain ack (a nack,
+//! a message that came back) is kept until its future asks, or until that future is dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use super::wakers::WakerQueue;
+use crate::codec::{ReplyCode, ShortString};
+use crate::protocol::Content;
+
+/// What the server said about a published message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The server has taken responsibility (`basic.ack`). A mandatory message that no queue took is acked too, and has been
+    /// returned.
+    Ack(Option<Box<Returned>>),
+    /// The server has not taken responsibility (`basic.nack`).
+    Nack(Option<Box<Returned>>),
+    /// The channel is not in confirm mode: nobody will ever know.
+    NotRequested,
+}
+
+/// A message that the server gave back (`basic.return`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returned {
+    pub(crate) reply_code: ReplyCode,
+    pub(crate) reply_text: ShortString,
+    pub(crate) content: Content,
+}
+
+/// Acks below this tag are known without a lock; 0 while something is kept that is more than a plain ack.
+#[derive(Clone, Debug, Default)]
+pub struct Watermark(Arc<AtomicU64>);
+
+impl Watermark {
+    /// Whether the message with this tag is known to be acked and not returned.
+    #[inline]
+    pub fn has_passed(&self, tag: u64) -> bool {
+        tag < self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Confirms {
+    /// The tag of the first slot.
+    base: u64,
+    slots: VecDeque<Slot>,
+    /// Settled, and more than a plain ack.
+    kept: HashMap<u64, Confirmation>,
+    /// Mandatory publishes in the order of their tags, some of them settled already.
+    mandatory: VecDeque<Mandatory>,
+    /// How many of `mandatory` lie before the last one that was returned: returns come in the order of publishing (c93).
+    returned_up_to: usize,
+    /// Publishers who wait for the window.
+    pub(crate) waiting: WakerQueue,
+    window: usize,
+    watermark: Watermark,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting(Option<Waker>),
+    /// The future is gone.
+    Unwatched,
+    Acked,
+    Nacked,
+}
+
+#[derive(Debug)]
+struct Mandatory {
+    tag: u64,
+    fingerprint: u64,
+    returned: Option<Box<Returned>>,
+}
+
+impl Confirms {
+    pub(crate) fn new(window: usize, watermark: Watermark) -> Self {
+        Self {
+            base: 1,
+            slots: VecDeque::new(),
+            kept: HashMap::new(),
+            mandatory: VecDeque::new(),
+            returned_up_to: 0,
+            waiting: WakerQueue::default(),
+            window: window.max(1),
+            watermark,
+        }
+    }
+
+    /// Whether as many messages are unsettled as may be.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= self.window
+    }
+
+    /// How many messages are not settled yet.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A message was published: its tag.
+    #[inline]
+    pub(crate) fn publish(&mut self, mandatory: Option<u64>) -> u64 {
+        let tag = self.base + self.slots.len() as u64;
+        self.slots.push_back(Slot::Waiting(None));
+        if let Some(fingerprint) = mandatory {
+            self.mandatory.push_back(Mandatory { tag, fingerprint, returned: None });
+        }
+        tag
+    }
+
+    /// `basic.ack` or `basic.nack`. Returns whether the tag was ever given out.
+    pub(crate) fn settle(&mut self, tag: u64, multiple: bool, ack: bool, wakes: &mut Vec<Waker>) -> bool {
+        let next = self.base + self.slots.len() as u64;
+        if tag >= next || (tag == 0 && !multiple) {
+            return false;
+        }
+        let last = if tag == 0 { next - 1 } else { tag };
+        if multiple && ack && self.mandatory.is_empty() {
+            self.ack_all_up_to(last, wakes);
+        } else {
+            let first = if multiple { self.base } else { last.max(self.base) };
+            for tag in first..=last {
+                self.settle_one(tag, ack, wakes);
+            }
+        }
+        self.advance();
+        if !self.is_full() {
+            let room = self.window - self.slots.len();
+            self.waiting.wake(room, wakes);
+        }
+        true
+    }
+
+    /// The common case of `multiple`: nothing to remember of any of them.
+    fn ack_all_up_to(&mut self, last: u64, wakes: &mut Vec<Waker>) {
+        let count = usize::try_from((last + 1).saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.slots.len());
+        for slot in self.slots.drain(..count) {
+            if let Slot::Waiting(Some(waker)) = slot {
+                wakes.push(waker);
+            }
+        }
+        self.base += count as u64;
+    }
+
+    fn settle_one(&mut self, tag: u64, ack: bool, wakes: &mut Vec<Waker>) {
+        let returned = self.take_returned(tag);
+        let Some(slot) = tag.checked_sub(self.base).and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?)) else {
+            return;
+        };
+        let watched = match slot {
+            Slot::Waiting(waker) => {
+                wakes.extend(waker.take());
+                true
+            }
+            Slot::Unwatched => false,
+            // Settled twice: the first word counts.
+            Slot::Acked | Slot::Nacked => return,
+        };
+        *slot = if ack || !watched { Slot::Acked } else { Slot::Nacked };
+        if watched && (returned.is_some() || !ack) {
+            let confirmation = if ack { Confirmation::Ack(returned) } else { Confirmation::Nack(returned) };
+            self.kept.insert(tag, confirmation);
+        }
+    }
+
+    /// Moves the front over everything that is settled.
+    fn advance(&mut self) {
+        while matches!(self.slots.front(), Some(Slot::Acked | Slot::Nacked)) {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        while self.mandatory.front().is_some_and(|mandatory| mandatory.tag < self.base) {
+            self.mandatory.pop_front();
+            self.returned_up_to = self.returned_up_to.saturating_sub(1);
+        }
+        self.show_watermark();
+    }
+
+    fn show_watermark(&self) {
+        let watermark = if self.kept.is_empty() { self.base } else { 0 };
+        self.watermark.0.store(watermark, Ordering::Release);
+    }
+
+    fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
+        let at = self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok()?;
+        self.mandatory.get_mut(at)?.returned.take()
+    }
+
+    /// `basic.return`: belongs to the oldest mandatory publish of the same look that nothing is known of yet. Gives the
+    /// message back when there is none.
+    pub(crate) fn returned(&mut self, fingerprint: u64, returned: Box<Returned>) -> Option<Box<Returned>> {
+        let fits = |candidate: &Mandatory| {
+            let slot = candidate.tag.checked_sub(self.base).and_then(|at| self.slots.get(usize::try_from(at).ok()?));
+            let unsettled = matches!(slot, Some(Slot::Waiting(_) | Slot::Unwatched));
+            unsettled && candidate.fingerprint == fingerprint && candidate.returned.is_none()
+        };
+        let from = self.returned_up_to;
+        let behind = self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
+        // A server that returns in another order than that of publishing is understood too.
+        let found = behind.or_else(|| self.mandatory.iter().position(fits));
+        match found.and_then(|at| Some((at, self.mandatory.get_mut(at)?))) {
+            Some((at, candidate)) => {
+                candidate.returned = Some(returned);
+                self.returned_up_to = from.max(at + 1);
+                None
+            }
+            None => Some(returned),
+        }
+    }
+
+    /// What became of a message, once it is known. A kept confirmation can be taken once.
+    pub(crate) fn poll(&mut self, tag: u64, waker: &Waker) -> Poll<Confirmation> {
+        if let Some(confirmation) = self.kept.remove(&tag) {
+            self.show_watermark();
+            return Poll::Ready(confirmation);
+        }
+        let Some(at) = tag.checked_sub(self.base) else { return Poll::Ready(Confirmation::Ack(None)) };
+        match usize::try_from(at).ok().and_then(|at| self.slots.get_mut(at)) {
+            Some(Slot::Waiting(Some(old))) => old.clone_from(waker),
+            Some(slot @ (Slot::Waiting(None) | Slot::Unwatched)) => *slot = Slot::Waiting(Some(waker.clone())),
+            Some(Slot::Acked) => return Poll::Ready(Confirmation::Ack(None)),
+            Some(Slot::Nacked) => return Poll::Ready(Confirmation::Nack(None)),
+            None => {}
+        }
+        Poll::Pending
+    }
+
+    /// The future is dropped: nothing more has to be remembered for it.
+    pub(crate) fn forget(&mut self, tag: u64) {
+        if self.kept.remove(&tag).is_some() {
+            self.show_watermark();
+        }
+        let at = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        match at.and_then(|at| self.slots.get_mut(at)) {
+            Some(slot @ Slot::Waiting(_)) => *slot = Slot::Unwatched,
+            Some(slot @ Slot::Nacked) => *slot = Slot::Acked,
+            _ => {}
+        }
+    }
+
+    /// Wakes everybody: no more confirms will come.
+    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
+        for slot in &mut self.slots {
+            if let Slot::Waiting(waker) = slot {
+                wakes.extend(waker.take());
+            }
+        }
+        self.waiting.wake_all(wakes);
+    }
+}
+
+/// By what a returned message is recognised: address, length and both ends of the body. Properties are left out, because
+/// a server may write them anew.
+pub(crate) fn fingerprint(exchange: &[u8], routing_key: &[u8], body: &[u8]) -> u64 {
+    const EDGE: usize = 64;
+    let tail = body.get(body.len().saturating_sub(EDGE)..).unwrap_or_default();
+    let mut hash = 0u64;
+    for part in [exchange, routing_key, body.get(..EDGE).unwrap_or(body), tail] {
+        hash = mix(hash, part.len() as u64);
+        for word in part.chunks(8) {
+            let mut octets = [0; 8];
+            octets.iter_mut().zip(word).for_each(|(to, from)| *to = *from);
+            hash = mix(hash, u64::from_ne_bytes(octets));
+        }
+    }
+    mix(hash, body.len() as u64)
+}
+
+fn mix(hash: u64, word: u64) -> u64 {
+    // 2^64 divided by the golden ratio; only the spread matters, nobody attacks his own connection.
+    (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+#[cfg(test)]
+mod tests;

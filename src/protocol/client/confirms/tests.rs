@@ -1,0 +1,160 @@
+//! The ring against what a server may say, and against a simple model.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn confirms(window: usize) -> (Confirms, Watermark, Vec<Waker>) {
+    let watermark = Watermark::default();
+    (Confirms::new(window, watermark.clone()), watermark, Vec::new())
+}
+
+fn returned() -> Box<Returned> {
+    Box::new(Returned { reply_code: ReplyCode::NO_ROUTE, reply_text: "NO_ROUTE".into(), content: Content::default() })
+}
+
+#[test]
+fn c90_tags_start_at_one_and_count() {
+    let (mut confirms, ..) = confirms(10);
+    assert_eq!([confirms.publish(None), confirms.publish(None)], [1, 2]);
+}
+
+#[test]
+fn c91_multiple_settles_a_range_and_tag_zero_everything() {
+    let (mut confirms, watermark, mut wakes) = confirms(10);
+    for _ in 0..5 {
+        confirms.publish(None);
+    }
+    assert!(confirms.settle(3, true, true, &mut wakes));
+    assert!(watermark.has_passed(3) && !watermark.has_passed(4));
+    assert!(confirms.settle(0, true, true, &mut wakes));
+    assert_eq!(confirms.outstanding(), 0);
+    assert!(watermark.has_passed(5) && !watermark.has_passed(6));
+}
+
+#[test]
+fn a_tag_that_was_never_given_out_is_noticed() {
+    let (mut confirms, _, mut wakes) = confirms(10);
+    confirms.publish(None);
+    assert!(!confirms.settle(2, false, true, &mut wakes));
+    assert!(!confirms.settle(0, false, true, &mut wakes));
+    assert_eq!(confirms.outstanding(), 1);
+}
+
+#[test]
+fn c95_a_nack_is_kept_until_it_is_asked_for() {
+    let (mut confirms, watermark, mut wakes) = confirms(10);
+    let tags = [confirms.publish(None), confirms.publish(None)];
+    confirms.settle(2, true, false, &mut wakes);
+    assert!(!watermark.has_passed(1), "a nack hides the watermark");
+    for tag in tags {
+        assert_eq!(confirms.poll(tag, Waker::noop()), Poll::Ready(Confirmation::Nack(None)));
+    }
+    assert!(watermark.has_passed(2) && confirms.kept.is_empty());
+}
+
+/// c92, c93, c94: acks are coalesced, and only the message that came back is reported as returned.
+#[test]
+fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
+    let (mut confirms, _, mut wakes) = confirms(10);
+    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(look))).collect();
+    assert_eq!(confirms.returned(7, returned()), None);
+    assert_eq!(confirms.returned(9, returned()), None);
+    assert_eq!(confirms.returned(5, returned()), Some(returned()), "no such publish");
+    confirms.settle(4, true, true, &mut wakes);
+    let polled: Vec<_> = tags.iter().map(|tag| confirms.poll(*tag, Waker::noop())).collect();
+    let ack = |returned| Poll::Ready(Confirmation::Ack(returned));
+    assert_eq!(polled, [ack(Some(returned())), ack(None), ack(None), ack(Some(returned()))]);
+    assert!(confirms.kept.is_empty() && confirms.mandatory.is_empty());
+}
+
+#[test]
+fn two_returns_of_one_look_go_to_two_publishes() {
+    let (mut confirms, _, mut wakes) = confirms(10);
+    let tags = [confirms.publish(Some(7)), confirms.publish(Some(7)), confirms.publish(Some(7))];
+    assert_eq!(confirms.returned(7, returned()), None);
+    assert_eq!(confirms.returned(7, returned()), None);
+    confirms.settle(3, true, true, &mut wakes);
+    let returned_tags = tags.map(|tag| match confirms.poll(tag, Waker::noop()) {
+        Poll::Ready(Confirmation::Ack(returned)) => returned.is_some(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(returned_tags, [true, true, false]);
+}
+
+#[test]
+fn a_dropped_confirm_leaves_nothing_behind() {
+    let (mut confirms, watermark, mut wakes) = confirms(10);
+    for _ in 0..4 {
+        confirms.publish(Some(7));
+    }
+    confirms.returned(7, returned());
+    confirms.forget(1);
+    confirms.forget(2);
+    confirms.settle(2, true, true, &mut wakes);
+    confirms.settle(4, true, false, &mut wakes);
+    confirms.forget(3);
+    confirms.forget(4);
+    assert!(confirms.kept.is_empty() && confirms.slots.is_empty() && confirms.mandatory.is_empty());
+    assert!(watermark.has_passed(4));
+}
+
+#[test]
+fn room_in_the_window_wakes_as_many_as_fit() {
+    let (mut confirms, _, mut wakes) = confirms(3);
+    for _ in 0..3 {
+        confirms.publish(None);
+    }
+    assert!(confirms.is_full());
+    let mut places: Vec<_> = (0..5).map(|_| None).collect();
+    for place in &mut places {
+        confirms.waiting.wait(place, Waker::noop());
+    }
+    confirms.settle(2, true, true, &mut wakes);
+    assert_eq!(wakes.len(), 2);
+}
+
+proptest! {
+    /// Whatever order acks and nacks come in, every future learns what was said first of its message.
+    #[test]
+    fn agrees_with_a_list(
+        settles in prop::collection::vec((0u64..24, any::<bool>(), any::<bool>()), 0..40),
+        mandatory in prop::collection::vec(any::<bool>(), 20),
+        forgotten in prop::collection::vec(any::<bool>(), 20),
+    ) {
+        let (mut confirms, watermark, mut wakes) = confirms(100);
+        let mut model: Vec<Option<bool>> = vec![None; 20];
+        for mandatory in &mandatory {
+            confirms.publish(mandatory.then_some(1));
+        }
+        for (tag, multiple, ack) in settles {
+            let valid = tag <= 20 && (tag != 0 || multiple);
+            prop_assert_eq!(confirms.settle(tag, multiple, ack, &mut wakes), valid);
+            if valid {
+                let last = if tag == 0 { 20 } else { tag };
+                let first = if multiple { 1 } else { last };
+                for slot in &mut model[usize::try_from(first - 1).unwrap()..usize::try_from(last).unwrap()] {
+                    slot.get_or_insert(ack);
+                }
+            }
+        }
+        for (tag, (said, forgotten)) in (1u64..).zip(model.iter().zip(forgotten)) {
+            if watermark.has_passed(tag) {
+                prop_assert_eq!(*said, Some(true));
+            }
+            if forgotten {
+                confirms.forget(tag);
+                continue;
+            }
+            let expected = match said {
+                Some(true) => Poll::Ready(Confirmation::Ack(None)),
+                Some(false) => Poll::Ready(Confirmation::Nack(None)),
+                None => Poll::Pending,
+            };
+            prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
+        }
+        prop_assert!(confirms.kept.is_empty());
+        let unsettled_from = model.iter().position(Option::is_none).unwrap_or(20);
+        prop_assert_eq!(confirms.outstanding(), 20 - unsettled_from);
+    }
+}

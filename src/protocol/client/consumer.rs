@@ -1,0 +1,150 @@
+//! The consumers of one channel and what was delivered to them.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::Waker;
+
+use crate::codec::ShortString;
+use crate::error::Error;
+use crate::protocol::Content;
+
+/// A consumer of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerId(pub(super) usize);
+
+/// A message that was delivered to a consumer.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// The delivery tag, unique on its channel.
+    pub delivery_tag: u64,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The message.
+    pub content: Content,
+}
+
+/// What a consumer gets when it asks for deliveries.
+#[derive(Clone, Debug)]
+pub enum Deliveries {
+    /// Some were put into its queue.
+    Some,
+    /// There will be no more; an error unless the consumer was cancelled on this side.
+    End(Option<Error>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    slots: Vec<Option<Consumer>>,
+    by_tag: HashMap<ShortString, usize>,
+    /// Who got the last delivery: mostly the one who gets the next.
+    last: usize,
+    names: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) tag: ShortString,
+    pub(crate) no_ack: bool,
+    pub(crate) state: ConsumerState,
+    pub(crate) queue: VecDeque<Delivered>,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// ```text
+///            cancel (user)                     cancel-ok
+///   ┌──────┐ ────────────────────────► ┌──────────────┐ ──► Ended(None)
+///   │ Live │ basic.cancel (server)     │  Cancelling  │
+///   └──────┘ ──► Ended(Some(error))    └──────────────┘
+///      │ handle dropped   ┌──────────┐ cancel-ok
+///      └────────────────► │ Draining │ ──► removed
+///                         └──────────┘
+/// ```
+#[derive(Debug)]
+pub(crate) enum ConsumerState {
+    /// Takes deliveries.
+    Live,
+    /// `basic.cancel` was sent; what is on its way is still delivered (c107).
+    Cancelling,
+    /// Nobody wants the deliveries any more: they go back to the queue.
+    Draining,
+    /// No more deliveries.
+    Ended(Option<Error>),
+}
+
+impl Consumers {
+    /// A tag that no consumer of this channel has.
+    pub(crate) fn new_tag(&mut self) -> ShortString {
+        loop {
+            self.names += 1;
+            let tag = ShortString::from(format!("leveret-{}", self.names));
+            if !self.by_tag.contains_key(&tag) {
+                return tag;
+            }
+        }
+    }
+
+    /// Registers a consumer before `basic.consume` is sent: deliveries may come before consume-ok does (c106). `None` when
+    /// the tag is taken.
+    pub(crate) fn add(&mut self, tag: ShortString, no_ack: bool) -> Option<ConsumerId> {
+        if self.by_tag.contains_key(&tag) {
+            return None;
+        }
+        let at = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        let consumer =
+            Consumer { tag: tag.clone(), no_ack, state: ConsumerState::Live, queue: VecDeque::new(), waker: None };
+        match self.slots.get_mut(at) {
+            Some(slot) => *slot = Some(consumer),
+            None => self.slots.push(Some(consumer)),
+        }
+        self.by_tag.insert(tag, at);
+        Some(ConsumerId(at))
+    }
+
+    /// Removes a consumer and whatever is in its queue.
+    pub(crate) fn remove(&mut self, ConsumerId(at): ConsumerId) -> Option<Consumer> {
+        let consumer = self.slots.get_mut(at)?.take()?;
+        // An ended consumer's tag may be in use again.
+        if self.by_tag.get(&consumer.tag) == Some(&at) {
+            self.by_tag.remove(&consumer.tag);
+        }
+        Some(consumer)
+    }
+
+    /// Makes an ended consumer's tag free for another one.
+    pub(crate) fn forget_tag(&mut self, tag: &ShortString) {
+        self.by_tag.remove(tag);
+    }
+
+    pub(crate) fn get_mut(&mut self, ConsumerId(at): ConsumerId) -> Option<&mut Consumer> {
+        self.slots.get_mut(at)?.as_mut()
+    }
+
+    /// The consumer with this tag.
+    #[inline]
+    pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerId> {
+        if let Some(Some(consumer)) = self.slots.get(self.last)
+            && consumer.tag.as_bytes() == tag
+            && !matches!(consumer.state, ConsumerState::Ended(_))
+        {
+            return Some(ConsumerId(self.last));
+        }
+        self.last = *self.by_tag.get(tag)?;
+        Some(ConsumerId(self.last))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Consumer> {
+        self.slots.iter_mut().flatten()
+    }
+}
+
+impl Consumer {
+    /// No more deliveries will come.
+    pub(crate) fn end(&mut self, reason: Option<Error>, wakes: &mut Vec<Waker>) {
+        self.state = ConsumerState::Ended(reason);
+        wakes.extend(self.waker.take());
+    }
+
+    /// Octets in the queue.
+    pub(crate) fn buffered(&self) -> usize {
+        self.queue.iter().map(|delivered| delivered.content.len()).sum()
+    }
+}

@@ -1,0 +1,373 @@
+//! What the client asks of the server on a channel: opening, calls, consumers, settling, closing.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+use super::calls::{CallId, Reply};
+use super::channel::{Channel, Hands, State};
+use super::confirms::{Confirmation, Returned, Watermark};
+use super::consumer::{ConsumerId, ConsumerState, Deliveries, Delivered};
+use super::{ChannelId, Connection, Phase};
+use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
+use crate::codec::{Method, ReplyCode, ShortString};
+use crate::error::{Error, ErrorKind, Outcome};
+
+/// What becomes of deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// `basic.ack`
+    Ack { multiple: bool },
+    /// `basic.nack`
+    Nack { multiple: bool, requeue: bool },
+    /// `basic.reject`
+    Reject { requeue: bool },
+}
+
+impl Connection {
+    /// Opens a channel on the lowest free number (`channel.open`).
+    pub fn open_channel(&mut self) -> Result<(ChannelId, CallId), Error> {
+        self.usable()?;
+        let free = self.numbers.iter().position(Option::is_none).unwrap_or(self.numbers.len());
+        let number = u16::try_from(free + 1).ok().filter(|number| *number <= self.tuning.channel_max);
+        let Some(number) = number else {
+            let message = format!("{} channels are open, as many as were agreed", self.tuning.channel_max);
+            return Err(Error::new(ErrorKind::LimitReached, message));
+        };
+        let mut channel = Channel::new(number);
+        self.out.put_method(number, &channel::Open::default().into(), self.max_payload)?;
+        let call = channel.calls.expect(channel::Open::INFO);
+        let at = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
+        match self.channels.get_mut(at) {
+            Some(slot) => *slot = Some(channel),
+            None => self.channels.push(Some(channel)),
+        }
+        match self.numbers.get_mut(free) {
+            Some(slot) => *slot = Some(ChannelId(at)),
+            None => self.numbers.push(Some(ChannelId(at))),
+        }
+        Ok((ChannelId(at), call))
+    }
+
+    /// Sends a request and expects what answers it. `window` limits unconfirmed messages, for `confirm.select`.
+    pub fn call(&mut self, id: ChannelId, method: Method, window: usize) -> Result<CallId, Error> {
+        let max_payload = self.max_payload;
+        let (channel, out) = self.open(id)?;
+        let info = method.info();
+        match info {
+            confirm::Select::INFO if channel.transactional => {
+                return Err(Error::new(ErrorKind::InvalidArgument, "the channel is transactional: it takes no confirms"));
+            }
+            tx::Select::INFO if channel.confirms.is_some() => {
+                return Err(Error::new(ErrorKind::InvalidArgument, "the channel is in confirm mode: it takes no transactions"));
+            }
+            _ => {}
+        }
+        out.put_method(channel.number, &method, max_payload)?;
+        match info {
+            confirm::Select::INFO => channel.begin_confirms(window),
+            tx::Select::INFO => channel.transactional = true,
+            _ => {}
+        }
+        Ok(channel.calls.expect(info))
+    }
+
+    /// The server's answer, once it is there.
+    pub fn poll_call(&mut self, id: ChannelId, call: CallId, waker: &Waker) -> Poll<Result<Reply, Error>> {
+        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
+        match channel.calls.poll(call, waker) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(reply)) => Poll::Ready(Ok(reply)),
+            Poll::Ready(None) => Poll::Ready(Err(channel.end.clone().unwrap_or_else(unknown_channel))),
+        }
+    }
+
+    /// Nobody waits for this answer any more; when it comes it is dropped.
+    pub fn abandon_call(&mut self, id: ChannelId, call: CallId) {
+        if let Some(channel) = self.channel(id) {
+            channel.calls.abandon(call);
+        }
+    }
+
+    /// Sends `connection.update-secret`.
+    pub fn update_secret(&mut self, secret: &str, reason: &str) -> Result<CallId, Error> {
+        use crate::codec::method::connection::UpdateSecret;
+        self.usable()?;
+        let method = UpdateSecret { new_secret: secret.to_owned().into(), reason: reason.into() };
+        self.out.put_method(0, &method.into(), self.max_payload)?;
+        self.config.credentials.set_secret(secret);
+        Ok(self.calls.expect(UpdateSecret::INFO))
+    }
+
+    /// The server's answer to a request on the connection itself.
+    pub fn poll_connection_call(&mut self, call: CallId, waker: &Waker) -> Poll<Result<Reply, Error>> {
+        match self.calls.poll(call, waker) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(reply)) => Poll::Ready(Ok(reply)),
+            Poll::Ready(None) => Poll::Ready(Err(self.end.clone().unwrap_or_else(unknown_channel))),
+        }
+    }
+
+    /// Nobody waits for this answer any more.
+    pub fn abandon_connection_call(&mut self, call: CallId) {
+        self.calls.abandon(call);
+    }
+
+    // ------------------------------------------------------------------------------------------------------ closing
+
+    /// Sends `channel.close`. `None` when the channel is closed, or closing, already.
+    pub fn close_channel(&mut self, id: ChannelId, code: ReplyCode, text: &str) -> Result<Option<CallId>, Error> {
+        let (channel, mut hands) = match self.parts(id) {
+            Some((channel, hands)) if matches!(channel.state, State::Open | State::Opening) => (channel, hands),
+            _ => return Ok(None),
+        };
+        let close = channel::Close { reply_code: code.0, reply_text: text.into(), class_id: 0, method_id: 0 };
+        channel.close(close, &mut hands)?;
+        let call = channel.expect_close();
+        self.publishers.wake_all(&mut self.wakes);
+        Ok(Some(call))
+    }
+
+    /// The channel's handle is gone: it is closed if it is open, and forgotten as soon as the server agrees.
+    pub fn release_channel(&mut self, id: ChannelId) {
+        if matches!(self.phase, Phase::Open)
+            && let Ok(Some(call)) = self.close_channel(id, ReplyCode::REPLY_SUCCESS, "")
+        {
+            self.abandon_call(id, call);
+        }
+        let Some(slot) = self.channels.get_mut(id.0) else { return };
+        match slot {
+            Some(channel) if channel.state == State::Closed => *slot = None,
+            Some(channel) => channel.released = true,
+            None => {}
+        }
+    }
+
+    /// Why the channel cannot be used any more, if so.
+    pub fn channel_end(&self, id: ChannelId) -> Option<&Error> {
+        self.channels.get(id.0)?.as_ref()?.end.as_ref()
+    }
+
+    /// The channel's number on the wire.
+    pub fn channel_number(&self, id: ChannelId) -> Option<u16> {
+        Some(self.channels.get(id.0)?.as_ref()?.number)
+    }
+
+    // --------------------------------------------------------------------------------------------------- publishing
+
+    /// What can be known of confirms without the lock.
+    pub fn watermark(&self, id: ChannelId) -> Watermark {
+        self.channels.get(id.0).and_then(Option::as_ref).map(|channel| channel.watermark.clone()).unwrap_or_default()
+    }
+
+    /// What became of a published message, once it is known.
+    #[inline]
+    pub fn poll_confirm(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<Confirmation, Error>> {
+        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
+        let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(Confirmation::NotRequested)) };
+        match (confirms.poll(tag, waker), &channel.end) {
+            (Poll::Ready(confirmation), _) => Poll::Ready(Ok(confirmation)),
+            // c102: confirms of a dead channel never come.
+            (Poll::Pending, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    }
+
+    /// Nobody asks what became of this message any more.
+    pub fn forget_confirm(&mut self, id: ChannelId, tag: u64) {
+        if let Some(confirms) = self.channel(id).and_then(|channel| channel.confirms.as_mut()) {
+            confirms.forget(tag);
+        }
+    }
+
+    /// How many published messages the server has not confirmed yet.
+    pub fn unconfirmed(&self, id: ChannelId) -> usize {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, super::confirms::Confirms::outstanding)
+    }
+
+    /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
+    /// asked. `None` when there will be no more.
+    pub fn poll_returned(&mut self, id: ChannelId, waker: &Waker) -> Poll<Option<(Box<Returned>, u64)>> {
+        let Some(channel) = self.channel(id) else { return Poll::Ready(None) };
+        match channel.returned.pop_front() {
+            Some(returned) => Poll::Ready(Some((returned, std::mem::take(&mut channel.returned_lost)))),
+            None if channel.end.is_some() => Poll::Ready(None),
+            None => {
+                channel.returned_waker = Some(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- consuming
+
+    /// Starts a consumer, which takes deliveries from now on (`basic.consume`). With an empty tag it gets one of its own.
+    pub fn consume(&mut self, id: ChannelId, mut consume: basic::Consume) -> Result<(ConsumerId, CallId), Error> {
+        let max_payload = self.max_payload;
+        let (channel, out) = self.open(id)?;
+        if consume.consumer_tag.is_empty() {
+            consume.consumer_tag = channel.consumers.new_tag();
+        }
+        let tag = consume.consumer_tag.clone();
+        let Some(consumer) = channel.consumers.add(tag.clone(), consume.no_ack) else {
+            // c105: the server would close the whole connection.
+            let message = format!("the channel has a consumer with the tag {tag} already");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        };
+        if let Err(error) = out.put_method(channel.number, &consume.into(), max_payload) {
+            channel.consumers.remove(consumer);
+            return Err(error.into());
+        }
+        Ok((consumer, channel.calls.expect(basic::Consume::INFO)))
+    }
+
+    /// The consumer's tag.
+    pub fn consumer_tag(&mut self, id: ChannelId, consumer: ConsumerId) -> ShortString {
+        let consumer = self.channel(id).and_then(|channel| channel.consumers.get_mut(consumer));
+        consumer.map(|consumer| consumer.tag.clone()).unwrap_or_default()
+    }
+
+    /// Moves what was delivered into `into`, which is empty.
+    pub fn poll_deliveries(
+        &mut self,
+        id: ChannelId,
+        consumer: ConsumerId,
+        into: &mut VecDeque<Delivered>,
+        waker: &Waker,
+    ) -> Poll<Deliveries> {
+        let Some(consumer) = self.channel(id).and_then(|channel| channel.consumers.get_mut(consumer)) else {
+            return Poll::Ready(Deliveries::End(None));
+        };
+        if consumer.queue.is_empty() {
+            return match &consumer.state {
+                ConsumerState::Ended(reason) => Poll::Ready(Deliveries::End(reason.clone())),
+                _ => {
+                    match &mut consumer.waker {
+                        Some(old) => old.clone_from(waker),
+                        None => consumer.waker = Some(waker.clone()),
+                    }
+                    Poll::Pending
+                }
+            };
+        }
+        std::mem::swap(&mut consumer.queue, into);
+        let taken: usize = into.iter().map(|delivered| delivered.content.len()).sum();
+        self.buffered = self.buffered.saturating_sub(taken);
+        Poll::Ready(Deliveries::Some)
+    }
+
+    /// Sends `basic.cancel`. `None` when the consumer has ended already.
+    pub fn cancel(&mut self, id: ChannelId, consumer: ConsumerId) -> Result<Option<CallId>, Error> {
+        let max_payload = self.max_payload;
+        let (channel, out) = self.open(id)?;
+        let Some(live) = channel.consumers.get_mut(consumer) else { return Ok(None) };
+        if !matches!(live.state, ConsumerState::Live) {
+            return Ok(None);
+        }
+        let cancel = basic::Cancel { consumer_tag: live.tag.clone(), no_wait: false };
+        out.put_method(channel.number, &cancel.into(), max_payload)?;
+        live.state = ConsumerState::Cancelling;
+        Ok(Some(channel.calls.expect(basic::Cancel::INFO)))
+    }
+
+    /// The consumer's handle is gone: it is cancelled, and what nobody has handled goes back to the queue. `unhandled` are
+    /// deliveries that were taken and never looked at.
+    pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: VecDeque<Delivered>) {
+        let Some((channel, hands)) = self.parts(id) else { return };
+        let Some(released) = channel.consumers.get_mut(consumer) else { return };
+        let queue = std::mem::take(&mut released.queue);
+        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(|delivered| delivered.content.len()).sum());
+        if channel.state == State::Open {
+            // Cancelled first, or the server would deliver them here again.
+            if matches!(released.state, ConsumerState::Live) {
+                let cancel = basic::Cancel { consumer_tag: released.tag.clone(), no_wait: false };
+                if hands.out.put_method(channel.number, &cancel.into(), hands.max_payload).is_ok() {
+                    channel.calls.expect_unwatched(basic::Cancel::INFO);
+                }
+            }
+            if !released.no_ack {
+                for delivered in unhandled.into_iter().chain(queue) {
+                    let frame = settle_frame(channel.number, delivered.delivery_tag, Settle::Reject { requeue: true });
+                    hands.out.put(&frame);
+                }
+            }
+        }
+        if channel.state != State::Open || matches!(released.state, ConsumerState::Ended(_)) {
+            channel.consumers.remove(consumer);
+        } else {
+            released.state = ConsumerState::Draining;
+        }
+    }
+
+    /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`).
+    #[inline]
+    pub(crate) fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
+        match self.channels.get(id.0).and_then(Option::as_ref) {
+            Some(channel) if channel.state == State::Open => {
+                self.out.put(&settle_frame(channel.number, delivery_tag, settle));
+                Ok(())
+            }
+            channel => {
+                let end = channel.and_then(|channel| channel.end.clone()).unwrap_or_else(unknown_channel);
+                let message = "the delivery's channel has ended, and the server has put the message back";
+                Err(Error::because(ErrorKind::Stale, message, &end))
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------ helpers
+
+    pub(super) fn channel(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        self.channels.get_mut(id.0)?.as_mut()
+    }
+
+    fn usable(&self) -> Result<(), Error> {
+        match (&self.phase, &self.end) {
+            (_, Some(error)) => Err(error.clone()),
+            (Phase::Open, None) => Ok(()),
+            (_, None) => Err(Error::new(ErrorKind::Closed, "the connection is not open yet")),
+        }
+    }
+
+    /// An open channel, and where its frames go.
+    fn open(&mut self, id: ChannelId) -> Result<(&mut Channel, &mut super::OutBuffer), Error> {
+        let channel = self.channels.get_mut(id.0).and_then(Option::as_mut);
+        match channel {
+            Some(channel) if channel.state == State::Open => Ok((channel, &mut self.out)),
+            Some(channel) => Err(channel.end.clone().unwrap_or_else(unknown_channel)),
+            None => Err(unknown_channel()),
+        }
+    }
+
+    fn parts(&mut self, id: ChannelId) -> Option<(&mut Channel, Hands<'_>)> {
+        let channel = self.channels.get_mut(id.0)?.as_mut()?;
+        let hands = Hands {
+            out: &mut self.out,
+            wakes: &mut self.wakes,
+            chunk: &mut self.chunk,
+            buffered: &mut self.buffered,
+            max_payload: self.max_payload,
+            max_body: self.config.max_message_size,
+            publishers: &mut self.publishers,
+        };
+        Some((channel, hands))
+    }
+}
+
+/// `basic.ack`, `basic.nack` and `basic.reject` have the same shape: a delivery tag and an octet of bits, 21 octets with the frame.
+#[inline]
+fn settle_frame(channel: u16, delivery_tag: u64, settle: Settle) -> [u8; 21] {
+    let (method, bits) = match settle {
+        Settle::Ack { multiple } => (80, u8::from(multiple)),
+        Settle::Nack { multiple, requeue } => (120, u8::from(multiple) | u8::from(requeue) << 1),
+        Settle::Reject { requeue } => (90, u8::from(requeue)),
+    };
+    let [c1, c0] = channel.to_be_bytes();
+    let [t7, t6, t5, t4, t3, t2, t1, t0] = delivery_tag.to_be_bytes();
+    [1, c1, c0, 0, 0, 0, 13, 0, 60, 0, method, t7, t6, t5, t4, t3, t2, t1, t0, bits, 0xCE]
+}
+
+#[cold]
+fn unknown_channel() -> Error {
+    Error::new(ErrorKind::Closed, "the channel is not open")
+}

@@ -1,0 +1,70 @@
+//! Those who wait for the same thing, in the order in which they came.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+/// A place in a [`WakerQueue`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
+/// A queue of wakers. Who is woken has left the queue.
+#[derive(Debug, Default)]
+pub(crate) struct WakerQueue {
+    next: u64,
+    waiting: VecDeque<(u64, Waker)>,
+}
+
+impl WakerQueue {
+    /// Waits, at the place held so far or at the end.
+    pub(crate) fn wait(&mut self, place: &mut Option<Place>, waker: &Waker) {
+        if let Some(Place(held)) = place
+            && let Ok(at) = self.waiting.binary_search_by_key(held, |(place, _)| *place)
+            && let Some((_, old)) = self.waiting.get_mut(at)
+        {
+            old.clone_from(waker);
+            return;
+        }
+        *place = Some(Place(self.next));
+        self.waiting.push_back((self.next, waker.clone()));
+        self.next += 1;
+    }
+
+    /// Leaves without waiting any longer. If this one had been woken already, the next one is woken instead.
+    pub(crate) fn leave(&mut self, Place(held): Place, wakes: &mut Vec<Waker>) {
+        match self.waiting.binary_search_by_key(&held, |(place, _)| *place) {
+            Ok(at) => drop(self.waiting.remove(at)),
+            Err(_) => self.wake(1, wakes),
+        }
+    }
+
+    /// Wakes up to `count` of those who wait.
+    pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
+        let count = count.min(self.waiting.len());
+        wakes.extend(self.waiting.drain(..count).map(|(_, waker)| waker));
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
+        self.wake(usize::MAX, wakes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_leaves_after_being_woken_passes_it_on() {
+        let (mut queue, mut wakes) = (WakerQueue::default(), Vec::new());
+        let (mut first, mut second) = (None, None);
+        queue.wait(&mut first, Waker::noop());
+        queue.wait(&mut second, Waker::noop());
+        queue.wake(1, &mut wakes);
+        assert_eq!(wakes.len(), 1);
+        queue.leave(first.unwrap(), &mut wakes);
+        assert_eq!(wakes.len(), 2, "the second was woken in place of the first");
+        queue.wait(&mut second, Waker::noop());
+        queue.leave(second.unwrap(), &mut wakes);
+        assert_eq!(wakes.len(), 2, "one who still waits takes nobody's turn");
+    }
+}
