@@ -1,1 +1,7 @@
 //! AMQP 0-9-1 in pure Rust.
+
+pub mod codec;
+pub mod error;
+pub mod protocol;
+#[cfg(feature = "transport")]
+pub mod transport;

@@ -1,0 +1,262 @@
+//! Putting a message together from its frames: method, header, bodies (§4.2.6), one assembler per channel.
+//!
+//! ```text
+//!              method                 header               last body
+//!   ┌──────┐ ─────────► ┌────────┐ ─────────────► ┌──────┐ ──────────► message
+//!   │ Idle │            │ Header │  body size 0 ──┼──────┼───────────► message
+//!   └──────┘            └────────┘                └──────┘ ◄─┐ body
+//!                                                     └──────┘
+//! ```
+//!
+//! Any other frame in between is an unexpected frame (505). Frames of other channels may come at any time and are none of
+//! this assembler's business.
+//!
+//! Small messages of a block of input are copied together into chunks, so that one that is kept for long pins a few KiB
+//! and not a whole read block; the body of a large one stays where it was read.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::codec::{ContentHeader, DecodeError, RawProperties, ReplyCode, ShortString, short_string};
+use crate::error::{Error, ErrorKind};
+
+/// Messages up to this size share a chunk.
+const SMALL: usize = 1024;
+/// The size of a chunk.
+const CHUNK: usize = 4096;
+/// Body frames from this size on are kept where they were read.
+pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
+
+/// A message as it came: exchange, routing key and properties are decoded when they are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Exchange and routing key with their length octets, then the properties.
+    head: Bytes,
+    address_len: usize,
+    body: Bytes,
+}
+
+impl Content {
+    /// The exchange the message was published to; empty for the default exchange.
+    pub fn exchange(&self) -> ShortString {
+        self.address().0
+    }
+
+    /// The routing key the message was published with.
+    pub fn routing_key(&self) -> ShortString {
+        self.address().1
+    }
+
+    fn address(&self) -> (ShortString, ShortString) {
+        let parts = || {
+            let (exchange, rest) = short_string(&self.head)?;
+            let (routing_key, _) = short_string(rest)?;
+            Some((self.head.slice_ref(exchange).into(), self.head.slice_ref(routing_key).into()))
+        };
+        // Checked when the method was read.
+        parts().unwrap_or_default()
+    }
+
+    /// The properties.
+    pub fn properties(&self) -> RawProperties {
+        RawProperties::new(self.head.slice(self.address_len.min(self.head.len())..))
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body, without a copy.
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+
+    /// Octets that the message holds.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A frame's payload: in a buffer that is about to be reused, or to keep.
+pub(crate) enum Incoming<'a> {
+    Borrowed(&'a [u8]),
+    Kept(Bytes),
+}
+
+/// Where small messages are copied together; one for a whole connection.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk(BytesMut);
+
+impl Chunk {
+    /// Copies pieces together into memory that up to [`CHUNK`] octets share.
+    fn copy(&mut self, pieces: [&[u8]; 2]) -> Bytes {
+        let [first, second] = pieces;
+        let len = first.len() + second.len();
+        if self.0.capacity() < len {
+            self.0 = BytesMut::with_capacity(if len > SMALL { len } else { CHUNK });
+        }
+        self.0.extend_from_slice(first);
+        self.0.extend_from_slice(second);
+        self.0.split().freeze()
+    }
+}
+
+/// Puts the messages of one channel together. `M` is what is remembered of the method.
+#[derive(Debug)]
+pub(crate) struct Assembler<M> {
+    state: State<M>,
+    /// Exchange and routing key, then properties, of the message at hand.
+    head: Vec<u8>,
+    /// Length of the first part of `head`.
+    address_len: usize,
+    /// What came of a body in several frames.
+    body: BytesMut,
+}
+
+#[derive(Debug)]
+enum State<M> {
+    Idle,
+    Header(M),
+    Body { method: M, remaining: u64 },
+}
+
+impl<M> Assembler<M> {
+    pub(crate) fn new() -> Self {
+        Self { state: State::Idle, head: Vec::new(), address_len: 0, body: BytesMut::new() }
+    }
+
+    /// Whether no message is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Drops what there is of a message: its channel is closed (c87).
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    /// A method with content came; `address` is the exchange and routing key, each with its length octet.
+    pub(crate) fn begin(&mut self, method: M, address: &[u8]) {
+        self.state = State::Header(method);
+        self.head.clear();
+        self.head.extend_from_slice(address);
+        self.address_len = address.len();
+    }
+
+    /// A header frame came. Returns the message when it has no body.
+    pub(crate) fn header(
+        &mut self,
+        payload: &[u8],
+        max_body: u64,
+        chunk: &mut Chunk,
+    ) -> Result<Option<(M, Content)>, ContentError> {
+        let State::Header(method) = std::mem::replace(&mut self.state, State::Idle) else {
+            return Err(ContentError::Unexpected("a content header without a method before it"));
+        };
+        let (size, properties) = ContentHeader::split(payload)?;
+        if size > max_body {
+            return Err(ContentError::TooLarge { size, limit: max_body });
+        }
+        self.head.extend_from_slice(properties);
+        if size == 0 {
+            let head = chunk.copy([&self.head, &[]]);
+            return Ok(Some((method, Content { head, address_len: self.address_len, body: Bytes::new() })));
+        }
+        self.state = State::Body { method, remaining: size };
+        Ok(None)
+    }
+
+    /// A body frame came. Returns the message when it is complete.
+    pub(crate) fn body(
+        &mut self,
+        payload: Incoming<'_>,
+        chunk: &mut Chunk,
+    ) -> Result<Option<(M, Content)>, ContentError> {
+        let State::Body { method, remaining } = std::mem::replace(&mut self.state, State::Idle) else {
+            return Err(ContentError::Unexpected("a body frame without a content header before it"));
+        };
+        let octets: &[u8] = match &payload {
+            Incoming::Borrowed(octets) => octets,
+            Incoming::Kept(octets) => octets,
+        };
+        let Some(remaining) = remaining.checked_sub(octets.len() as u64) else {
+            return Err(ContentError::Overflow);
+        };
+        if remaining > 0 {
+            // Grows with what has come, never to what was announced (c85).
+            self.body.extend_from_slice(octets);
+            self.state = State::Body { method, remaining };
+            return Ok(None);
+        }
+        let address_len = self.address_len;
+        let content = if !self.body.is_empty() {
+            self.body.extend_from_slice(octets);
+            let body = std::mem::take(&mut self.body).freeze();
+            Content { head: chunk.copy([&self.head, &[]]), address_len, body }
+        } else {
+            match payload {
+                Incoming::Borrowed(octets) => {
+                    let mut head = chunk.copy([&self.head, octets]);
+                    let body = head.split_off(self.head.len());
+                    Content { head, address_len, body }
+                }
+                Incoming::Kept(body) => Content { head: chunk.copy([&self.head, &[]]), address_len, body },
+            }
+        };
+        Ok(Some((method, content)))
+    }
+}
+
+/// Frames that do not make up a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ContentError {
+    Unexpected(&'static str),
+    /// More body than the header announced.
+    Overflow,
+    TooLarge {
+        size: u64,
+        limit: u64,
+    },
+    Decode(DecodeError),
+}
+
+impl From<DecodeError> for ContentError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl ContentError {
+    /// The reply code for the peer who sent them.
+    pub(crate) fn reply_code(&self) -> ReplyCode {
+        match self {
+            Self::Unexpected(_) => ReplyCode::UNEXPECTED_FRAME,
+            Self::Overflow | Self::Decode(_) => ReplyCode::FRAME_ERROR,
+            Self::TooLarge { .. } => ReplyCode::CONTENT_TOO_LARGE,
+        }
+    }
+}
+
+impl From<ContentError> for Error {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Unexpected(what) => Self::new(ErrorKind::Protocol, format!("the peer sent {what}")),
+            ContentError::Overflow => {
+                Self::new(ErrorKind::Protocol, "the peer sent more of a body than its header announced")
+            }
+            ContentError::TooLarge { size, limit } => Self::new(
+                ErrorKind::MessageTooLarge,
+                format!("the peer announced a message of {size} octets where {limit} are allowed"),
+            ),
+            ContentError::Decode(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

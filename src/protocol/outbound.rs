@@ -1,0 +1,250 @@
+//! What is to be written: small things flat in one buffer, large bodies as they are.
+//!
+//! Frames are encoded straight into `flat`. A body that is large enough to make copying it the greater cost is remembered
+//! beside it, with the place in `flat` where it belongs:
+//!
+//! ```text
+//! flat     method header head | end method header head | end ...
+//! spliced                     ^ body                    ^ body
+//! ```
+
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+use crate::codec::{ContentHeader, EncodeError, Frame, FrameType, Method, Properties, frame_head, write_frame};
+
+/// From this size on a shared body is written from where it lies.
+const SPLICE_FROM: usize = 8 * 1024;
+
+/// A memory that has grown beyond this is given back once it is empty.
+const KEEP_CAPACITY: usize = 1024 * 1024;
+
+/// Octets to be written, in order.
+#[derive(Debug, Default)]
+pub struct OutBuffer {
+    flat: Vec<u8>,
+    /// Octets of `flat` that have been written.
+    written: usize,
+    /// Bodies with the place in `flat` before which they stand, in order.
+    spliced: std::collections::VecDeque<(usize, Bytes)>,
+    spliced_len: usize,
+}
+
+/// A message's body: borrowed, to be copied, or shared, so that it need not be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    Borrowed(&'a [u8]),
+    Shared(&'a Bytes),
+}
+
+impl Body<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(octets) => octets,
+            Self::Shared(octets) => octets,
+        }
+    }
+}
+
+impl OutBuffer {
+    /// An empty buffer.
+    pub const fn new() -> Self {
+        Self { flat: Vec::new(), written: 0, spliced: std::collections::VecDeque::new(), spliced_len: 0 }
+    }
+
+    /// Octets that are still to be written.
+    pub fn len(&self) -> usize {
+        self.flat.len() - self.written + self.spliced_len
+    }
+
+    /// Whether everything has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends octets as they are.
+    pub fn put(&mut self, octets: &[u8]) {
+        self.flat.extend_from_slice(octets);
+    }
+
+    /// Appends a method frame. On an error nothing is appended.
+    pub(crate) fn put_method(&mut self, channel: u16, method: &Method, max_payload: usize) -> Result<(), EncodeError> {
+        let what = method.info().name;
+        write_frame(&mut self.flat, FrameType::Method, channel, max_payload, what, |out| method.encode(out))
+    }
+
+    /// Appends a heartbeat.
+    pub(crate) fn put_heartbeat(&mut self) {
+        self.flat.extend_from_slice(&Frame::HEARTBEAT);
+    }
+
+    /// Appends method, header and body of a message as one unit (c32). On an error nothing is appended.
+    pub(crate) fn put_content(
+        &mut self,
+        channel: u16,
+        max_payload: usize,
+        what: &'static str,
+        method: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+        properties: impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError>,
+        body: Body<'_>,
+    ) -> Result<(), EncodeError> {
+        let start = self.flat.len();
+        let size = body.as_slice().len();
+        write_frame(&mut self.flat, FrameType::Method, channel, max_payload, what, method)?;
+        let header = |out: &mut Vec<u8>| properties(out, size as u64);
+        if let Err(error) =
+            write_frame(&mut self.flat, FrameType::Header, channel, max_payload, "content header", header)
+        {
+            self.flat.truncate(start);
+            return Err(error);
+        }
+        self.put_body(channel, max_payload, body);
+        Ok(())
+    }
+
+    /// Splits a body into frames. An empty body has none (c79).
+    fn put_body(&mut self, channel: u16, max_payload: usize, body: Body<'_>) {
+        let mut at = 0;
+        for piece in body.as_slice().chunks(max_payload.max(1)) {
+            // A piece is no longer than a frame, whose size the protocol counts in 32 bits.
+            let size = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            self.flat.extend_from_slice(&frame_head(FrameType::Body, channel, size));
+            match body {
+                Body::Shared(octets) if piece.len() >= SPLICE_FROM => {
+                    self.spliced.push_back((self.flat.len(), octets.slice(at..at + piece.len())));
+                    self.spliced_len += piece.len();
+                }
+                _ => self.flat.extend_from_slice(piece),
+            }
+            self.flat.push(0xCE);
+            at += piece.len();
+        }
+    }
+
+    /// Fills `slices` with what comes next and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let (mut at, mut filled) = (self.written, 0);
+        let mut put = |octets: &'a [u8]| {
+            if octets.is_empty() {
+                return true;
+            }
+            let Some(slot) = slices.get_mut(filled) else { return false };
+            *slot = IoSlice::new(octets);
+            filled += 1;
+            true
+        };
+        for (place, body) in &self.spliced {
+            if !put(self.flat.get(at..*place).unwrap_or_default()) || !put(body) {
+                return filled;
+            }
+            at = *place;
+        }
+        put(self.flat.get(at..).unwrap_or_default());
+        filled
+    }
+
+    /// Marks `count` octets as written. When nothing is left the memory is kept for the next use.
+    pub fn advance(&mut self, mut count: usize) {
+        while let Some((place, body)) = self.spliced.front_mut() {
+            let flat = (*place - self.written).min(count);
+            self.written += flat;
+            count -= flat;
+            let spliced = body.len().min(count);
+            body.advance(spliced);
+            self.spliced_len -= spliced;
+            count -= spliced;
+            if !body.is_empty() || self.written < *place {
+                return;
+            }
+            self.spliced.pop_front();
+        }
+        self.written += count.min(self.flat.len() - self.written);
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Forgets everything that is not written.
+    pub fn clear(&mut self) {
+        self.flat.clear();
+        if self.flat.capacity() > KEEP_CAPACITY {
+            self.flat = Vec::new();
+        }
+        self.written = 0;
+        self.spliced.clear();
+        self.spliced_len = 0;
+    }
+
+    /// The octets as one piece, for tests and for peers in the same process.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut slices = vec![IoSlice::new(&[]); 2 * self.spliced.len() + 1];
+        let filled = self.slices(&mut slices);
+        slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect()
+    }
+}
+
+/// Writes the payload of a content header for `put_content`.
+pub(crate) fn content_header(
+    properties: Option<&Properties>,
+) -> impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError> + '_ {
+    move |out, size| ContentHeader::write(out, size, properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn large() -> Bytes {
+        (0..SPLICE_FROM * 2 + 5).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    fn with_body(body: Body<'_>) -> OutBuffer {
+        let mut out = OutBuffer::new();
+        for channel in 1..3 {
+            out.put_content(channel, SPLICE_FROM, "test", |_| Ok(()), content_header(None), body).unwrap();
+        }
+        out
+    }
+
+    /// The order of octets does not depend on whether a body was copied, nor on how much a socket takes at a time.
+    #[test]
+    fn a_shared_body_is_written_in_its_place() {
+        let body = large();
+        let copied = with_body(Body::Borrowed(&body)).to_vec();
+        for step in [1, 7, 8, 13, SPLICE_FROM - 1, SPLICE_FROM, usize::MAX] {
+            let mut out = with_body(Body::Shared(&body));
+            assert_eq!(out.spliced.len(), 4, "two large pieces and a small one, twice");
+            let mut written = Vec::new();
+            while !out.is_empty() {
+                let mut slices = [IoSlice::new(&[]); 3];
+                let filled = out.slices(&mut slices);
+                let next: Vec<u8> = slices.iter().take(filled).flat_map(|slice| slice.to_vec()).take(step).collect();
+                assert!(!next.is_empty());
+                written.extend_from_slice(&next);
+                out.advance(next.len());
+            }
+            assert_eq!(written, copied, "in steps of {step}");
+        }
+    }
+
+    /// c79
+    #[test]
+    fn c79_an_empty_body_has_no_frame() {
+        let out = with_body(Body::Borrowed(b""));
+        let header = 7 + 14 + 1;
+        assert_eq!(out.len(), 2 * (FRAME_OVERHEAD_FOR_TEST + header));
+    }
+
+    const FRAME_OVERHEAD_FOR_TEST: usize = crate::codec::FRAME_OVERHEAD;
+
+    #[test]
+    fn nothing_is_left_of_a_message_that_cannot_be_written() {
+        let mut out = OutBuffer::new();
+        out.put(b"before");
+        let properties = Properties::new().reply_to("x".repeat(300));
+        let header = content_header(Some(&properties));
+        out.put_content(1, 4096, "test", |_| Ok(()), header, Body::Borrowed(b"body")).unwrap_err();
+        assert_eq!(out.to_vec(), b"before");
+    }
+}

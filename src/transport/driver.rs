@@ -1,0 +1,212 @@
+//! The one task of a connection: reads in large blocks, writes what has gathered, keeps the time.
+//!
+//! A pass over the connection is: read a block, take one *turn* at the endpoint (which locks its machine once, feeds it the
+//! block and takes what is to be written), wake whoever has been answered, write. Everything that happens between two passes
+//! goes out with one system call.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Sleep;
+
+use super::{Stream, now};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::OutBuffer;
+
+/// How much is read at a time.
+const READ_BLOCK: usize = 128 * 1024;
+/// A read block is replaced when less room than this is left in it.
+const READ_AT_LEAST: usize = 16 * 1024;
+/// Pieces handed to one vectored write.
+const SLICES: usize = 64;
+/// How long the last octets of a finished connection may take to leave.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A machine behind its lock, as the driver sees it.
+pub(crate) trait Endpoint: Send + Sync + 'static {
+    /// Takes what was read and hands over what is to be written. Called from one task only, and does not wait.
+    fn turn(&self, turn: Turn<'_>) -> Next;
+}
+
+/// What the driver brings to a turn, and where it wants the results.
+pub(crate) struct Turn<'a> {
+    /// What was read and not consumed yet; the machine takes whole frames off its front.
+    pub(crate) input: &'a mut BytesMut,
+    /// To be filled. Not empty when the socket has not taken everything yet; then nothing may be added.
+    pub(crate) output: &'a mut OutBuffer,
+    /// The stream has ended, and why. It is the last turn.
+    pub(crate) ended: Option<Error>,
+    /// Takes everybody who is to be woken once the lock is released.
+    pub(crate) wakes: &'a mut Vec<Waker>,
+    /// Wakes the driver. To be kept until the next turn, and used when there is something to write where there was nothing,
+    /// or when reading may go on.
+    pub(crate) driver: &'a Waker,
+    /// The time.
+    pub(crate) now: Instant,
+}
+
+/// What the driver is to do next.
+pub(crate) struct Next {
+    /// When the next turn has to come at the latest.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether to go on reading.
+    pub(crate) read: bool,
+    /// Whether this was the last turn: what is in `output` is written, then the stream is closed.
+    pub(crate) finished: bool,
+}
+
+/// Drives a connection until its machine is finished or the stream ends.
+pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>) {
+    let mut driver = Driver {
+        stream,
+        endpoint,
+        input: BytesMut::new(),
+        output: OutBuffer::new(),
+        wakes: Vec::new(),
+        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        armed: None,
+        read: true,
+        write_error: None,
+    };
+    poll_fn(|cx| driver.poll(cx)).await;
+    let _ = tokio::time::timeout(LINGER, driver.finish()).await;
+}
+
+struct Driver<E: ?Sized> {
+    stream: Stream,
+    endpoint: Arc<E>,
+    input: BytesMut,
+    output: OutBuffer,
+    wakes: Vec<Waker>,
+    sleep: Pin<Box<Sleep>>,
+    /// When `sleep` ends, if it counts.
+    armed: Option<Instant>,
+    /// Whether the endpoint wants more input.
+    read: bool,
+    /// Writing failed. The peer's last words may still be readable; they say more than the error does.
+    write_error: Option<io::Error>,
+}
+
+impl<E: Endpoint + ?Sized> Driver<E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut woken = true;
+        loop {
+            let (got, ended) = match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => (0, Some(closed_without_a_word())),
+                Poll::Ready(Ok(count)) => (count, None),
+                Poll::Ready(Err(error)) => (0, Some(error.into())),
+                Poll::Pending => (0, self.write_error.take().map(Error::from)),
+            };
+            if got == 0 && ended.is_none() && !woken {
+                return self.poll_timer(cx);
+            }
+            if self.turn(cx, ended) {
+                return Poll::Ready(());
+            }
+            woken = false;
+            // A full socket wakes the task when it has room; until then what is new gathers at the endpoint.
+            let _ = self.poll_write(cx);
+            if got >= READ_AT_LEAST {
+                // There is probably more. Those who were woken have a right to run first.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.read {
+            return Poll::Pending;
+        }
+        if self.input.capacity() - self.input.len() < READ_AT_LEAST {
+            self.input.reserve(READ_BLOCK);
+        }
+        let before = self.input.len();
+        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
+        Poll::Ready(Ok(self.input.len() - before))
+    }
+
+    /// One turn at the endpoint. Returns whether it was the last.
+    fn turn(&mut self, cx: &Context<'_>, ended: Option<Error>) -> bool {
+        let last = ended.is_some();
+        let next = self.endpoint.turn(Turn {
+            input: &mut self.input,
+            output: &mut self.output,
+            ended,
+            wakes: &mut self.wakes,
+            driver: cx.waker(),
+            now: now(),
+        });
+        for waker in self.wakes.drain(..) {
+            waker.wake();
+        }
+        self.read = next.read;
+        // Deadlines mostly move away, as long as octets flow; the timer follows when it fires.
+        if let Some(deadline) = next.deadline
+            && self.armed.is_none_or(|armed| deadline < armed)
+        {
+            self.arm(deadline);
+        }
+        next.finished || last
+    }
+
+    fn arm(&mut self, deadline: Instant) {
+        self.sleep.as_mut().reset(deadline.into());
+        self.armed = Some(deadline);
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.output.slices(&mut slices);
+            let slices = slices.get(..filled).unwrap_or_default();
+            let stream = Pin::new(&mut self.stream);
+            let written = match slices {
+                [only] => ready!(stream.poll_write(cx, only)),
+                several => ready!(stream.poll_write_vectored(cx, several)),
+            };
+            match written {
+                Ok(0) => return self.write_failed(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.output.advance(count),
+                Err(error) => return self.write_failed(error),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn write_failed(&mut self, error: io::Error) -> Poll<()> {
+        self.output.clear();
+        self.write_error = Some(error);
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
+            self.armed = None;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    async fn finish(&mut self) {
+        poll_fn(|cx| self.poll_write(cx)).await;
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+fn closed_without_a_word() -> Error {
+    Error::new(ErrorKind::Io, "the peer closed the connection without a word")
+}
+
+/// Reads once into the room that `buf` has.
+fn poll_read_buf(stream: Pin<&mut Stream>, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+    let stream = stream.get_mut();
+    let read = std::pin::pin!(stream.read_buf(buf));
+    read.poll(cx).map_ok(|_| ())
+}

@@ -1,0 +1,21 @@
+//! The only room with sockets and the clock: dialling, streams, and the one task that drives a connection.
+//!
+//! A [`Stream`] is a TCP connection or a pipe in memory. The [driver](drive) owns it, and knows a connection only as an
+//! [`Endpoint`]: something that takes octets and time under one short lock, and hands octets back.
+
+#[cfg(feature = "client")]
+mod dial;
+mod driver;
+mod stream;
+
+#[cfg(feature = "client")]
+pub(crate) use dial::{Address, dial};
+pub(crate) use driver::{Endpoint, Next, Turn, drive};
+pub use stream::Stream;
+
+use std::time::Instant;
+
+/// The time, by tokio's clock: real, or a test's own when the test has paused it.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
