@@ -1,0 +1,171 @@
+//! The floor: the least a client can do for the same work, against which the others are measured.
+//!
+//! A blocking loop over frames built beforehand. It keeps no account of single messages: publishing it remembers the
+//! highest tag that was confirmed, consuming it counts frames and sends one acknowledgement per message, all those of a
+//! block read with one write.
+//!
+//! The second variant copies each message it publishes into a buffer before that is written, as a client must that is
+//! handed one message at a time. The kernel then reads memory that was just written, and that too is a price.
+
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use crate::usage::{Meter, Usage};
+use crate::wire::{self, Input, MethodId, broken, long, short};
+use crate::{Direction, Outcome, Work};
+
+const CHANNEL: u16 = 1;
+
+pub(crate) fn run(port: u16, work: &Work) -> Outcome {
+    work_through(port, work, false)
+}
+
+pub(crate) fn run_copying(port: u16, work: &Work) -> Outcome {
+    work_through(port, work, true)
+}
+
+fn work_through(port: u16, work: &Work, copying: bool) -> Outcome {
+    let mut floor = Floor::connect(port)?;
+    let usage = match work.direction {
+        Direction::Publish => floor.publish(work, copying)?,
+        Direction::Consume => floor.consume(work)?,
+    };
+    Ok(usage)
+}
+
+struct Floor {
+    stream: TcpStream,
+    input: Input,
+}
+
+impl Floor {
+    fn connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        let mut floor = Self { stream, input: Input::new() };
+        floor.stream.write_all(wire::PROTOCOL_HEADER)?;
+        floor.wait_for(wire::CONNECTION_START)?;
+        let start_ok: [&[u8]; 4] = [&long(b""), &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")];
+        floor.call(0, wire::CONNECTION_START_OK, &start_ok, wire::CONNECTION_TUNE)?;
+        let mut tune_ok = Vec::new();
+        let limits: [&[u8]; 3] =
+            [&2047_u16.to_be_bytes(), &(wire::FRAME_MAX as u32).to_be_bytes(), &0_u16.to_be_bytes()];
+        wire::method(&mut tune_ok, 0, wire::CONNECTION_TUNE_OK, &limits);
+        floor.stream.write_all(&tune_ok)?;
+        floor.call(0, wire::CONNECTION_OPEN, &[&short(b"/"), &[0, 0]], wire::CONNECTION_OPEN_OK)?;
+        floor.call(CHANNEL, wire::CHANNEL_OPEN, &[&[0]], wire::CHANNEL_OPEN_OK)?;
+        Ok(floor)
+    }
+
+    fn call(&mut self, channel: u16, id: MethodId, arguments: &[&[u8]], reply: MethodId) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        wire::method(&mut bytes, channel, id, arguments);
+        self.stream.write_all(&bytes)?;
+        self.wait_for(reply)
+    }
+
+    fn wait_for(&mut self, reply: MethodId) -> io::Result<()> {
+        loop {
+            if let Some(frame) = self.input.frame()? {
+                return if frame.method()?.0 == reply { Ok(()) } else { Err(broken("another reply than expected")) };
+            }
+            self.fill()?;
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        match self.input.fill(&self.stream)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(&mut self, work: &Work, copying: bool) -> io::Result<Usage> {
+        self.call(CHANNEL, wire::CONFIRM_SELECT, &[&[0]], wire::CONFIRM_SELECT_OK)?;
+        let mut one = Vec::new();
+        let arguments: [&[u8]; 4] = [&[0, 0], &short(b""), &short(work.queue().as_bytes()), &[0]];
+        wire::method(&mut one, CHANNEL, wire::BASIC_PUBLISH, &arguments);
+        wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
+        let per_write = work.window.min((1024 * 1024 / one.len() as u64).max(1));
+        let block = one.repeat(per_write as usize);
+        let mut out = Vec::with_capacity(block.len());
+
+        let meter = Meter::start();
+        let (mut sent, mut confirmed) = (0, 0);
+        while confirmed < work.messages {
+            let mut room = (work.window - (sent - confirmed)).min(work.messages - sent);
+            sent += room;
+            while room > 0 {
+                let count = room.min(per_write);
+                if copying {
+                    out.clear();
+                    for _ in 0..count {
+                        out.extend_from_slice(black_box(&one));
+                    }
+                    self.stream.write_all(&out)?;
+                } else {
+                    self.stream.write_all(&block[..count as usize * one.len()])?;
+                }
+                room -= count;
+            }
+            self.fill()?;
+            while let Some(frame) = self.input.frame()? {
+                let (id, mut arguments) = frame.method()?;
+                if id != wire::BASIC_ACK {
+                    return Err(broken("a confirmation was expected"));
+                }
+                confirmed = arguments.u64()?;
+            }
+        }
+        Ok(meter.stop(confirmed))
+    }
+
+    fn consume(&mut self, work: &Work) -> io::Result<Usage> {
+        let prefetch = u16::try_from(work.window).unwrap_or(u16::MAX);
+        let qos: [&[u8]; 3] = [&[0; 4], &prefetch.to_be_bytes(), &[0]];
+        self.call(CHANNEL, wire::BASIC_QOS, &qos, wire::BASIC_QOS_OK)?;
+        let mut ack = Vec::new();
+        wire::method(&mut ack, CHANNEL, wire::BASIC_ACK, &[&[0; 8], &[0]]);
+        let mut acks = ack.repeat(work.window as usize);
+        let frames_per_delivery = {
+            let mut one = Vec::new();
+            wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
+            1 + count_frames(&one)?
+        };
+
+        let meter = Meter::start();
+        let arguments: [&[u8]; 5] = [&[0, 0], &short(work.queue().as_bytes()), &short(b"floor"), &[0], &long(b"")];
+        self.call(CHANNEL, wire::BASIC_CONSUME, &arguments, wire::BASIC_CONSUME_OK)?;
+        let (mut frames, mut received, mut acked) = (0, 0, 0_u64);
+        while received < work.messages {
+            while self.input.frame()?.is_some() {
+                frames += 1;
+                if frames == frames_per_delivery {
+                    frames = 0;
+                    received += 1;
+                }
+            }
+            let part = &mut acks[..(received - acked) as usize * ack.len()];
+            for one in part.chunks_exact_mut(ack.len()) {
+                acked += 1;
+                one[11..][..8].copy_from_slice(&acked.to_be_bytes());
+            }
+            self.stream.write_all(part)?;
+            if received < work.messages {
+                self.fill()?;
+            }
+        }
+        Ok(meter.stop(received))
+    }
+}
+
+fn count_frames(mut bytes: &[u8]) -> io::Result<u64> {
+    let mut count = 0;
+    while let Some((header, rest)) = bytes.split_first_chunk::<7>() {
+        let length = u32::from_be_bytes([header[3], header[4], header[5], header[6]]) as usize;
+        bytes = rest.get(length + 1..).ok_or_else(|| broken("a frame is cut"))?;
+        count += 1;
+    }
+    Ok(count)
+}
