@@ -258,7 +258,7 @@ fn c65_any_name_is_read_and_written() {
 #[test]
 fn c61_a_name_of_256_octets_is_an_error() {
     let table = FieldTable::new().with("n".repeat(256), true);
-    for table in [table.clone(), FieldTable::new().with("k", table.clone())] {
+    for table in [table.clone(), FieldTable::new().with("k", table)] {
         let error = table.encode(&mut Vec::new()).unwrap_err();
         assert_eq!(*error.kind(), EncodeErrorKind::ShortStringTooLong { length: 256 });
     }
