@@ -1,7 +1,7 @@
 //! Holds every method against octets written by hand from the specification, and the decoder against octets that are wrong.
 
 use super::*;
-use crate::codec::{AckView, DeliverView, EncodeErrorKind, FieldTable};
+use crate::codec::{AckView, DeliverView, EncodeErrorKind, FieldTable, Frame};
 
 /// The table of every sample; on the wire `\0\0\0\x04\x01kt\x01`.
 fn table() -> FieldTable {
@@ -316,6 +316,31 @@ fn an_error_in_a_table_names_the_field_and_the_offset() {
     let error = decode(b"\0\x32\0\x0a\0\0\x01q\0\0\0\0\x04\x01kQ\x01").unwrap_err();
     assert_eq!(*error.kind(), DecodeErrorKind::UnknownFieldType(b'Q'));
     assert_eq!((error.what(), error.offset()), ("queue.declare.arguments", 15));
+}
+
+/// A password, a token or an answer to a challenge is not for logs.
+#[test]
+fn secrets_are_not_shown() {
+    let secret = Bytes::from_static(b"hunter2");
+    for (method, shown) in [
+        (
+            Method::from(connection::StartOk {
+                response: secret.clone(),
+                mechanism: "PLAIN".into(),
+                ..Default::default()
+            }),
+            "StartOk { client_properties: {}, mechanism: \"PLAIN\", response: [7 octets], locale: \"\" }",
+        ),
+        (connection::SecureOk { response: secret.clone() }.into(), "SecureOk { response: [7 octets] }"),
+        (
+            connection::UpdateSecret { new_secret: secret, reason: "old".into() }.into(),
+            "UpdateSecret { new_secret: [7 octets], reason: \"old\" }",
+        ),
+    ] {
+        let text = format!("{method:?}");
+        assert!(text.contains(shown) && !text.contains("hunter2"), "{text}");
+        assert!(!format!("{:#?}", Frame::Method(0, method)).contains("hunter2"));
+    }
 }
 
 /// c89: the views that are read in place see what the decoder sees, and fail where it fails.
