@@ -67,3 +67,74 @@ impl ContentHeader {
         out.extend_from_slice(&fixed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(octets: &'static [u8]) -> Result<ContentHeader, DecodeError> {
+        ContentHeader::decode(&Bytes::from_static(octets))
+    }
+
+    fn encoded(header: &ContentHeader) -> Vec<u8> {
+        let mut out = Vec::new();
+        header.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn c77_a_header_reads_and_writes_the_octets_of_the_specification() {
+        let octets = b"\0\x3c\0\0\0\0\0\0\0\0\x01\x02\x90\0\x0atext/plain\x02";
+        let header = decode(octets).unwrap();
+        assert_eq!(header.body_size, 258);
+        assert_eq!(header.properties.decode(), Ok(Properties::new().content_type("text/plain").persistent()));
+        assert_eq!(encoded(&header), octets);
+
+        let mut out = Vec::new();
+        ContentHeader::write(&mut out, 258, Some(&header.properties.decode().unwrap())).unwrap();
+        assert_eq!(out, octets);
+    }
+
+    /// c78: content belongs to class basic and to no other.
+    #[test]
+    fn c78_a_header_of_another_class_is_an_error() {
+        let error = decode(b"\0\x32\0\0\0\0\0\0\0\0\0\0\0\0").unwrap_err();
+        assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::ContentClass(50), 0));
+    }
+
+    /// c78: the weight is zero when written and of no interest when read.
+    #[test]
+    fn c78_the_weight_is_ignored() {
+        let header = decode(b"\0\x3c\x12\x34\0\0\0\0\0\0\0\x05\0\0").unwrap();
+        assert_eq!(encoded(&header), b"\0\x3c\0\0\0\0\0\0\0\0\0\x05\0\0");
+    }
+
+    /// c79, c85: a size is a number. That of nothing and that of everything decode alike, and neither makes room for a body.
+    #[test]
+    fn c85_any_body_size_decodes() {
+        assert_eq!(decode(b"\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0").map(|header| header.body_size), Ok(0));
+        let largest = decode(b"\0\x3c\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0");
+        assert_eq!(largest.map(|header| header.body_size), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn a_header_cut_short_is_truncated() {
+        let octets = b"\0\x3c\0\0\0\0\0\0\0\0\0\x05\0\0";
+        for cut in 0..octets.len() {
+            let error = ContentHeader::decode(&Bytes::copy_from_slice(octets.get(..cut).unwrap())).unwrap_err();
+            assert!(matches!(error.kind(), DecodeErrorKind::Truncated { .. }), "cut at {cut}: {error}");
+        }
+    }
+
+    /// No properties are still two octets of flags; a header without them could not be read.
+    #[test]
+    fn the_header_without_properties_can_be_read_again() {
+        let octets = encoded(&ContentHeader::default());
+        assert_eq!(octets, b"\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(ContentHeader::decode(&octets.into()), Ok(ContentHeader::default()));
+
+        let mut out = Vec::new();
+        ContentHeader::write(&mut out, 0, None).unwrap();
+        assert_eq!(ContentHeader::decode(&out.into()), Ok(ContentHeader::default()));
+    }
+}

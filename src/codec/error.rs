@@ -16,7 +16,7 @@ pub struct DecodeError {
 pub enum DecodeErrorKind {
     /// The payload ends before the value does.
     Truncated {
-        /// Octets that the value needs from the error's offset on.
+        /// Octets that the value needs at least, from the error's offset on.
         needed: usize,
         /// Octets that are there.
         available: usize,

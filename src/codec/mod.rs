@@ -16,6 +16,8 @@
 mod content;
 mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod method;
 mod properties;
 mod protocol_header;

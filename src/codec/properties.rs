@@ -169,7 +169,7 @@ fn read_flags(decoder: &mut Decoder<'_>) -> Result<u16, DecodeError> {
 /// The properties of a received message as they came, decoded when they are asked for.
 ///
 /// So a message whose headers are broken can still be received, looked at and settled: only asking for the headers fails.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RawProperties(Bytes);
 
 impl RawProperties {
@@ -199,6 +199,13 @@ impl RawProperties {
     /// A value is cut off.
     pub fn decode_without_headers(&self) -> Result<Properties, DecodeError> {
         Properties::decode_without_headers(&self.0)
+    }
+}
+
+impl Default for RawProperties {
+    /// No properties: one word of flags, none of them set.
+    fn default() -> Self {
+        Self(Bytes::from_static(&[0, 0]))
     }
 }
 

@@ -224,6 +224,32 @@ mod tests {
         assert_eq!(bool::decode(&mut decoder, "bit"), Ok(true));
     }
 
+    /// c60: whatever stands between two bits, the second has an octet of its own.
+    #[test]
+    fn c60_a_bit_behind_another_field_opens_an_octet() {
+        fn between(field: impl Field + PartialEq + std::fmt::Debug) {
+            let mut out = Vec::new();
+            let mut encoder = Encoder::new(&mut out);
+            true.encode(&mut encoder, "bit").unwrap();
+            field.encode(&mut encoder, "field").unwrap();
+            true.encode(&mut encoder, "bit").unwrap();
+            assert_eq!((out.first(), out.last()), (Some(&1), Some(&1)), "{field:?}: {out:?}");
+
+            let source = Bytes::from(out);
+            let mut decoder = Decoder::new(&source);
+            assert_eq!(bool::decode(&mut decoder, "bit"), Ok(true));
+            assert_eq!(Field::decode(&mut decoder, "field"), Ok(field));
+            assert_eq!(bool::decode(&mut decoder, "bit"), Ok(true));
+            assert!(decoder.rest().is_empty());
+        }
+        between(0u16);
+        between(ShortString::from("s"));
+        between(ShortString::default());
+        between(Bytes::from_static(b"l"));
+        between(FieldTable::from([("k", false)]));
+        between(FieldTable::new());
+    }
+
     #[test]
     fn a_length_is_compared_with_what_is_there() {
         let source = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 1]);

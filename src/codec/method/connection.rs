@@ -28,7 +28,7 @@ class! {
         /// The SASL mechanism chosen.
         mechanism: ShortString,
         /// The mechanism's first response.
-        response: Bytes,
+        response: Bytes [secret],
         /// The locale chosen.
         locale: ShortString,
     }
@@ -42,7 +42,7 @@ class! {
     /// The client's answer to a challenge.
     SecureOk = 21 "secure-ok" (client) {
         /// The mechanism's response.
-        response: Bytes,
+        response: Bytes [secret],
     }
 
     /// The server's limits.
@@ -108,7 +108,7 @@ class! {
     /// RabbitMQ: the client replaces the secret it logged in with, before it expires.
     UpdateSecret = 70 "update-secret" (client -> 71) {
         /// The new secret.
-        new_secret: Bytes,
+        new_secret: Bytes [secret],
         /// Why, for the server's log.
         reason: ShortString,
     }

@@ -11,6 +11,9 @@
 //!         no_ack: bool,                                  bits in a row share an octet
 //!     }
 //!     Publish = 40 "publish" (client, content) { ... }   a content header and a body follow
+//!     SecureOk = 21 "secure-ok" (client) {
+//!         response: Bytes [secret],                      `Debug` shows only its length
+//!     }
 //! }
 //! ```
 
@@ -21,7 +24,7 @@ macro_rules! class {
             $(#[$doc:meta])*
             $method:ident = $id:literal $name:literal
             ($sender:ident $(, $content:ident)? $(-> $($reply:literal)|+)?) {
-                $( $(#[$field_doc:meta])* $field:ident: $kind:ty, )*
+                $( $(#[$field_doc:meta])* $field:ident: $kind:ty $([$secret:ident])?, )*
             }
         )*
     ) => {
@@ -37,9 +40,17 @@ macro_rules! class {
 
         $(
             $(#[$doc])*
-            #[derive(Clone, Debug, Default, PartialEq)]
+            #[derive(Clone, Default, PartialEq)]
             pub struct $method {
                 $( $(#[$field_doc])* pub $field: $kind, )*
+            }
+
+            impl std::fmt::Debug for $method {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct(stringify!($method))
+                        $( .field(stringify!($field), class!(@shown self.$field $(, $secret)?)) )*
+                        .finish()
+                }
             }
 
             impl MethodFields for $method {
@@ -117,6 +128,8 @@ macro_rules! class {
     (@sender client) => { $crate::codec::method::Sender::Client };
     (@sender server) => { $crate::codec::method::Sender::Server };
     (@sender both) => { $crate::codec::method::Sender::Both };
+    (@shown $field:expr) => { &$field };
+    (@shown $field:expr, secret) => { &format_args!("[{} octets]", $field.len()) };
     (@content) => { false };
     (@content content) => { true };
 }

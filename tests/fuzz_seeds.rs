@@ -1,0 +1,67 @@
+//! Replays the seeds of the fuzz targets, without a fuzzer: every file in `fuzz/seeds/TARGET/` goes through that target's body.
+
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use leveret::codec::fuzzing;
+
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 4] = [
+    ("content_header", fuzzing::content_header),
+    ("frame", fuzzing::frame),
+    ("method", fuzzing::method),
+    ("table", fuzzing::table),
+];
+
+fn entries(folder: &str) -> Vec<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
+    let mut entries: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+fn stems(folder: &str) -> Vec<String> {
+    entries(folder).iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_target_has_a_body_and_seeds() {
+    let names = TARGETS.map(|(name, _)| name);
+    assert_eq!(stems("fuzz_targets"), names);
+    assert_eq!(stems("seeds"), names);
+}
+
+#[test]
+fn every_seed_passes() {
+    for (name, body) in TARGETS {
+        let seeds = entries(&format!("seeds/{name}"));
+        assert!(seeds.len() >= 8, "{name} has {} seeds", seeds.len());
+        for seed in seeds {
+            let data = fs::read(&seed).unwrap();
+            assert!(catch_unwind(|| body(&data)).is_ok(), "{} fails", seed.display());
+        }
+    }
+}
+
+/// Every seed cut short anywhere, and with every octet turned into a few others: a fuzzer's first steps.
+#[test]
+fn every_seed_passes_with_an_octet_changed_or_cut_off() {
+    for (name, body) in TARGETS {
+        for seed in entries(&format!("seeds/{name}")) {
+            let mut data = fs::read(seed).unwrap();
+            for at in 0..data.len() {
+                body(&data[..at]);
+                let octet = data[at];
+                for changed in [0, 1, octet ^ 0x80, octet.wrapping_add(1), octet.wrapping_sub(1), 0xff] {
+                    data[at] = changed;
+                    body(&data);
+                }
+                data[at] = octet;
+            }
+        }
+    }
+}
