@@ -34,7 +34,10 @@ pub(crate) struct Calls {
 
 #[derive(Debug)]
 enum Slot {
-    Expected { request: MethodInfo, caller: Caller },
+    Expected {
+        request: MethodInfo,
+        caller: Caller,
+    },
     Answered(Reply),
     /// Answered, and taken or not wanted.
     Done,

@@ -182,10 +182,8 @@ impl Channel {
                 self.cancelled(&tag, hands.wakes);
             }
             Method::Basic(basic::Method::Return(returned)) => {
-                let pending = Pending::Return {
-                    reply_code: ReplyCode(returned.reply_code),
-                    reply_text: returned.reply_text,
-                };
+                let pending =
+                    Pending::Return { reply_code: ReplyCode(returned.reply_code), reply_text: returned.reply_text };
                 self.assembler.begin(pending, &address(&returned.exchange, &returned.routing_key));
             }
             Method::Basic(basic::Method::GetOk(get_ok)) => {
@@ -207,11 +205,17 @@ impl Channel {
     #[inline]
     fn deliver(&mut self, view: &DeliverView<'_>) -> Result<(), Failure> {
         if !self.assembler.is_idle() {
-            return Err(Failure::new(ReplyCode::UNEXPECTED_FRAME, "the server sent a delivery in the middle of a message"));
+            return Err(Failure::new(
+                ReplyCode::UNEXPECTED_FRAME,
+                "the server sent a delivery in the middle of a message",
+            ));
         }
         let Some(consumer) = self.consumers.find(view.consumer_tag) else {
             let tag = String::from_utf8_lossy(view.consumer_tag).into_owned();
-            return Err(Failure::new(ReplyCode::COMMAND_INVALID, format!("a delivery for the unknown consumer {tag:?}")));
+            return Err(Failure::new(
+                ReplyCode::COMMAND_INVALID,
+                format!("a delivery for the unknown consumer {tag:?}"),
+            ));
         };
         let DeliverView { delivery_tag, redelivered, address, .. } = *view;
         self.assembler.begin(Pending::Deliver { consumer, delivery_tag, redelivered }, address);
@@ -271,7 +275,10 @@ impl Channel {
             Ok(())
         } else {
             let tag = view.delivery_tag;
-            Err(Failure::new(ReplyCode::COMMAND_INVALID, format!("the server confirmed {tag}, which was never published")))
+            Err(Failure::new(
+                ReplyCode::COMMAND_INVALID,
+                format!("the server confirmed {tag}, which was never published"),
+            ))
         }
     }
 

@@ -243,12 +243,18 @@ mod tests {
     fn c7_responses_of_the_mechanisms() {
         let credentials = Credentials::new("u", "p\u{e9}");
         assert_eq!(SaslMechanism::Plain.response(&credentials), "\0u\0p\u{e9}");
-        assert_eq!(SaslMechanism::AmqPlain.response(&credentials), &b"\x05LOGINS\0\0\0\x01u\x08PASSWORDS\0\0\0\x03p\xc3\xa9"[..]);
+        assert_eq!(
+            SaslMechanism::AmqPlain.response(&credentials),
+            &b"\x05LOGINS\0\0\0\x01u\x08PASSWORDS\0\0\0\x03p\xc3\xa9"[..]
+        );
         assert_eq!(SaslMechanism::External.response(&credentials), "", "c9");
     }
 
     #[test]
     fn a_secret_is_not_shown() {
-        assert!(!format!("{:?}", Config { credentials: Credentials::new("u", "hush"), ..Config::default() }).contains("hush"));
+        assert!(
+            !format!("{:?}", Config { credentials: Credentials::new("u", "hush"), ..Config::default() })
+                .contains("hush")
+        );
     }
 }

@@ -165,7 +165,10 @@ mod tests {
     #[test]
     fn c6_a_mechanism_is_a_whole_word() {
         let offered = words(b"AMQPLAIN  CRAM-PLAIN");
-        assert_eq!(choose(&[SaslMechanism::Plain, SaslMechanism::AmqPlain], &offered).unwrap(), SaslMechanism::AmqPlain);
+        assert_eq!(
+            choose(&[SaslMechanism::Plain, SaslMechanism::AmqPlain], &offered).unwrap(),
+            SaslMechanism::AmqPlain
+        );
         let error = choose(&[SaslMechanism::Plain], &offered).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);
         assert!(error.to_string().contains("AMQPLAIN CRAM-PLAIN"), "{error}");

@@ -23,17 +23,20 @@ pub use calls::{CallId, Reply};
 use channel::{Channel, Hands, State};
 pub use config::{Config, Credentials, SaslMechanism, Tuning};
 pub use confirms::{Confirmation, Returned, Watermark};
-pub use consumer::{ConsumerId, Deliveries, Delivered};
-use handshake::{ExpectStart, Handshake, Step};
+pub use consumer::{ConsumerId, Delivered, Deliveries};
 pub use handshake::ServerInfo;
+use handshake::{ExpectStart, Handshake, Step};
 pub(crate) use publish::{Publish, Waiting};
 pub(crate) use requests::Settle;
-use wakers::{Place, WakerQueue};
+pub(crate) use wakers::Place;
+use wakers::WakerQueue;
 
 use super::heartbeat::Due;
 use super::{Chunk, ContentError, Heartbeat, Incoming, KEEP_IN_PLACE_FROM, OutBuffer};
 use crate::codec::method::connection::{self, Method as ConnectionMethod};
-use crate::codec::{DecodeError, DecodeErrorKind, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode};
+use crate::codec::{
+    DecodeError, DecodeErrorKind, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode,
+};
 use crate::error::{Error, ErrorKind};
 
 /// One connection to a server, as the client sees it.
@@ -333,12 +336,15 @@ impl Connection {
             Some(Err(Failure { code: ReplyCode::NOT_IMPLEMENTED, error }))
         };
         match octets {
-            [b'A', ..] if octets.len() < ProtocolHeader::LEN && b"AMQP".starts_with(octets.get(..4).unwrap_or(octets)) => {
+            [b'A', ..]
+                if octets.len() < ProtocolHeader::LEN && b"AMQP".starts_with(octets.get(..4).unwrap_or(octets)) =>
+            {
                 Some(Ok(()))
             }
-            [b'A', b'M', b'Q', b'P', a, b, c, d, ..] => {
-                hint(format!("the server does not speak AMQP 0-9-1, it answers with {}", ProtocolHeader([*a, *b, *c, *d])))
-            }
+            [b'A', b'M', b'Q', b'P', a, b, c, d, ..] => hint(format!(
+                "the server does not speak AMQP 0-9-1, it answers with {}",
+                ProtocolHeader([*a, *b, *c, *d])
+            )),
             [0x15 | 0x16, ..] => hint("the server speaks TLS on this port".into()),
             [b'H', ..] => hint("the server speaks HTTP on this port".into()),
             _ => None,

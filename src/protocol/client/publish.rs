@@ -42,7 +42,9 @@ impl Connection {
         waker: &Waker,
     ) -> Poll<Result<u64, Error>> {
         let unwritten = self.out.len();
-        let Some(channel) = self.channels.get_mut(id.0).and_then(Option::as_mut) else { return Poll::Ready(Err(gone())) };
+        let Some(channel) = self.channels.get_mut(id.0).and_then(Option::as_mut) else {
+            return Poll::Ready(Err(gone()));
+        };
         if channel.state != State::Open {
             let error = channel.end.clone().unwrap_or_else(gone);
             return Poll::Ready(Err(error.with_outcome(Outcome::NotSent)));
@@ -108,7 +110,9 @@ impl Connection {
     pub(crate) fn why_publishing_waits(&self) -> Error {
         match &self.blocked {
             Some(reason) => Error::new(ErrorKind::Blocked, format!("the server takes no messages: {reason}")),
-            None => Error::new(ErrorKind::Timeout, "no room to publish before the deadline").with_outcome(Outcome::NotSent),
+            None => {
+                Error::new(ErrorKind::Timeout, "no room to publish before the deadline").with_outcome(Outcome::NotSent)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
 use super::confirms::{Confirmation, Returned, Watermark};
-use super::consumer::{ConsumerId, ConsumerState, Deliveries, Delivered};
+use super::consumer::{ConsumerId, ConsumerState, Delivered, Deliveries};
 use super::{ChannelId, Connection, Phase};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
@@ -55,10 +55,16 @@ impl Connection {
         let info = method.info();
         match info {
             confirm::Select::INFO if channel.transactional => {
-                return Err(Error::new(ErrorKind::InvalidArgument, "the channel is transactional: it takes no confirms"));
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "the channel is transactional: it takes no confirms",
+                ));
             }
             tx::Select::INFO if channel.confirms.is_some() => {
-                return Err(Error::new(ErrorKind::InvalidArgument, "the channel is in confirm mode: it takes no transactions"));
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "the channel is in confirm mode: it takes no transactions",
+                ));
             }
             _ => {}
         }

@@ -1,0 +1,71 @@
+//! A request and the wait for its reply, with a deadline.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::channel::Inner;
+use super::shared::Guard;
+use crate::codec::Method;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::client::{CallId, Reply};
+
+/// Sends a request on a channel and waits for what answers it. `window` is for `confirm.select` only.
+pub(crate) async fn call(
+    channel: &Arc<Inner>,
+    method: Method,
+    deadline: Option<Duration>,
+    window: usize,
+) -> Result<Reply> {
+    let name = method.info().name;
+    let id = channel.guard.shared.with(|machine| machine.call(channel.id, method, window))?;
+    reply(channel, id, name, deadline).await
+}
+
+/// Waits for the answer to a request that was sent.
+pub(crate) async fn reply(
+    channel: &Arc<Inner>,
+    id: CallId,
+    name: &'static str,
+    deadline: Option<Duration>,
+) -> Result<Reply> {
+    let shared = &channel.guard.shared;
+    let poll = |waker: &Waker| shared.with(|machine| machine.poll_call(channel.id, id, waker));
+    let abandon = || shared.with(|machine| machine.abandon_call(channel.id, id));
+    within(&channel.guard, name, deadline, poll, abandon).await
+}
+
+/// Polls for an answer until it is there or the deadline passes. Whoever stops waiting leaves the expectation behind, so that
+/// the late reply meets it.
+pub(crate) async fn within<T>(
+    guard: &Guard,
+    name: &'static str,
+    deadline: Option<Duration>,
+    mut poll: impl FnMut(&Waker) -> Poll<Result<T>>,
+    abandon: impl FnMut(),
+) -> Result<T> {
+    let deadline = deadline.unwrap_or(guard.call_deadline);
+    let mut abandon = OnDrop(Some(abandon));
+    let answer = tokio::time::timeout(deadline, poll_fn(|cx| poll(cx.waker()))).await;
+    match answer {
+        Ok(answer) => {
+            abandon.0 = None;
+            answer
+        }
+        Err(_) => {
+            Err(Error::new(ErrorKind::Timeout, format!("no answer to {name} within {} ms", deadline.as_millis())))
+        }
+    }
+}
+
+/// Runs something unless it was called off.
+struct OnDrop<F: FnMut()>(Option<F>);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(act) = &mut self.0 {
+            act();
+        }
+    }
+}

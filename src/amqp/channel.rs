@@ -1,0 +1,352 @@
+//! A channel: where requests are made, messages published and consumers started.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::call::{call, reply};
+use super::delivery::{Acker, Delivery, Message};
+use super::shared::Guard;
+use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned, topology};
+use crate::codec::Method;
+use crate::codec::method::{basic, confirm, tx};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::client::{ChannelId, Reply, Watermark};
+
+/// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
+const DEFAULT_WINDOW: usize = 65_536;
+
+/// A channel of a connection.
+///
+/// A cheap handle: clones share the channel, from as many tasks as wanted. A message's frames are always written together. The
+/// channel closes when the last handle is dropped: its own clones, and the confirms, consumers and deliveries that came
+/// from it.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) id: ChannelId,
+    pub(crate) watermark: Watermark,
+    /// The program has set a prefetch of its own.
+    pub(crate) prefetch_set: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.guard.shared.with(|machine| machine.release_channel(self.id));
+    }
+}
+
+impl Channel {
+    pub(crate) async fn open(guard: &Arc<Guard>) -> Result<Self> {
+        let (id, call, watermark) = guard.shared.with(|machine| {
+            let (id, call) = machine.open_channel()?;
+            Ok::<_, Error>((id, call, machine.watermark(id)))
+        })?;
+        let inner = Inner { guard: guard.clone(), id, watermark, prefetch_set: AtomicBool::new(false) };
+        let channel = Self { inner: Arc::new(inner) };
+        reply(&channel.inner, call, "channel.open", None).await?;
+        Ok(channel)
+    }
+
+    /// The channel's number on the wire.
+    pub fn number(&self) -> u16 {
+        self.inner.guard.shared.look(|machine| machine.channel_number(self.inner.id)).unwrap_or_default()
+    }
+
+    /// Whether the channel can be used.
+    pub fn is_open(&self) -> bool {
+        self.inner.guard.shared.look(|machine| machine.channel_end(self.inner.id).is_none())
+    }
+
+    /// Why the channel cannot be used any more, if so.
+    pub fn end(&self) -> Option<Error> {
+        self.inner.guard.shared.look(|machine| machine.channel_end(self.inner.id).cloned())
+    }
+
+    /// Closes the channel (`channel.close`, code 200) and waits until the server agrees. Unsettled deliveries go back to their
+    /// queues; confirms that are still open end with an error of unknown outcome. Closing a closed channel is fine.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, and whatever ends the connection meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// The channel closes even when the future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        self.close_with(ReplyCode::REPLY_SUCCESS, "").await
+    }
+
+    /// Closes the channel with a code and a text for the server's log. Otherwise as [`close`](Self::close).
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close); `InvalidArgument` for a text of more than 255 octets.
+    pub async fn close_with(&self, code: ReplyCode, text: &str) -> Result<()> {
+        let call = self.inner.guard.shared.with(|machine| machine.close_channel(self.inner.id, code, text))?;
+        match call {
+            Some(call) => {
+                let deadline = self.inner.guard.close_deadline;
+                reply(&self.inner, call, "channel.close", Some(deadline)).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn call(&self, method: impl Into<Method>, deadline: Option<Duration>) -> Result<Reply> {
+        call(&self.inner, method.into(), deadline, DEFAULT_WINDOW).await
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------- publishing
+
+impl Channel {
+    /// Publishes a message (`basic.publish`). An empty exchange is the default one, whose routing keys are the names of queues.
+    ///
+    /// Awaiting it puts the message into the connection's buffer and gives its [`Confirm`](super::Confirm); what that says is
+    /// what became of the message.
+    ///
+    /// ```no_run
+    /// # async fn example(channel: leveret::amqp::Channel) -> leveret::error::Result<()> {
+    /// use leveret::amqp::Properties;
+    ///
+    /// let properties = Properties::new().content_type("text/plain").persistent();
+    /// let confirm = channel.basic_publish("", "orders", "hello").properties(&properties).await?;
+    /// confirm.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "send")]
+    pub fn basic_publish<'a>(
+        &'a self,
+        exchange: &'a str,
+        routing_key: &'a str,
+        body: impl Into<Payload<'a>>,
+    ) -> BasicPublish<'a> {
+        BasicPublish::new(self, exchange, routing_key, body.into())
+    }
+
+    /// Asks the server to confirm what is published from now on (`confirm.select`). At most 65536 messages may be
+    /// unconfirmed; further publishes wait.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` on a transactional channel; `Timeout`; whatever ends the channel.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request is sent even when the future is dropped.
+    pub async fn confirm_select(&self) -> Result<()> {
+        self.confirm_select_with_window(DEFAULT_WINDOW).await
+    }
+
+    /// As [`confirm_select`](Self::confirm_select), with at most `window` messages unconfirmed.
+    ///
+    /// # Errors
+    ///
+    /// As [`confirm_select`](Self::confirm_select).
+    pub async fn confirm_select_with_window(&self, window: usize) -> Result<()> {
+        call(&self.inner, confirm::Select::default().into(), None, window).await.map(drop)
+    }
+
+    /// How many published messages the server has not confirmed yet.
+    pub fn unconfirmed(&self) -> usize {
+        self.inner.guard.shared.look(|machine| machine.unconfirmed(self.inner.id))
+    }
+
+    /// Messages that the server gave back (`basic.return`) and that belong to no [`Confirm`](super::Confirm): those that were
+    /// published as mandatory on a channel without confirms. The last 1024 are kept.
+    pub fn returned_messages(&self) -> ReturnedMessages {
+        ReturnedMessages { channel: self.inner.clone() }
+    }
+
+    /// Makes the channel transactional (`tx.select`): publishes and acks count at the next commit.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` on a channel in confirm mode; `Timeout`; whatever ends the channel.
+    pub async fn tx_select(&self) -> Result<()> {
+        self.call(tx::Select::default(), None).await.map(drop)
+    }
+
+    /// Makes what was published and acked since the last commit count (`tx.commit`).
+    ///
+    /// # Errors
+    ///
+    /// The server closes the channel with 406 when it is not transactional; `Timeout`, after which nobody knows.
+    pub async fn tx_commit(&self) -> Result<()> {
+        self.call(tx::Commit::default(), None).await.map(drop)
+    }
+
+    /// Forgets what was published and acked since the last commit (`tx.rollback`).
+    ///
+    /// # Errors
+    ///
+    /// The server closes the channel with 406 when it is not transactional; `Timeout`.
+    pub async fn tx_rollback(&self) -> Result<()> {
+        self.call(tx::Rollback::default(), None).await.map(drop)
+    }
+}
+
+/// Messages that the server gave back and that belong to no confirm.
+#[derive(Debug)]
+pub struct ReturnedMessages {
+    channel: Arc<Inner>,
+}
+
+impl ReturnedMessages {
+    /// The next one, with the number of those that were pushed out before it because nobody asked for them. `None` when the
+    /// channel has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<(Returned, u64)> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(Returned, u64)>> {
+        let next = self.channel.guard.shared.with(|machine| machine.poll_returned(self.channel.id, cx.waker()));
+        next.map(|next| next.map(|(returned, lost)| (*returned, lost)))
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ consuming
+
+impl Channel {
+    /// Starts a consumer (`basic.consume`).
+    #[doc(alias = "subscribe")]
+    pub fn basic_consume<'a>(&'a self, queue: &'a str) -> BasicConsume<'a> {
+        BasicConsume::new(self, queue)
+    }
+
+    /// Fetches one message (`basic.get`): `None` when the queue is empty. A consumer is much cheaper where there are many.
+    pub fn basic_get<'a>(&'a self, queue: &str) -> BasicGet<'a> {
+        let method = basic::Get { queue: queue.into(), ..Default::default() };
+        BasicGet { channel: self, method, deadline: None }
+    }
+
+    /// Limits how many unsettled deliveries each consumer that is started from now on may have (`basic.qos`); 0 for no limit.
+    pub fn basic_qos(&self, prefetch: u16) -> BasicQos<'_> {
+        let method = basic::Qos { prefetch_count: prefetch, ..Default::default() };
+        BasicQos { channel: self, method, deadline: None }
+    }
+
+    /// Puts all unsettled deliveries of this channel back into their queues (`basic.recover` with requeue). Settling them
+    /// afterwards is a mistake that closes the channel with 406.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`; whatever ends the channel.
+    pub async fn basic_recover(&self) -> Result<()> {
+        self.call(basic::Recover { requeue: true }, None).await.map(drop)
+    }
+}
+
+/// A request to fetch one message. Send it with `.await`.
+#[derive(Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct BasicGet<'a> {
+    channel: &'a Channel,
+    method: basic::Get,
+    deadline: Option<Duration>,
+}
+
+/// One fetched message.
+#[derive(Debug)]
+pub struct Got {
+    /// The message, to be settled.
+    pub delivery: Delivery,
+    /// How many messages are left in the queue.
+    pub message_count: u32,
+}
+
+impl<'a> BasicGet<'a> {
+    /// The message counts as settled when it is sent.
+    pub fn no_ack(mut self) -> BasicGetNoAck<'a> {
+        self.method.no_ack = true;
+        BasicGetNoAck(self)
+    }
+
+    /// How long to wait for the answer.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    async fn send(self) -> Result<Option<(basic::GetOk, Message)>> {
+        let reply = self.channel.call(self.method, self.deadline).await?;
+        match (reply.method, reply.content) {
+            (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
+                let message = Message { content, redelivered: ok.redelivered };
+                Ok(Some((ok, message)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A request to fetch one message that is not settled. Send it with `.await`.
+#[derive(Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct BasicGetNoAck<'a>(BasicGet<'a>);
+
+/// A request to limit unsettled deliveries. Send it with `.await`.
+#[derive(Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct BasicQos<'a> {
+    channel: &'a Channel,
+    method: basic::Qos,
+    deadline: Option<Duration>,
+}
+
+impl BasicQos<'_> {
+    /// The limit is for the whole channel, all its consumers together, rather than for each new consumer. RabbitMQ 4.3
+    /// refuses it.
+    pub fn global(mut self, global: bool) -> Self {
+        self.method.global = global;
+        self
+    }
+
+    /// How long to wait for the answer.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+}
+
+topology::awaited! {
+    BasicGet<'a> => Option<Got>, |get| async move {
+        let channel = get.channel;
+        let got = get.send().await?;
+        Ok(got.map(|(ok, message)| Got {
+            delivery: Delivery::new(message, Acker::new(channel.inner.clone(), ok.delivery_tag)),
+            message_count: ok.message_count,
+        }))
+    };
+    BasicGetNoAck<'a> => Option<Message>, |get| async move { Ok(get.0.send().await?.map(|(_, message)| message)) };
+    BasicQos<'a> => (), |qos| async move {
+        if qos.method.prefetch_count == 0 && qos.method.global {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a limit for the whole channel cannot be 0"));
+        }
+        qos.channel.inner.prefetch_set.store(true, Ordering::Relaxed);
+        qos.channel.call(qos.method, qos.deadline).await.map(drop)
+    };
+}
+
+impl Unpin for ReturnedMessages {}
+
+impl futures_core::Stream for ReturnedMessages {
+    type Item = (Returned, u64);
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Self::poll_next(&self, cx)
+    }
+}

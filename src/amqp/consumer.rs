@@ -1,0 +1,278 @@
+//! Consumers: streams of what a queue delivers.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::call::reply;
+use super::channel::{Channel, Inner};
+use super::delivery::{Acker, Delivery, Message};
+use super::topology::awaited;
+use super::{FieldTable, FieldValue, ShortString};
+use crate::codec::method::basic;
+use crate::error::Result;
+use crate::protocol::client::{ConsumerId, Delivered, Deliveries};
+
+/// Unsettled deliveries of a consumer for which no prefetch was set: enough to keep a fast one busy, and not the whole queue.
+const DEFAULT_PREFETCH: u16 = 256;
+
+/// A request to start a consumer. Send it with `.await`.
+///
+/// # Errors
+///
+/// The server closes the channel with 404 when there is no such queue, 405 or 403 when it is somebody else's; `InvalidArgument` when
+/// the channel has a consumer of that tag; `Timeout`.
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels the consumer.
+#[derive(Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct BasicConsume<'a> {
+    channel: &'a Channel,
+    method: basic::Consume,
+    prefetch: Option<u16>,
+    deadline: Option<Duration>,
+}
+
+impl<'a> BasicConsume<'a> {
+    pub(crate) fn new(channel: &'a Channel, queue: &str) -> Self {
+        let method = basic::Consume { queue: queue.into(), ..Default::default() };
+        Self { channel, method, prefetch: None, deadline: None }
+    }
+
+    /// How many deliveries may be unsettled (`basic.qos`, sent before); 0 for no limit. Without it a consumer has 256, or what
+    /// [`Channel::basic_qos`] said.
+    pub fn prefetch(mut self, count: u16) -> Self {
+        self.prefetch = Some(count);
+        self
+    }
+
+    /// The consumer tag, unique on its channel. Without it the consumer gets one.
+    #[doc(alias = "tag")]
+    pub fn consumer_tag(mut self, tag: impl Into<ShortString>) -> Self {
+        self.method.consumer_tag = tag.into();
+        self
+    }
+
+    /// Nobody else may consume from the queue.
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.method.exclusive = exclusive;
+        self
+    }
+
+    /// Not what this connection has published itself. RabbitMQ ignores it.
+    pub fn no_local(mut self, no_local: bool) -> Self {
+        self.method.no_local = no_local;
+        self
+    }
+
+    /// One more argument, for example `x-priority` or `x-stream-offset`.
+    pub fn argument(mut self, name: impl Into<ShortString>, value: impl Into<FieldValue>) -> Self {
+        self.method.arguments.insert(name, value);
+        self
+    }
+
+    /// All arguments.
+    pub fn arguments(mut self, arguments: FieldTable) -> Self {
+        self.method.arguments = arguments;
+        self
+    }
+
+    /// How long to wait for the answer.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection.
+    pub fn no_ack(mut self) -> BasicConsumeNoAck<'a> {
+        self.method.no_ack = true;
+        BasicConsumeNoAck(self)
+    }
+
+    async fn start(self) -> Result<Queue> {
+        let inner = &self.channel.inner;
+        let prefetch = match self.prefetch {
+            Some(count) => Some(count),
+            None if self.method.no_ack || inner.prefetch_set.load(Ordering::Relaxed) => None,
+            None => Some(DEFAULT_PREFETCH),
+        };
+        // Both go out together: the server handles them in order.
+        let (consumer, qos, consume) = inner.guard.shared.with(|machine| {
+            let qos = match prefetch {
+                Some(prefetch_count) => {
+                    let qos = basic::Qos { prefetch_count, ..Default::default() };
+                    Some(machine.call(inner.id, qos.into(), 0)?)
+                }
+                None => None,
+            };
+            match machine.consume(inner.id, self.method) {
+                Ok((consumer, consume)) => Ok((consumer, qos, consume)),
+                Err(error) => {
+                    qos.into_iter().for_each(|qos| machine.abandon_call(inner.id, qos));
+                    Err(error)
+                }
+            }
+        })?;
+        let queue = Queue { channel: inner.clone(), consumer, taken: VecDeque::new(), over: false };
+        if let Some(qos) = qos {
+            reply(inner, qos, "basic.qos", self.deadline).await?;
+        }
+        reply(inner, consume, "basic.consume", self.deadline).await?;
+        Ok(queue)
+    }
+}
+
+/// A request to start a consumer whose messages need no settling. Send it with `.await`.
+///
+/// # Errors
+///
+/// As [`BasicConsume`].
+#[derive(Debug)]
+#[must_use = "a request is sent when it is awaited"]
+pub struct BasicConsumeNoAck<'a>(BasicConsume<'a>);
+
+awaited! {
+    BasicConsume<'a> => Consumer, |consume| async move { Ok(Consumer(consume.start().await?)) };
+    BasicConsumeNoAck<'a> => MessageStream, |consume| async move { Ok(MessageStream(consume.0.start().await?)) };
+}
+
+/// What was delivered to one consumer. The machine's queue is taken over as a whole, so most deliveries need no lock.
+#[derive(Debug)]
+struct Queue {
+    channel: Arc<Inner>,
+    consumer: ConsumerId,
+    taken: VecDeque<Delivered>,
+    over: bool,
+}
+
+impl Queue {
+    #[inline]
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Delivered>>> {
+        if let Some(delivered) = self.taken.pop_front() {
+            return Poll::Ready(Some(Ok(delivered)));
+        }
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let Self { channel, consumer, taken, over } = self;
+        let polled =
+            channel.guard.shared.with(|machine| machine.poll_deliveries(channel.id, *consumer, taken, cx.waker()));
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Deliveries::Some) => Poll::Ready(taken.pop_front().map(Ok)),
+            Poll::Ready(Deliveries::End(reason)) => {
+                *over = true;
+                Poll::Ready(reason.map(Err))
+            }
+        }
+    }
+
+    fn tag(&self) -> ShortString {
+        self.channel.guard.shared.with(|machine| machine.consumer_tag(self.channel.id, self.consumer))
+    }
+
+    async fn cancel(&self) -> Result<()> {
+        let (shared, id) = (&self.channel.guard.shared, self.channel.id);
+        match shared.with(|machine| machine.cancel(id, self.consumer))? {
+            Some(call) => reply(&self.channel, call, "basic.cancel", None).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let unhandled = std::mem::take(&mut self.taken);
+        let (id, consumer) = (self.channel.id, self.consumer);
+        self.channel.guard.shared.with(|machine| machine.release_consumer(id, consumer, unhandled));
+    }
+}
+
+macro_rules! consumer_methods {
+    ($consumer:ident => $item:ty, |$delivered:ident, $channel:ident| $make:expr) => {
+        impl $consumer {
+            /// The next one. `None` after the consumer was cancelled here, or after the error that says why it ended.
+            ///
+            /// # Errors
+            ///
+            /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel or the
+            /// connection.
+            ///
+            /// # Cancel safety
+            ///
+            /// Cancel-safe.
+            pub async fn next(&mut self) -> Option<Result<$item>> {
+                poll_fn(|cx| self.poll_item(cx)).await
+            }
+
+            /// The consumer tag.
+            pub fn consumer_tag(&self) -> ShortString {
+                self.0.tag()
+            }
+
+            /// Ends the consumer (`basic.cancel`) and waits until the server agrees. What has been delivered by then can still be
+            /// taken; after it comes `None`.
+            ///
+            /// # Errors
+            ///
+            /// `Timeout`; whatever has ended the channel.
+            ///
+            /// # Cancel safety
+            ///
+            /// The consumer ends even when the future is dropped.
+            pub async fn cancel(&self) -> Result<()> {
+                self.0.cancel().await
+            }
+
+            #[inline]
+            fn poll_item(&mut self, cx: &Context<'_>) -> Poll<Option<Result<$item>>> {
+                self.0.poll_next(cx).map(|next| {
+                    next.map(|delivered| {
+                        delivered.map(|$delivered| {
+                            let $channel = &self.0.channel;
+                            $make
+                        })
+                    })
+                })
+            }
+        }
+
+        impl Stream for $consumer {
+            type Item = Result<$item>;
+
+            #[inline]
+            fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                self.poll_item(cx)
+            }
+        }
+    };
+}
+
+/// A consumer: a stream of deliveries that are to be settled.
+///
+/// Dropping it cancels the consumer and puts back what nobody has looked at. Deliveries in hand can still be settled.
+#[derive(Debug)]
+pub struct Consumer(Queue);
+
+consumer_methods!(Consumer => Delivery, |delivered, channel| {
+    let Delivered { delivery_tag, redelivered, content } = delivered;
+    Delivery::new(Message { content, redelivered }, Acker::new(channel.clone(), delivery_tag))
+});
+
+/// A consumer without acknowledgements: a stream of messages that count as settled when the server sends them.
+///
+/// Dropping it cancels the consumer; what nobody has looked at is lost.
+#[derive(Debug)]
+pub struct MessageStream(Queue);
+
+consumer_methods!(MessageStream => Message, |delivered, _channel| {
+    Message { content: delivered.content, redelivered: delivered.redelivered }
+});

@@ -1,0 +1,73 @@
+//! The client in AMQP 0-9-1's own words: connections, channels, confirms, consumers.
+//!
+//! ```no_run
+//! # async fn example() -> leveret::error::Result<()> {
+//! use leveret::amqp::{Confirmation, Connection};
+//!
+//! let connection = Connection::open("amqp://guest:guest@localhost:5672/%2f").await?;
+//! let channel = connection.open_channel().await?;
+//!
+//! channel.queue_declare("orders").durable(true).await?;
+//! channel.confirm_select().await?;
+//! let confirm = channel.basic_publish("", "orders", "hello").mandatory(true).await?;
+//! match confirm.await? {
+//!     Confirmation::Ack(None) => println!("the server has it"),
+//!     Confirmation::Ack(Some(returned)) => println!("no queue took it: {}", returned.reply_text()),
+//!     Confirmation::Nack(_) => println!("the server did not take it"),
+//!     Confirmation::NotRequested => println!("nobody knows"),
+//! }
+//!
+//! let mut consumer = channel.basic_consume("orders").prefetch(200).await?;
+//! while let Some(delivery) = consumer.next().await {
+//!     let delivery = delivery?;
+//!     println!("{:?}", delivery.body());
+//!     delivery.ack()?;
+//! }
+//! connection.close().await
+//! # }
+//! ```
+//!
+//! # Behaviour
+//!
+//! * **Handles** ([`Connection`], [`Channel`], and whatever comes from them) can be cloned or moved to any task or thread of any
+//!   runtime. A connection lives as long as any of its handles; dropping the last one closes it in the background, after
+//!   what was published before. Nothing is spawned in a `Drop`, so handles may outlive their runtime.
+//! * **Requests** are values that are sent when they are awaited. Optional arguments are methods on them. Each has a deadline
+//!   ([`ConnectionBuilder::call_deadline`]); a request that is given up, by its deadline or by dropping it, does not disturb
+//!   the next one.
+//! * **Publishing** appends the message's frames to the connection's buffer, on the caller's thread, under one short lock. It waits
+//!   only while the server blocks the connection or stops the channel's flow, while too much is unwritten, or while the channel's
+//!   window of unconfirmed messages is full.
+//! * **Confirms** arrive as [`Confirm`] futures. A channel or connection that ends resolves all of them with an error whose
+//!   [`outcome`](crate::error::Error::outcome) is unknown. Dropping one forgets it.
+//! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason. Dropping it cancels the
+//!   consumer, and puts back what nobody has looked at.
+//! * **Settling** ([`Delivery::ack`] and its kin) does not wait and consumes the delivery. After the channel has ended it is an error
+//!   of the kind [`Stale`](crate::error::ErrorKind::Stale) and sends nothing.
+//!
+//! Left out on purpose: `channel.flow` by the client and `basic.recover` without requeue, which RabbitMQ refuses with 540;
+//! `basic.recover-async`, which is deprecated; the class `access`, which does nothing; no-wait requests, whose errors reach
+//! nobody.
+
+mod call;
+mod channel;
+mod connection;
+mod consumer;
+mod delivery;
+mod publish;
+mod shared;
+mod topology;
+mod url;
+
+pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, ReturnedMessages};
+pub use connection::{Connection, ConnectionBuilder};
+pub use consumer::{BasicConsume, BasicConsumeNoAck, Consumer, MessageStream};
+pub use delivery::{Acker, Delivery, Message};
+pub use publish::{BasicPublish, Confirm, Payload};
+pub use topology::{
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeKind, ExchangeUnbind, Queue, QueueBind, QueueDeclare,
+    QueueDelete, QueuePurge, QueueUnbind,
+};
+
+pub use crate::codec::{FieldArray, FieldTable, FieldValue, Properties, ReplyCode, ShortString};
+pub use crate::protocol::client::{Confirmation, Credentials, Returned, SaslMechanism, ServerInfo, Tuning};

@@ -1,0 +1,89 @@
+//! The machine behind its one lock, and the guard that closes it when nobody holds a handle any more.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::codec::ReplyCode;
+use crate::protocol::client::Connection as Machine;
+use crate::transport::{Endpoint, Next, Turn, now};
+
+/// A connection's machine, shared by the handles and the driver.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    machine: Mutex<Machine>,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: Machine) -> Arc<Self> {
+        Arc::new(Self { machine: Mutex::new(machine) })
+    }
+
+    /// Does something with the machine. Whoever has to be woken is woken when the lock is released.
+    #[inline]
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
+        let mut wakes = Vec::new();
+        let mut machine = self.lock();
+        let result = act(&mut machine);
+        let driver = machine.wake_driver();
+        machine.take_wakes(&mut wakes);
+        drop(machine);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        for waker in wakes {
+            waker.wake();
+        }
+        result
+    }
+
+    /// Only looks at the machine.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Machine) -> R) -> R {
+        look(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        // No user code runs under the lock, so it is not poisoned; if it were, the machine would still be whole.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Endpoint for Shared {
+    fn turn(&self, turn: Turn<'_>) -> Next {
+        let Turn { input, output, ended, wakes, driver, now } = turn;
+        let mut machine = self.lock();
+        machine.feed(input, now);
+        if let Some(error) = ended {
+            machine.terminate(error);
+        }
+        if machine.timeout().is_some_and(|timeout| timeout <= now) {
+            machine.handle_timeout(now);
+        }
+        machine.take_output(output, now);
+        machine.set_driver(driver);
+        machine.take_wakes(wakes);
+        let next = Next { deadline: machine.timeout(), read: machine.wants_input(), finished: machine.is_finished() };
+        let end = next.finished.then(|| machine.end().cloned()).flatten();
+        drop(machine);
+        if let Some(error) = end {
+            tracing::debug!(%error, "connection ended");
+        }
+        next
+    }
+}
+
+/// What every handle of a connection holds. The last one to go closes the connection.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(crate) shared: Arc<Shared>,
+    /// For requests that name none of their own.
+    pub(crate) call_deadline: Duration,
+    pub(crate) close_deadline: Duration,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let limit = self.close_deadline;
+        // The text is short, so this cannot fail; and there is nobody left to tell.
+        let _ = self.shared.with(|machine| machine.close(ReplyCode::REPLY_SUCCESS, "", now(), limit));
+    }
+}
