@@ -33,6 +33,9 @@ pub(crate) struct Parsed {
 
 /// Reads a URL. Errors never repeat it: it may hold a password.
 pub(crate) fn parse(text: &str) -> Result<Parsed> {
+    if text.contains('#') {
+        return Err(invalid("the URL has a fragment (#); in a user name or password it is written %23"));
+    }
     let url = Url::parse(text).map_err(|error| invalid(format!("the URL cannot be understood: {error}")))?;
     match url.scheme() {
         "amqp" => {}
@@ -40,9 +43,6 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
             return Err(Error::new(ErrorKind::Unsupported, "amqps:// needs TLS, which this version does not have yet"));
         }
         other => return Err(invalid(format!("the URL's scheme is {other}, not amqp"))),
-    }
-    if url.fragment().is_some() {
-        return Err(invalid("the URL has a fragment (#); in a password it is written %23"));
     }
     let host = match url.host() {
         None => "localhost".to_owned(),

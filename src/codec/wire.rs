@@ -48,6 +48,12 @@ impl<'a> Decoder<'a> {
         self.at
     }
 
+    /// What has not been read yet.
+    #[cfg(test)]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.source.get(self.at..).unwrap_or_default()
+    }
+
     fn take(&mut self, needed: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         self.bits_left = 0;
         let available = self.source.len() - self.at;

@@ -1,14 +1,19 @@
 //! Requests that wait for their replies.
 //!
-//! A server answers the requests of a channel in their order. So each channel has a queue of expectations, and a reply belongs
-//! to the first that is not answered yet. A caller who goes away leaves his expectation behind: the late reply meets it
-//! and not the next call.
+//! Each channel has a queue of expectations. A reply belongs to the first of them that it can answer. A caller who goes away
+//! leaves his expectation behind: the late reply meets it and not the next call.
+//!
+//! A server handles the requests of a channel in their order, and yet replies of different kinds may overtake one another: in
+//! RabbitMQ it is the queue that answers `basic.consume` and `basic.cancel`, and the channel may have answered the next
+//! request by then (seen with 3.10: `queue.delete-ok` before the `basic.cancel-ok` of the request before it). So replies are matched
+//! by kind, and those two by their consumer tag as well.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
-use crate::codec::Method;
 use crate::codec::method::MethodInfo;
+use crate::codec::method::basic;
+use crate::codec::{Method, ShortString};
 use crate::protocol::Content;
 
 /// A request under way on a channel.
@@ -36,6 +41,7 @@ pub(crate) struct Calls {
 enum Slot {
     Expected {
         request: MethodInfo,
+        tag: Option<ShortString>,
         caller: Caller,
     },
     Answered(Reply),
@@ -54,38 +60,49 @@ enum Caller {
 impl Calls {
     /// Expects an answer to `request`, behind all others.
     pub(crate) fn expect(&mut self, request: MethodInfo) -> CallId {
-        self.slots.push_back(Slot::Expected { request, caller: Caller::Busy });
+        self.push(request, None, Caller::Busy)
+    }
+
+    /// Expects an answer that names this consumer tag.
+    pub(crate) fn expect_for(&mut self, request: MethodInfo, tag: ShortString) -> CallId {
+        self.push(request, Some(tag), Caller::Busy)
+    }
+
+    fn push(&mut self, request: MethodInfo, tag: Option<ShortString>, caller: Caller) -> CallId {
+        self.slots.push_back(Slot::Expected { request, tag, caller });
         CallId(self.base + self.slots.len() as u64 - 1)
     }
 
-    /// Expects an answer that nobody will ask for.
-    pub(crate) fn expect_unwatched(&mut self, request: MethodInfo) {
-        self.slots.push_back(Slot::Expected { request, caller: Caller::Gone });
-    }
-
-    /// Gives `reply` to the first unanswered call, or back when that one expects something else.
+    /// Gives `reply` to the first unanswered call that it can answer, or back when there is none.
     pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<(), Reply> {
         let info = reply.method.info();
-        let first = self.slots.iter_mut().find(|slot| matches!(slot, Slot::Expected { .. }));
-        match first {
-            Some(slot) => {
-                let Slot::Expected { request, caller } = slot else { return Err(reply) };
-                if request.class_id != info.class_id || !request.replies.contains(&info.method_id) {
-                    return Err(reply);
-                }
-                *slot = match std::mem::replace(caller, Caller::Gone) {
-                    Caller::Busy => Slot::Answered(reply),
-                    Caller::Waiting(waker) => {
-                        wakes.push(waker);
-                        Slot::Answered(reply)
-                    }
-                    Caller::Gone => Slot::Done,
-                };
-                self.tidy();
-                Ok(())
+        let names = match &reply.method {
+            Method::Basic(basic::Method::ConsumeOk(ok)) => Some(&ok.consumer_tag),
+            Method::Basic(basic::Method::CancelOk(ok)) => Some(&ok.consumer_tag),
+            _ => None,
+        };
+        let fits = |slot: &&mut Slot| match slot {
+            Slot::Expected { request, tag, .. } => {
+                let kind = request.class_id == info.class_id && request.replies.contains(&info.method_id);
+                kind && tag.as_ref() == names
             }
-            None => Err(reply),
+            _ => false,
+        };
+        let Some(slot) = self.slots.iter_mut().find(fits) else { return Err(reply) };
+        let caller = match std::mem::replace(slot, Slot::Done) {
+            Slot::Expected { caller, .. } => caller,
+            _ => Caller::Gone,
+        };
+        match caller {
+            Caller::Gone => {}
+            Caller::Busy => *slot = Slot::Answered(reply),
+            Caller::Waiting(waker) => {
+                wakes.push(waker);
+                *slot = Slot::Answered(reply);
+            }
         }
+        self.tidy();
+        Ok(())
     }
 
     /// The answer, once it is there; `None` when it will never come. It can be taken once.
@@ -177,6 +194,22 @@ mod tests {
         calls.answer(reply(basic::GetEmpty::default()), &mut wakes).unwrap();
         assert!(calls.poll(get, Waker::noop()).is_ready());
         assert!(calls.answer(reply(basic::GetEmpty::default()), &mut wakes).is_err(), "nobody asked for a second one");
+    }
+
+    /// What RabbitMQ does when the requests come close together.
+    #[test]
+    fn a_reply_may_overtake_one_of_another_kind() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let [one, two] = ["one", "two"].map(|tag| calls.expect_for(basic::Cancel::INFO, tag.into()));
+        let delete = calls.expect(queue::Delete::INFO);
+        let cancelled = |tag: &str| reply(basic::CancelOk { consumer_tag: tag.into() });
+        for reply in [reply(queue::DeleteOk { message_count: 1 }), cancelled("two"), cancelled("one")] {
+            calls.answer(reply, &mut wakes).unwrap();
+        }
+        assert!(calls.answer(cancelled("one"), &mut wakes).is_err());
+        assert_eq!(calls.poll(two, Waker::noop()), Poll::Ready(Some(cancelled("two"))));
+        assert_eq!(calls.poll(one, Waker::noop()), Poll::Ready(Some(cancelled("one"))));
+        assert!(calls.poll(delete, Waker::noop()).is_ready());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Connection {
             channel.consumers.remove(consumer);
             return Err(error.into());
         }
-        Ok((consumer, channel.calls.expect(basic::Consume::INFO)))
+        Ok((consumer, channel.calls.expect_for(basic::Consume::INFO, tag)))
     }
 
     /// The consumer's tag.
@@ -270,10 +270,11 @@ impl Connection {
         if !matches!(live.state, ConsumerState::Live) {
             return Ok(None);
         }
-        let cancel = basic::Cancel { consumer_tag: live.tag.clone(), no_wait: false };
+        let tag = live.tag.clone();
+        let cancel = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
         out.put_method(channel.number, &cancel.into(), max_payload)?;
         live.state = ConsumerState::Cancelling;
-        Ok(Some(channel.calls.expect(basic::Cancel::INFO)))
+        Ok(Some(channel.calls.expect_for(basic::Cancel::INFO, tag)))
     }
 
     /// The consumer's handle is gone: it is cancelled, and what nobody has handled goes back to the queue. `unhandled` are
@@ -286,9 +287,11 @@ impl Connection {
         if channel.state == State::Open {
             // Cancelled first, or the server would deliver them here again.
             if matches!(released.state, ConsumerState::Live) {
-                let cancel = basic::Cancel { consumer_tag: released.tag.clone(), no_wait: false };
+                let tag = released.tag.clone();
+                let cancel = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
                 if hands.out.put_method(channel.number, &cancel.into(), hands.max_payload).is_ok() {
-                    channel.calls.expect_unwatched(basic::Cancel::INFO);
+                    let call = channel.calls.expect_for(basic::Cancel::INFO, tag);
+                    channel.calls.abandon(call);
                 }
             }
             if !released.no_ack {
