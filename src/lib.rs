@@ -1,5 +1,7 @@
 //! AMQP 0-9-1 in pure Rust.
 
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod codec;
 pub mod error;
 pub mod protocol;
