@@ -7,6 +7,7 @@
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
+mod client;
 mod floor;
 mod raw_server;
 mod usage;
@@ -72,7 +73,9 @@ type Outcome = Result<Usage, Box<dyn Error>>;
 /// The first is what the others are compared with.
 const CLIENTS: &[Client] = &[
     Client { name: "floor", run: floor::run, only: None },
-    Client { name: "floor, copying each message", run: floor::run_copying, only: Some(Direction::Publish) },
+    Client { name: "floor, blocks built before", run: floor::run_prebuilt, only: Some(Direction::Publish) },
+    Client { name: "leveret, one thread", run: client::run, only: None },
+    Client { name: "leveret, two threads", run: client::run_on_two_threads, only: None },
 ];
 
 fn main() -> ExitCode {

@@ -20,11 +20,11 @@ pub struct Message {
 
 impl Message {
     /// The body.
-    pub fn body(&self) -> &Bytes {
+    pub fn body(&self) -> &[u8] {
         self.content.body()
     }
 
-    /// The body, without a copy.
+    /// The body as a value of its own, without a copy.
     pub fn into_body(self) -> Bytes {
         self.content.into_body()
     }

@@ -15,15 +15,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Body;
 use crate::protocol::client::{Publish, Waiting};
 
-/// The body of a message that is published: borrowed, then it is copied into the connection's buffer, or a [`Bytes`], which
-/// is written from where it lies when it is large.
+/// The body of a message that is published: octets, which are copied into the connection's buffer, or a [`Bytes`], which is
+/// written from where it lies when it is large.
 #[derive(Clone, Debug)]
 pub struct Payload<'a>(Kind<'a>);
 
 #[derive(Clone, Debug)]
 enum Kind<'a> {
     Borrowed(&'a [u8]),
-    Shared(Bytes),
+    Shared(&'a Bytes),
+    Owned(Bytes),
 }
 
 impl Payload<'_> {
@@ -31,32 +32,36 @@ impl Payload<'_> {
         match &self.0 {
             Kind::Borrowed(octets) => Body::Borrowed(octets),
             Kind::Shared(octets) => Body::Shared(octets),
+            Kind::Owned(octets) => Body::Shared(octets),
         }
     }
 }
 
-impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Payload<'a> {
-    fn from(octets: &'a T) -> Self {
-        Self(Kind::Borrowed(octets.as_ref()))
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    fn from(octets: &'a [u8; N]) -> Self {
+        Self(Kind::Borrowed(octets))
     }
 }
 
-impl From<Bytes> for Payload<'_> {
-    fn from(octets: Bytes) -> Self {
-        Self(Kind::Shared(octets))
-    }
+macro_rules! payload_from {
+    ($( $from:ty: $octets:ident => $kind:expr; )*) => {
+        $( impl<'a> From<$from> for Payload<'a> {
+            fn from($octets: $from) -> Self {
+                Self($kind)
+            }
+        } )*
+    };
 }
 
-impl From<Vec<u8>> for Payload<'_> {
-    fn from(octets: Vec<u8>) -> Self {
-        Self(Kind::Shared(octets.into()))
-    }
-}
-
-impl From<String> for Payload<'_> {
-    fn from(text: String) -> Self {
-        Self(Kind::Shared(text.into()))
-    }
+payload_from! {
+    &'a [u8]: octets => Kind::Borrowed(octets);
+    &'a Vec<u8>: octets => Kind::Borrowed(octets);
+    &'a str: text => Kind::Borrowed(text.as_bytes());
+    &'a String: text => Kind::Borrowed(text.as_bytes());
+    &'a Bytes: octets => Kind::Shared(octets);
+    Bytes: octets => Kind::Owned(octets);
+    Vec<u8>: octets => Kind::Owned(octets.into());
+    String: text => Kind::Owned(text.into());
 }
 
 /// A message that is published when it is awaited (`basic.publish`). The result is its [`Confirm`].

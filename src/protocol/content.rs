@@ -14,7 +14,7 @@
 //! Small messages of a block of input are copied together into chunks, so that one that is kept for long pins a few KiB
 //! and not a whole read block; the body of a large one stays where it was read.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::codec::{ContentHeader, DecodeError, RawProperties, ReplyCode, ShortString, short_string};
 use crate::error::{Error, ErrorKind};
@@ -29,10 +29,12 @@ pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
 /// A message as it came: exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Exchange and routing key with their length octets, then the properties.
-    head: Bytes,
-    address_len: usize,
-    body: Bytes,
+    /// Exchange and routing key with their length octets, the properties, and the body unless it stayed where it was read.
+    octets: Bytes,
+    properties_at: u32,
+    body_at: u32,
+    /// The body, where it is not in `octets`. Boxed: it is the rarer case, and small messages are moved about a lot.
+    apart: Option<Box<Bytes>>,
 }
 
 impl Content {
@@ -48,9 +50,9 @@ impl Content {
 
     fn address(&self) -> (ShortString, ShortString) {
         let parts = || {
-            let (exchange, rest) = short_string(&self.head)?;
+            let (exchange, rest) = short_string(&self.octets)?;
             let (routing_key, _) = short_string(rest)?;
-            Some((self.head.slice_ref(exchange).into(), self.head.slice_ref(routing_key).into()))
+            Some((self.octets.slice_ref(exchange).into(), self.octets.slice_ref(routing_key).into()))
         };
         // Checked when the method was read.
         parts().unwrap_or_default()
@@ -58,22 +60,32 @@ impl Content {
 
     /// The properties.
     pub fn properties(&self) -> RawProperties {
-        RawProperties::new(self.head.slice(self.address_len.min(self.head.len())..))
+        let properties = self.octets.get(self.properties_at as usize..self.body_at as usize).unwrap_or_default();
+        RawProperties::new(self.octets.slice_ref(properties))
     }
 
     /// The body.
-    pub fn body(&self) -> &Bytes {
-        &self.body
+    pub fn body(&self) -> &[u8] {
+        match &self.apart {
+            None => self.octets.get(self.body_at as usize..).unwrap_or_default(),
+            Some(body) => body,
+        }
     }
 
-    /// The body, without a copy.
-    pub fn into_body(self) -> Bytes {
-        self.body
+    /// The body as a value of its own, without a copy.
+    pub fn into_body(mut self) -> Bytes {
+        match self.apart {
+            None => {
+                self.octets.advance(self.body_at as usize);
+                self.octets
+            }
+            Some(body) => *body,
+        }
     }
 
     /// Octets that the message holds.
     pub fn len(&self) -> usize {
-        self.head.len() + self.body.len()
+        self.octets.len() + self.apart.as_ref().map_or(0, |body| body.len())
     }
 
     /// Whether it holds nothing.
@@ -93,16 +105,23 @@ pub(crate) enum Incoming<'a> {
 pub(crate) struct Chunk(BytesMut);
 
 impl Chunk {
-    /// Copies pieces together into memory that up to [`CHUNK`] octets share.
-    fn copy(&mut self, pieces: [&[u8]; 2]) -> Bytes {
-        let [first, second] = pieces;
-        let len = first.len() + second.len();
+    /// Copies a message together, into memory that up to [`CHUNK`] octets share.
+    #[inline]
+    pub(crate) fn copy(&mut self, address: &[u8], properties: &[u8], body: &[u8]) -> Content {
+        let len = address.len() + properties.len() + body.len();
         if self.0.capacity() < len {
             self.0 = BytesMut::with_capacity(if len > SMALL { len } else { CHUNK });
         }
-        self.0.extend_from_slice(first);
-        self.0.extend_from_slice(second);
-        self.0.split().freeze()
+        self.0.extend_from_slice(address);
+        self.0.extend_from_slice(properties);
+        self.0.extend_from_slice(body);
+        Content {
+            octets: self.0.split().freeze(),
+            // Both came in frames, whose size is counted in 32 bits, and are limited to much less.
+            properties_at: address.len() as u32,
+            body_at: (address.len() + properties.len()) as u32,
+            apart: None,
+        }
     }
 }
 
@@ -164,8 +183,7 @@ impl<M> Assembler<M> {
         }
         self.head.extend_from_slice(properties);
         if size == 0 {
-            let head = chunk.copy([&self.head, &[]]);
-            return Ok(Some((method, Content { head, address_len: self.address_len, body: Bytes::new() })));
+            return Ok(Some((method, self.content(&[], None, chunk))));
         }
         self.state = State::Body { method, remaining: size };
         Ok(None)
@@ -193,22 +211,23 @@ impl<M> Assembler<M> {
             self.state = State::Body { method, remaining };
             return Ok(None);
         }
-        let address_len = self.address_len;
         let content = if !self.body.is_empty() {
             self.body.extend_from_slice(octets);
             let body = std::mem::take(&mut self.body).freeze();
-            Content { head: chunk.copy([&self.head, &[]]), address_len, body }
+            self.content(&[], Some(body), chunk)
         } else {
             match payload {
-                Incoming::Borrowed(octets) => {
-                    let mut head = chunk.copy([&self.head, octets]);
-                    let body = head.split_off(self.head.len());
-                    Content { head, address_len, body }
-                }
-                Incoming::Kept(body) => Content { head: chunk.copy([&self.head, &[]]), address_len, body },
+                Incoming::Borrowed(octets) => self.content(octets, None, chunk),
+                Incoming::Kept(body) => self.content(&[], Some(body), chunk),
             }
         };
         Ok(Some((method, content)))
+    }
+
+    /// The message, with its body copied in or kept apart.
+    fn content(&self, body: &[u8], apart: Option<Bytes>, chunk: &mut Chunk) -> Content {
+        let (address, properties) = self.head.split_at_checked(self.address_len).unwrap_or_default();
+        Content { apart: apart.map(Box::new), ..chunk.copy(address, properties, body) }
     }
 }
 

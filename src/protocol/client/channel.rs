@@ -16,11 +16,12 @@ use std::task::Waker;
 
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
-use super::consumer::{ConsumerState, Consumers, Delivered};
+use super::consumer::{Consumer, ConsumerState, Consumers, Delivered};
+use super::publish::Envelope;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
 use crate::codec::method::{MethodFields, basic, channel};
-use crate::codec::{AckView, DeliverView, FrameType, Method, ReplyCode, ShortString};
+use crate::codec::{AckView, ContentHeader, DeliverView, FrameType, Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Assembler, Chunk, Content, Incoming, OutBuffer};
 
@@ -47,6 +48,7 @@ pub(crate) struct Channel {
     pub(crate) returned_waker: Option<Waker>,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
+    pub(crate) envelope: Envelope,
     assembler: Assembler<Pending>,
 }
 
@@ -103,6 +105,7 @@ impl Channel {
             returned_lost: 0,
             returned_waker: None,
             released: false,
+            envelope: Envelope::default(),
             assembler: Assembler::new(),
         }
     }
@@ -238,15 +241,44 @@ impl Channel {
         Ok(())
     }
 
+    /// The common delivery: a small message whose three frames lie together. It comes to the same as handing them over one by one.
+    /// Returns whether this was one; if not, nothing has happened.
+    #[inline]
+    pub(crate) fn small_delivery(
+        &mut self,
+        method: &[u8],
+        header: &[u8],
+        body: &[u8],
+        hands: &mut Hands<'_>,
+    ) -> Result<bool, Failure> {
+        let Some(fields) = method.get(DeliverView::ID.len()..) else { return Ok(false) };
+        let (view, (size, properties)) = (DeliverView::parse(fields)?, ContentHeader::split(header)?);
+        if size != body.len() as u64
+            || size > hands.max_body
+            || self.state == State::Closing
+            || !self.assembler.is_idle()
+        {
+            return Ok(false);
+        }
+        let Some(consumer) = self.consumers.find(view.consumer_tag).and_then(|id| self.consumers.get_mut(id)) else {
+            return Ok(false);
+        };
+        if !matches!(consumer.state, ConsumerState::Live | ConsumerState::Cancelling) {
+            return Ok(false);
+        }
+        let DeliverView { delivery_tag, redelivered, address, .. } = view;
+        let content = hands.chunk.copy(address, properties, body);
+        consumer.push(Delivered { delivery_tag, redelivered, content }, hands);
+        Ok(true)
+    }
+
     fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
         match method {
             Pending::Deliver { consumer, delivery_tag, redelivered } => {
                 let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
                 match consumer.state {
                     ConsumerState::Live | ConsumerState::Cancelling => {
-                        *hands.buffered += content.len();
-                        consumer.queue.push_back(Delivered { delivery_tag, redelivered, content });
-                        hands.wakes.extend(consumer.waker.take());
+                        consumer.push(Delivered { delivery_tag, redelivered, content }, hands);
                     }
                     // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
                     _ if !consumer.no_ack => hands.send(self.number, basic::Reject { delivery_tag, requeue: true }),
@@ -407,6 +439,17 @@ impl Channel {
     /// What this channel waits for, for the request that it does.
     pub(crate) fn expect_close(&mut self) -> super::CallId {
         self.calls.expect(channel::Close::INFO)
+    }
+}
+
+impl Consumer {
+    #[inline]
+    fn push(&mut self, delivered: Delivered, hands: &mut Hands<'_>) {
+        *hands.buffered += delivered.content.len();
+        self.queue.push_back(delivered);
+        if let Some(waker) = self.waker.take() {
+            hands.wakes.push(waker);
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use super::heartbeat::Due;
 use super::{Chunk, ContentError, Heartbeat, Incoming, KEEP_IN_PLACE_FROM, OutBuffer};
 use crate::codec::method::connection::{self, Method as ConnectionMethod};
 use crate::codec::{
-    DecodeError, DecodeErrorKind, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode,
+    DecodeError, DecodeErrorKind, DeliverView, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode,
 };
 use crate::error::{Error, ErrorKind};
 
@@ -189,6 +189,13 @@ impl Connection {
                 at = 0;
                 let frame = input.split_to(len).freeze();
                 self.channel_frame(kind, channel, Incoming::Kept(frame.slice(7..7 + size)))?;
+                continue;
+            }
+            if kind == FrameType::Method
+                && frame.payload.starts_with(&DeliverView::ID)
+                && let Some(len) = self.small_delivery(&frame, rest)?
+            {
+                at += len;
                 continue;
             }
             match (kind, channel) {
@@ -414,6 +421,30 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// A delivery whose header and only body frame follow in the same block: the most frequent thing to come, and worth a shorter
+    /// way. Returns the octets of all three frames; with `None` they go the usual way one by one.
+    #[inline]
+    fn small_delivery(&mut self, method: &RawFrame<'_>, block: &[u8]) -> Result<Option<usize>, Failure> {
+        let at = method.wire_len();
+        let Ok(Some(header)) = RawFrame::split(block.get(at..).unwrap_or_default(), self.max_payload) else {
+            return Ok(None);
+        };
+        let end = at + header.wire_len();
+        let Ok(Some(body)) = RawFrame::split(block.get(end..).unwrap_or_default(), self.max_payload) else {
+            return Ok(None);
+        };
+        let together = (header.kind, body.kind) == (FrameType::Header, FrameType::Body)
+            && header.channel == method.channel
+            && body.channel == method.channel;
+        if !together || body.payload.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
+            return Ok(None);
+        }
+        let id = self.numbers.get(usize::from(method.channel).wrapping_sub(1)).copied().flatten();
+        let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else { return Ok(None) };
+        let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands)?;
+        Ok(done.then(|| end + body.wire_len()))
     }
 
     #[inline]

@@ -5,9 +5,9 @@ use std::task::{Poll, Waker};
 use super::confirms::fingerprint;
 use super::wakers::Place;
 use super::{ChannelId, Connection, State};
-use crate::codec::{EncodeError, Properties, write_short_string};
+use crate::codec::{EncodeError, FrameType, Properties, write_frame, write_short_string};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::{Body, content_header};
+use crate::protocol::Body;
 
 /// A message that is to be published (`basic.publish`).
 #[derive(Clone, Copy, Debug)]
@@ -79,14 +79,12 @@ impl Connection {
             return Poll::Pending;
         }
         *waiting = None;
-        let written = self.out.put_content(
-            channel.number,
-            self.max_payload,
-            "basic.publish",
-            |out| method(out, publish),
-            content_header(publish.properties),
-            publish.body,
-        );
+        let written = match channel.envelope.frame(channel.number, self.max_payload, publish) {
+            Ok(frame) => {
+                self.out.put_message(channel.number, self.max_payload, frame, publish.properties, publish.body)
+            }
+            Err(error) => Err(error),
+        };
         Poll::Ready(match (written, &mut channel.confirms) {
             (Err(error), _) => Err(Error::from(error).with_outcome(Outcome::NotSent)),
             (Ok(()), None) => Ok(0),
@@ -124,17 +122,86 @@ impl Connection {
     }
 }
 
-/// The payload of `basic.publish`.
+/// The method frame of the last publish on a channel: the next one most likely has the same address.
+#[derive(Debug, Default)]
+pub(crate) struct Envelope {
+    frame: Vec<u8>,
+    /// Where in the frame the exchange ends.
+    exchange_end: usize,
+}
+
+impl Envelope {
+    const EXCHANGE_AT: usize = 7 + 6 + 1;
+
+    /// The frame of `basic.publish` for this message.
+    #[inline]
+    fn frame(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
+        let Publish { exchange, routing_key, .. } = publish;
+        let bits_at = self.frame.len().wrapping_sub(2);
+        let same = self.frame.get(bits_at) == Some(&bits(publish))
+            && same(self.frame.get(Self::EXCHANGE_AT..self.exchange_end), exchange)
+            && same(self.frame.get(self.exchange_end + 1..bits_at), routing_key);
+        if !same {
+            self.frame.clear();
+            self.exchange_end = Self::EXCHANGE_AT + exchange.len();
+            write_frame(&mut self.frame, FrameType::Method, channel, max_payload, "basic.publish", |out| {
+                out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
+                write_short_string(out, exchange.as_bytes(), "basic.publish.exchange")?;
+                write_short_string(out, routing_key.as_bytes(), "basic.publish.routing_key")?;
+                out.push(bits(publish));
+                Ok(())
+            })?;
+        }
+        Ok(&self.frame)
+    }
+}
+
+/// Whether the octets are this text. The default exchange has the empty name, and comparing nothing is not free: a vectorised
+/// `memcmp` may load from where an empty string points, under an empty mask, and pay dearly for the fault it suppresses
+/// (60 ns were seen).
 #[inline]
-fn method(out: &mut Vec<u8>, publish: &Publish<'_>) -> Result<(), EncodeError> {
-    out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
-    write_short_string(out, publish.exchange.as_bytes(), "basic.publish.exchange")?;
-    write_short_string(out, publish.routing_key.as_bytes(), "basic.publish.routing_key")?;
-    out.push(u8::from(publish.mandatory) | u8::from(publish.immediate) << 1);
-    Ok(())
+fn same(octets: Option<&[u8]>, text: &str) -> bool {
+    octets.is_some_and(|octets| octets.len() == text.len() && (text.is_empty() || octets == text.as_bytes()))
+}
+
+fn bits(publish: &Publish<'_>) -> u8 {
+    u8::from(publish.mandatory) | u8::from(publish.immediate) << 1
 }
 
 #[cold]
 fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the channel is not open").with_outcome(Outcome::NotSent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is remembered of one message must not leak into the next.
+    #[test]
+    fn an_envelope_is_used_for_its_own_address_only() {
+        let mut envelope = Envelope::default();
+        let publish = |exchange, routing_key, mandatory| Publish {
+            exchange,
+            routing_key,
+            mandatory,
+            immediate: false,
+            properties: None,
+            body: Body::Borrowed(b""),
+        };
+        let long = "x".repeat(256);
+        for next in [
+            publish("", "", false),
+            publish("", "", true),
+            publish("ab", "c", true),
+            publish("a", "bc", true),
+            publish("a", "bc", true),
+            publish(&long, "", false),
+            publish("", &long, false),
+            publish("", "a", false),
+        ] {
+            let used = envelope.frame(1, 4096, &next).map(<[u8]>::to_vec);
+            assert_eq!(used, Envelope::default().frame(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
+        }
+    }
 }

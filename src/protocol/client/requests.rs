@@ -352,7 +352,7 @@ impl Connection {
         }
     }
 
-    fn parts(&mut self, id: ChannelId) -> Option<(&mut Channel, Hands<'_>)> {
+    pub(super) fn parts(&mut self, id: ChannelId) -> Option<(&mut Channel, Hands<'_>)> {
         let channel = self.channels.get_mut(id.0)?.as_mut()?;
         let hands = Hands {
             out: &mut self.out,
