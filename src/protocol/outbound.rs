@@ -235,9 +235,8 @@ fn bare_header(channel: u16, size: u64) -> [u8; BARE_HEADER] {
 }
 
 /// Writes the payload of a content header for `put_content`.
-pub(crate) fn content_header(
-    properties: Option<&Properties>,
-) -> impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError> + '_ {
+#[cfg(test)]
+fn content_header(properties: Option<&Properties>) -> impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError> + '_ {
     move |out, size| ContentHeader::write(out, size, properties)
 }
 

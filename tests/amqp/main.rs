@@ -20,7 +20,6 @@ mod scripted;
 mod connecting;
 mod consuming;
 mod ending;
-mod errors;
 mod handshakes;
 mod messages;
 mod outages;

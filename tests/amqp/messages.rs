@@ -161,7 +161,7 @@ on_every_server! {
         }
         assert_works(&channel).await;
         let message = round_trip(&channel, &queue, "still".into(), &Properties::new()).await;
-        assert_eq!(message.body(), "still");
+        assert_eq!(message.body(), b"still");
     }
 }
 
@@ -208,7 +208,7 @@ on_its_own! {
         assert_eq!(broken.raw_properties().decode_without_headers().unwrap().message_id, Some("id".into()));
         broken.reject(false).unwrap();
         assert_eq!(expect!(peer, Basic(basic)::Reject).1, basic::Reject { delivery_tag: 1, requeue: false });
-        assert_eq!(next(&mut consumer).await.body(), "four");
+        assert_eq!(next(&mut consumer).await.body(), b"four");
         assert_eq!(next(&mut consumer).await.properties().unwrap().priority, Some(7));
         assert!(connection.is_open());
     }

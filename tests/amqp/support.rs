@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use leveret::amqp::{Channel, Connection, ConnectionBuilder, Consumer, Credentials, Delivery, Queue};
+use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind};
 
 /// How long a test waits for one thing.
@@ -24,6 +25,11 @@ macro_rules! on_every_server {
             use super::*;
 
             async fn body($server: &Server) $body
+
+            #[test]
+            fn broker() {
+                crate::support::run(async { body(&Server::broker().await).await });
+            }
 
             #[test]
             #[ignore = "needs RabbitMQ: run tests/run"]
@@ -95,16 +101,22 @@ pub(crate) fn unique(word: &str) -> String {
 
 // ------------------------------------------------------------------------------------------------------------- servers
 
-/// A server that other tests use as well.
+/// The broker in the box, one for each test, or the RabbitMQ that all tests share.
 #[derive(Debug)]
 pub(crate) struct Server {
     url: String,
+    _broker: Option<Broker>,
 }
 
 impl Server {
     /// The RabbitMQ that `tests/run` has started.
     pub(crate) fn rabbitmq() -> Self {
-        Self { url: environment("LEVERET_RABBITMQ_URL") }
+        Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None }
+    }
+
+    pub(crate) async fn broker() -> Self {
+        let broker = Broker::start().await.unwrap();
+        Self { url: broker.url(), _broker: Some(broker) }
     }
 
     pub(crate) fn builder(&self) -> ConnectionBuilder {
