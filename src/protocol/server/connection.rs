@@ -15,7 +15,7 @@ use crate::codec::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::protocol::heartbeat::Due;
-use crate::protocol::{Assembler, Body, Chunk, Heartbeat, Incoming, KEEP_IN_PLACE_FROM, OutBuffer};
+use crate::protocol::{Assembler, Body, Heartbeat, Incoming, KEEP_IN_PLACE_FROM, OutBuffer};
 
 /// What a frame may hold when no limit was agreed on (c28).
 const UNLIMITED_FRAME: usize = 16 * 1024 * 1024;
@@ -33,7 +33,6 @@ pub struct Connection {
     out: OutBuffer,
     event: Option<Event>,
     heartbeat: Heartbeat,
-    chunk: Chunk,
     /// Octets that the last `feed` left, to see whether new ones have come.
     left: usize,
 }
@@ -64,7 +63,6 @@ impl Connection {
             out: OutBuffer::new(),
             event: None,
             heartbeat: Heartbeat::new(now),
-            chunk: Chunk::default(),
             left: 0,
             config,
         }
@@ -301,17 +299,17 @@ impl Connection {
 
     fn header(&mut self, number: u16, payload: &[u8]) -> Handled {
         let limit = self.config.max_message_size;
-        let Some((assembler, chunk)) = self.assembler(number)? else { return Ok(()) };
+        let Some(assembler) = self.assembler(number)? else { return Ok(()) };
         let complete = assembler
-            .header(payload, limit, chunk)
+            .header(payload, limit)
             .map_err(|error| content_fault(&error, "expected content body, got non content body frame instead"))?;
         self.event = complete.map(|(publish, content)| Event::Publish(number, publish, content));
         Ok(())
     }
 
     fn body(&mut self, number: u16, payload: Incoming<'_>) -> Handled {
-        let Some((assembler, chunk)) = self.assembler(number)? else { return Ok(()) };
-        let complete = assembler.body(payload, chunk).map_err(|error| {
+        let Some(assembler) = self.assembler(number)? else { return Ok(()) };
+        let complete = assembler.body(payload).map_err(|error| {
             content_fault(&error, "expected content header for class 60, got non content header frame instead")
         })?;
         self.event = complete.map(|(publish, content)| Event::Publish(number, publish, content));
@@ -319,12 +317,10 @@ impl Connection {
     }
 
     /// Where a content frame of a channel belongs; `None` when it is to be discarded.
-    fn assembler(&mut self, number: u16) -> Result<Option<(&mut Assembler<Publish>, &mut Chunk)>, Fault> {
+    fn assembler(&mut self, number: u16) -> Result<Option<&mut Assembler<Publish>>, Fault> {
         let fault = |text: &str| Err(Fault::new(ReplyCode::UNEXPECTED_FRAME, text));
         match (&self.phase, self.channels.get_mut(&number)) {
-            (Phase::Running, Some(Channel::Open(assembler))) if !assembler.is_idle() => {
-                Ok(Some((assembler, &mut self.chunk)))
-            }
+            (Phase::Running, Some(Channel::Open(assembler))) if !assembler.is_idle() => Ok(Some(assembler)),
             (Phase::Running, None) if number == 0 => fault("content on channel 0"),
             (Phase::Running, None | Some(Channel::Open(_))) => {
                 fault("expected method frame, got non method frame instead")
