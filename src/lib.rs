@@ -2,6 +2,8 @@
 
 #[cfg(feature = "client")]
 pub mod amqp;
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod codec;
 pub mod error;
 pub mod protocol;

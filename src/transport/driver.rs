@@ -106,12 +106,14 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             if got == 0 && ended.is_none() && !woken {
                 return self.poll_timer(cx);
             }
+            let backlog = !self.output.is_empty();
             if self.turn(cx, ended) {
                 return Poll::Ready(());
             }
-            woken = false;
-            // A full socket wakes the task when it has room; until then what is new gathers at the endpoint.
+            // A full socket wakes the task when it has room; until then what is new gathers at the endpoint. Once it has
+            // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
+            woken = backlog && self.output.is_empty();
             if got >= READ_AT_LEAST {
                 // There is probably more. Those who were woken have a right to run first.
                 cx.waker().wake_by_ref();
@@ -210,3 +212,6 @@ fn poll_read_buf(stream: Pin<&mut Stream>, cx: &mut Context<'_>, buf: &mut Bytes
     let read = std::pin::pin!(stream.read_buf(buf));
     read.poll(cx).map_ok(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! An AMQP 0-9-1 server in memory, **for tests and first steps, not a product to run in production**.
+//!
+//! [`Broker::start`] listens on a loopback port; [`Broker::connect`] gives a pipe to it without any socket. It behaves as
+//! RabbitMQ does, its reply texts included, and keeps nothing: when the last handle is dropped, everything is gone.
+//!
+//! ```
+//! # async fn run() -> std::io::Result<()> {
+//! let broker = leveret::broker::Broker::start().await?;
+//! println!("connect to {}", broker.url());
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
+//! [`hold_confirms`](Broker::hold_confirms), [`set_flow`](Broker::set_flow),
+//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections).
+//!
+//! Inside, everything the broker knows stands behind one lock. Each client has a machine
+//! ([`protocol::server`](crate::protocol::server)) and a driver task; a turn of the driver takes the lock once, acts on what
+//! came, and leaves what others are to be told in their machines' buffers.
+
+mod builder;
+mod channel;
+mod client;
+mod faults;
+mod link;
+mod message;
+mod methods;
+mod names;
+mod queue;
+mod routing;
+mod settings;
+mod state;
+
+pub use builder::Builder;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::codec::ReplyCode;
+use crate::transport::{Stream, drive, now};
+use link::{Link, Shared};
+
+/// Names a client's connection inside the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct ConnectionId(u64);
+
+/// A channel of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    connection: ConnectionId,
+    channel: u16,
+}
+
+/// How long [`Broker::shutdown`] waits for clients to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the listener rests when the system has no more sockets.
+const REST: Duration = Duration::from_millis(10);
+
+/// A running broker. Dropping it stops the listener and cuts every connection.
+#[derive(Debug)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    url: String,
+    listener: AbortHandle,
+    runtime: Handle,
+}
+
+impl Broker {
+    /// Starts a broker on a free loopback port, with user and password `guest` and the virtual host `/`.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no port.
+    pub async fn start() -> io::Result<Self> {
+        Self::builder().bind("127.0.0.1:0").await
+    }
+
+    /// Settings for a broker.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn run(settings: settings::Settings, listener: TcpListener) -> io::Result<Self> {
+        let (address, runtime) = (listener.local_addr()?, Handle::current());
+        let (user, password) = match settings.users.first_key_value() {
+            Some((name, user)) if !settings.users.contains_key("guest") => (name.as_str(), user.password.as_str()),
+            _ => ("guest", settings.users.get("guest").map_or("guest", |user| user.password.as_str())),
+        };
+        let root = settings.virtual_hosts.iter().find(|name| **name == "/").or(settings.virtual_hosts.first());
+        let virtual_host = root.map(ToString::to_string).unwrap_or_default();
+        let url = format!("amqp://{}:{}@{address}/{}", escape(user), escape(password), escape(&virtual_host));
+        let shared = Arc::new(Shared::new(state::State::new(settings, now())));
+        let listener = runtime.spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+        Ok(Self { shared, address, url, listener, runtime })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A URL with a user, the password and a virtual host: `amqp://guest:guest@127.0.0.1:PORT/%2f`.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// A connection to the broker through a pipe in memory. The client speaks first, as on a socket.
+    pub fn connect(&self) -> Stream {
+        let (ours, theirs) = Stream::pipe();
+        if let Some(link) = admit(&self.shared) {
+            self.runtime.spawn(drive(ours, Arc::new(link)));
+        }
+        theirs
+    }
+
+    /// From now on the broker is short of something: messages are not read, and clients that announced the capability are
+    /// told with `connection.blocked`.
+    ///
+    /// As with RabbitMQ, nothing at all is read from a client behind its first message, not even acknowledgements or a
+    /// close. Other than RabbitMQ, all clients are told at once and not only those that publish; one that connects later is
+    /// told when it publishes.
+    pub fn block(&self, reason: &str) {
+        self.shared.with(|state| state.block(reason.into()));
+    }
+
+    /// The shortage is over: `connection.unblocked` to those who were told, and everything is read.
+    pub fn unblock(&self) {
+        self.shared.with(state::State::unblock);
+    }
+
+    /// Holds publisher confirms back, or lets them go: what has gathered is then sent as one confirm per channel.
+    pub fn hold_confirms(&self, hold: bool) {
+        self.shared.with(|state| state.hold_confirms(hold));
+    }
+
+    /// Asks all channels that are open to stop sending messages, or to go on (`channel.flow`).
+    pub fn set_flow(&self, active: bool) {
+        self.shared.with(|state| state.set_flow(active));
+    }
+
+    /// Closes every connection in words, with this code and text.
+    pub fn close_connections(&self, code: u16, text: &str) {
+        self.shared.with(|state| state.close_all(ReplyCode(code), text, now()));
+    }
+
+    /// Closes every connection's socket without a word.
+    pub fn drop_connections(&self) {
+        self.shared.with(state::State::cut_all);
+    }
+
+    /// Closes every connection with 320 and stops listening. Clients have two seconds to say goodbye.
+    ///
+    /// Cancel-safe: once it has begun, nobody new is let in.
+    pub async fn shutdown(&self) {
+        self.shared.with(|state| {
+            state.stop();
+            let text = "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'";
+            state.close_all(ReplyCode::CONNECTION_FORCED, text, now());
+        });
+        let everybody_left = async {
+            loop {
+                let gone = self.shared.gone.notified();
+                tokio::pin!(gone);
+                gone.as_mut().enable();
+                if self.shared.lock().clients.is_empty() {
+                    return;
+                }
+                gone.await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, everybody_left).await;
+        self.listener.abort();
+        self.shared.with(state::State::cut_all);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.shared.with(|state| {
+            state.stop();
+            state.cut_all();
+        });
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                if let (Ok(stream), Some(link)) = (Stream::tcp(socket), admit(&shared)) {
+                    tokio::spawn(drive(stream, Arc::new(link)));
+                }
+            }
+            // The peer is gone already, or there are no more sockets: others may do better later.
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>) -> Option<Link> {
+    let id = shared.lock().admit(now())?;
+    Some(Link::new(Arc::clone(shared), id))
+}
+
+/// Percent-encodes what may not stand in a URL.
+fn escape(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut escaped, octet| {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            escaped.push(char::from(octet));
+        } else {
+            escaped.push_str(&format!("%{octet:02x}"));
+        }
+        escaped
+    })
+}

@@ -1,0 +1,66 @@
+//! What a broker is told before it starts: who may log in, which virtual hosts there are, the limits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::codec::ShortString;
+use crate::protocol::server::{Config, Credentials};
+
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) machine: Config,
+    pub(super) users: BTreeMap<String, User>,
+    pub(super) virtual_hosts: BTreeSet<ShortString>,
+}
+
+#[derive(Clone)]
+pub(super) struct User {
+    pub(super) password: String,
+    /// `None` for all.
+    pub(super) virtual_hosts: Option<BTreeSet<ShortString>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let mut machine = Config::default();
+        machine.server_properties.insert("product", "leveret broker");
+        let guest = User { password: "guest".into(), virtual_hosts: None };
+        Self { machine, users: BTreeMap::from([("guest".into(), guest)]), virtual_hosts: BTreeSet::from(["/".into()]) }
+    }
+}
+
+impl Settings {
+    /// The user that credentials stand for, when they are good. Over a socket without certificates EXTERNAL is believed,
+    /// and ANONYMOUS is the guest; neither is offered unless the test asks for it.
+    pub(super) fn user(&self, credentials: &Credentials) -> Option<ShortString> {
+        let known = |name: &Bytes| {
+            let name = std::str::from_utf8(name).ok()?;
+            self.users.get_key_value(name)
+        };
+        let (name, _) = match credentials {
+            Credentials::Password { user, password } => {
+                known(user).filter(|(_, user)| user.password.as_bytes() == password)?
+            }
+            Credentials::External(identity) if identity.is_empty() => self.users.first_key_value()?,
+            Credentials::External(identity) => known(identity)?,
+            Credentials::Anonymous(_) => self.users.get_key_value("guest")?,
+        };
+        Some(name.into())
+    }
+
+    pub(super) fn may_enter(&self, user: &ShortString, virtual_host: &ShortString) -> bool {
+        let user = user.to_str().ok().and_then(|name| self.users.get(name));
+        user.is_some_and(|user| user.virtual_hosts.as_ref().is_none_or(|hosts| hosts.contains(virtual_host)))
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    /// Without the passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("users", &self.users.keys().collect::<Vec<_>>())
+            .field("virtual_hosts", &self.virtual_hosts)
+            .finish_non_exhaustive()
+    }
+}

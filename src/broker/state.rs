@@ -1,0 +1,545 @@
+//! Everything the broker knows, behind the one lock: virtual hosts, queues, clients.
+//!
+//! A [turn](State::turn) of one client's driver reads what has come from it and does it; what that means for other clients
+//! goes into their machines' buffers at once, and their drivers are woken after the lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::channel::{Channel, Mode, Unacked, Verdict};
+use super::client::Client;
+use super::faults;
+use super::names::Names;
+use super::queue::{ConsumerId, Entry, Queue, QueueId};
+use super::routing::{Destination, Exchanges};
+use super::settings::Settings;
+use super::{ConnectionId, Place};
+use crate::codec::method::{MethodFields, basic, channel};
+use crate::codec::{Method, ReplyCode, ShortString};
+use crate::error::Error;
+use crate::protocol::OutBuffer;
+use crate::protocol::server::{Event, Fault, Login};
+use crate::transport::Next;
+
+#[derive(Debug)]
+pub(super) struct State {
+    settings: Settings,
+    pub(super) virtual_hosts: HashMap<ShortString, VirtualHost>,
+    pub(super) queues: HashMap<QueueId, Queue>,
+    pub(super) clients: BTreeMap<ConnectionId, Client>,
+    /// Consumers of direct replies, by the name under which answers reach them.
+    pub(super) replies: HashMap<ShortString, (Place, ConsumerId)>,
+    pub(super) names: Names,
+    last_id: u64,
+    blocked: Option<ShortString>,
+    hold_confirms: bool,
+    /// No new clients.
+    stopping: bool,
+    pub(super) now: Instant,
+    /// Drivers to be woken when the lock is released.
+    wakes: Vec<Waker>,
+}
+
+#[derive(Debug)]
+pub(super) struct VirtualHost {
+    pub(super) exchanges: Exchanges,
+    pub(super) queues: HashMap<ShortString, QueueId>,
+}
+
+impl State {
+    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+        let host = || VirtualHost { exchanges: Exchanges::predeclared(), queues: HashMap::new() };
+        let virtual_hosts = settings.virtual_hosts.iter().map(|name| (name.clone(), host())).collect();
+        Self {
+            settings,
+            virtual_hosts,
+            queues: HashMap::new(),
+            clients: BTreeMap::new(),
+            replies: HashMap::new(),
+            names: Names::default(),
+            last_id: 0,
+            blocked: None,
+            hold_confirms: false,
+            stopping: false,
+            now,
+            wakes: Vec::new(),
+        }
+    }
+
+    /// A new client; `None` when the broker is shutting down.
+    pub(super) fn admit(&mut self, now: Instant) -> Option<ConnectionId> {
+        let id = ConnectionId(self.fresh_id());
+        if self.stopping {
+            return None;
+        }
+        self.clients.insert(id, Client::new(self.settings.machine.clone(), now));
+        Some(id)
+    }
+
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn take_wakes(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    // ------------------------------------------------------------------------------------------------- a driver's turn
+
+    pub(super) fn turn(
+        &mut self,
+        id: ConnectionId,
+        input: &mut BytesMut,
+        output: &mut OutBuffer,
+        ended: Option<Error>,
+        driver: &Waker,
+        now: Instant,
+    ) -> Next {
+        self.now = now;
+        let Some(client) = self.clients.get_mut(&id) else { return finished() };
+        client.awake();
+        if std::mem::take(&mut client.paused) {
+            client.machine.excuse_silence(now);
+        }
+        self.read(id, input, ended.is_some());
+        if let Some(client) = self.clients.get_mut(&id) {
+            if let Some(error) = ended {
+                client.machine.terminate(error);
+            }
+            client.machine.handle_timeout(now);
+        }
+        while let Some(event) = self.clients.get_mut(&id).and_then(|client| client.machine.next_event()) {
+            self.act(id, event);
+        }
+        self.write(id, output, driver)
+    }
+
+    /// Acts on what has come, until it is used up, or too much waits to be written, or the broker is blocked.
+    fn read(&mut self, id: ConnectionId, input: &mut BytesMut, last: bool) {
+        while let Some(client) = self.clients.get_mut(&id) {
+            if client.cut {
+                return;
+            }
+            if client.is_full() && !last {
+                client.paused = true;
+                return;
+            }
+            let event = match client.held.take() {
+                Some(event) => event,
+                None => {
+                    client.machine.feed(input, self.now);
+                    let Some(event) = client.machine.next_event() else { return };
+                    event
+                }
+            };
+            if let (Event::Publish(..), Some(reason)) = (&event, &self.blocked) {
+                client.tell_blocked(reason);
+                client.held = Some(event);
+                client.paused = true;
+                return;
+            }
+            self.act(id, event);
+        }
+    }
+
+    fn write(&mut self, id: ConnectionId, output: &mut OutBuffer, driver: &Waker) -> Next {
+        let Some(client) = self.clients.get_mut(&id) else { return finished() };
+        if client.cut {
+            output.clear();
+            self.clients.remove(&id);
+            return finished();
+        }
+        if !self.hold_confirms {
+            client.confirm(None);
+        }
+        let taken = client.machine.take_output(output, self.now);
+        if taken && std::mem::take(&mut client.congested) {
+            for queue in client.consumed_queues() {
+                self.serve(queue);
+            }
+        }
+        let Some(client) = self.clients.get_mut(&id) else { return finished() };
+        let more = client.machine.buffered() > 0;
+        if client.machine.is_finished() && !more {
+            self.clients.remove(&id);
+            return finished();
+        }
+        client.asleep(driver);
+        if taken && (more || (client.paused && client.held.is_none())) {
+            // What was taken may leave at once, and nothing else would call for the rest.
+            client.touch(&mut self.wakes);
+        }
+        Next { deadline: client.machine.timeout(), read: !client.paused, finished: false }
+    }
+
+    /// The driver is gone, with or without a last turn.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.end_session(id);
+        self.clients.remove(&id);
+    }
+
+    // --------------------------------------------------------------------------------------------------------- events
+
+    fn act(&mut self, id: ConnectionId, event: Event) {
+        let place = |channel| Place { connection: id, channel };
+        match event {
+            Event::Publish(number, publish, content) => {
+                if let Err(fault) = self.publish(place(number), publish, content) {
+                    self.raise(place(number), fault, basic::Publish::INFO.class_id, basic::Publish::INFO.method_id);
+                }
+            }
+            Event::Method(number, method) => {
+                self.confirm(place(number));
+                let info = method.info();
+                if let Err(fault) = self.method(place(number), method) {
+                    self.raise(place(number), fault, info.class_id, info.method_id);
+                }
+            }
+            Event::ChannelOpened(number) => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.channels.insert(number, Channel::default());
+                }
+            }
+            Event::ChannelClose(number) => {
+                self.confirm(place(number));
+                self.end_channels(id, Some(number));
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.machine.accept_close(number);
+                }
+            }
+            Event::ChannelClosed(number) => self.end_channels(id, Some(number)),
+            Event::Close => {
+                self.confirm(place(0));
+                self.end_session(id);
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.machine.accept_close(0);
+                }
+            }
+            Event::Closed(_) => self.end_session(id),
+            Event::Authenticate(login) => self.authenticate(id, &login),
+            Event::Open { virtual_host } => self.open(id, virtual_host),
+        }
+    }
+
+    fn authenticate(&mut self, id: ConnectionId, login: &Login) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        match self.settings.user(&login.credentials) {
+            Some(user) => client.logged_in(user, &login.client_properties),
+            None => {
+                let text = format!(
+                    "ACCESS_REFUSED - Login was refused using authentication mechanism {}. For details see the broker \
+                     logfile.",
+                    login.mechanism
+                );
+                client.machine.refuse_login(&text, self.now);
+            }
+        }
+    }
+
+    /// c18, c19
+    fn open(&mut self, id: ConnectionId, virtual_host: ShortString) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let refusal = if !self.virtual_hosts.contains_key(&virtual_host) {
+            format!("vhost {virtual_host} not found")
+        } else if !self.settings.may_enter(&client.user, &virtual_host) {
+            format!("access to vhost '{virtual_host}' refused for user '{}'", client.user)
+        } else {
+            client.virtual_host = virtual_host;
+            client.machine.accept_open();
+            return;
+        };
+        self.close(id, &Fault::new(ReplyCode::NOT_ALLOWED, refusal).of(10, 40));
+    }
+
+    /// A request is refused: its channel is closed, or for a hard error the connection.
+    fn raise(&mut self, place: Place, fault: Fault, class: u16, method: u16) {
+        self.confirm(place);
+        let fault = fault.of(class, method);
+        if fault.code.is_hard() || place.channel == 0 {
+            self.close(place.connection, &fault);
+            return;
+        }
+        self.end_channels(place.connection, Some(place.channel));
+        if let Some(client) = self.clients.get_mut(&place.connection) {
+            let text = fault.reply_text();
+            client.machine.close_channel(place.channel, fault.code, &text.to_string_lossy(), fault.method);
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId, fault: &Fault) {
+        self.close_with(id, fault.code, &fault.reply_text().to_string_lossy(), fault.method);
+    }
+
+    fn close_with(&mut self, id: ConnectionId, code: ReplyCode, text: &str, method: (u16, u16)) {
+        self.confirm(Place { connection: id, channel: 0 });
+        self.end_session(id);
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.machine.close_connection(code, text, method, self.now);
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    /// Sends confirms that are due on a channel, or on all for channel 0, before anything else is said there.
+    fn confirm(&mut self, place: Place) {
+        if !self.hold_confirms
+            && let Some(client) = self.clients.get_mut(&place.connection)
+        {
+            client.confirm((place.channel != 0).then_some(place.channel));
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- common parts
+
+    pub(super) fn client(&mut self, place: Place) -> Option<&mut Client> {
+        self.clients.get_mut(&place.connection)
+    }
+
+    pub(super) fn channel(&mut self, place: Place) -> Option<&mut Channel> {
+        self.client(place)?.channels.get_mut(&place.channel)
+    }
+
+    pub(super) fn host_name(&self, place: Place) -> ShortString {
+        self.clients.get(&place.connection).map(|client| client.virtual_host.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn reply(&mut self, place: Place, no_wait: bool, method: impl Into<Method>) {
+        if !no_wait {
+            self.send(place, method);
+        }
+    }
+
+    pub(super) fn send(&mut self, place: Place, method: impl Into<Method>) {
+        if let Some(client) = self.clients.get_mut(&place.connection) {
+            client.machine.send(place.channel, method);
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    /// A queue by its name; an empty one means the last that was declared on the channel (c124).
+    pub(super) fn find_queue(&mut self, place: Place, name: &ShortString) -> Result<QueueId, Fault> {
+        let name = self.expand(place, name)?;
+        let host = self.host_name(place);
+        let found = self.virtual_hosts.get(&host).and_then(|host| host.queues.get(&name)).copied();
+        found.ok_or_else(|| faults::no_queue(&name, &host))
+    }
+
+    pub(super) fn expand(&mut self, place: Place, name: &ShortString) -> Result<ShortString, Fault> {
+        if !name.is_empty() {
+            return Ok(name.clone());
+        }
+        let last = self.channel(place).map(|channel| channel.last_queue.clone()).unwrap_or_default();
+        if last.is_empty() {
+            return Err(Fault::new(ReplyCode::NOT_FOUND, "no previously declared queue"));
+        }
+        Ok(last)
+    }
+
+    /// A queue that this connection may use (c129).
+    pub(super) fn accessible_queue(&mut self, place: Place, name: &ShortString) -> Result<QueueId, Fault> {
+        let id = self.find_queue(place, name)?;
+        match self.queues.get(&id) {
+            Some(queue) if queue.owner.is_some_and(|owner| owner != place.connection) => {
+                Err(faults::locked(&queue.name, &queue.virtual_host))
+            }
+            _ => Ok(id),
+        }
+    }
+
+    /// Delivers what a queue has to whoever can take it.
+    pub(super) fn serve(&mut self, id: QueueId) {
+        let Self { queues, clients, wakes, now, .. } = self;
+        let Some(queue) = queues.get_mut(&id) else { return };
+        while !queue.is_empty() {
+            let next = queue.next_consumer(|subscriber| {
+                clients.get_mut(&subscriber.place.connection).is_some_and(|client| client.can_take(subscriber))
+            });
+            let Some(subscriber) = next else { return };
+            let Some(client) = clients.get_mut(&subscriber.place.connection) else { return };
+            let Some(entry) = queue.pop() else { return };
+            client.deliver(subscriber.place.channel, subscriber.id, Some(id), entry, *now);
+            client.touch(wakes);
+        }
+    }
+
+    /// Delivers a message that is in no queue to one consumer.
+    pub(super) fn deliver(&mut self, place: Place, consumer: ConsumerId, entry: Entry) {
+        let now = self.now;
+        if let Some(client) = self.clients.get_mut(&place.connection) {
+            client.deliver(place.channel, consumer, None, entry, now);
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    /// Removes a queue: its bindings, its messages, its consumers, who are told (c108). Returns how many messages there were.
+    pub(super) fn remove_queue(&mut self, id: QueueId) -> usize {
+        let Some(mut queue) = self.queues.remove(&id) else { return 0 };
+        if let Some(host) = self.virtual_hosts.get_mut(&queue.virtual_host) {
+            host.queues.remove(&queue.name);
+            host.exchanges.remove_destination(&Destination::Queue(id));
+        }
+        for subscriber in queue.consumers() {
+            let Some(client) = self.clients.get_mut(&subscriber.place.connection) else { continue };
+            let Some(channel) = client.channels.get_mut(&subscriber.place.channel) else { continue };
+            let Some(consumer) = channel.consumers.remove(&subscriber.id) else { continue };
+            channel.tags.remove(&consumer.tag);
+            if client.wants_cancel {
+                let cancel = basic::Cancel { consumer_tag: consumer.tag, no_wait: true };
+                client.machine.send(subscriber.place.channel, cancel);
+                client.touch(&mut self.wakes);
+            }
+        }
+        queue.purge()
+    }
+
+    /// Takes a consumer out of its queue; an auto-delete queue goes with its last (c130).
+    pub(super) fn unsubscribe(&mut self, queue: QueueId, consumer: ConsumerId) {
+        let Some(found) = self.queues.get_mut(&queue) else { return };
+        found.unsubscribe(consumer);
+        if found.auto_delete && found.consumers().len() == 0 {
+            self.remove_queue(queue);
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- ends
+
+    /// One channel ends, or all of a connection: consumers leave first, so that nothing comes back to them, then what was
+    /// not acknowledged returns to its queues (c50).
+    fn end_channels(&mut self, id: ConnectionId, only: Option<u16>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let channels: Vec<Channel> = match only {
+            Some(number) => client.channels.remove(&number).into_iter().collect(),
+            None => std::mem::take(&mut client.channels).into_values().collect(),
+        };
+        for channel in &channels {
+            if let Some((_, name)) = &channel.replies {
+                self.replies.remove(name);
+            }
+            for (id, consumer) in &channel.consumers {
+                if let Some(queue) = consumer.queue {
+                    self.unsubscribe(queue, *id);
+                }
+            }
+        }
+        let mut queues = Vec::new();
+        for mut channel in channels {
+            let mut returned = channel.take_all();
+            if let Mode::Tx(transaction) = channel.mode {
+                returned.extend(transaction.settled.into_iter().flat_map(|(_, deliveries)| deliveries));
+            }
+            for (_, unacked) in returned {
+                if let Some(queue) = self.queues.get_mut(&unacked.queue) {
+                    queue.requeue(unacked.entry);
+                    if !queues.contains(&unacked.queue) {
+                        queues.push(unacked.queue);
+                    }
+                }
+            }
+        }
+        for queue in queues {
+            self.serve(queue);
+        }
+    }
+
+    /// A connection has ended, whatever its machine still has to say: its channels and its exclusive queues go (c130).
+    fn end_session(&mut self, id: ConnectionId) {
+        self.end_channels(id, None);
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.held = None;
+        }
+        let owned: Vec<QueueId> =
+            self.queues.iter().filter(|(_, queue)| queue.owner == Some(id)).map(|(id, _)| *id).collect();
+        for queue in owned {
+            self.remove_queue(queue);
+        }
+    }
+
+    /// Settles deliveries: they stop counting, come back where that is asked for, and make room for others.
+    pub(super) fn settle(&mut self, place: Place, verdict: Verdict, deliveries: Vec<(u64, Unacked)>) {
+        let (mut consumers, mut queues) = (Vec::new(), Vec::new());
+        for (_, unacked) in deliveries {
+            if let Some(channel) = self.channel(place) {
+                channel.release(&unacked);
+            }
+            if let Some(id) = unacked.consumer.filter(|id| !consumers.contains(id)) {
+                consumers.push(id);
+            }
+            if verdict == Verdict::Requeue
+                && let Some(queue) = self.queues.get_mut(&unacked.queue)
+            {
+                queue.requeue(unacked.entry);
+                if !queues.contains(&unacked.queue) {
+                    queues.push(unacked.queue);
+                }
+            }
+        }
+        if let Some(channel) = self.channel(place) {
+            channel.queues_to_serve(&consumers, &mut queues);
+        }
+        for queue in queues {
+            self.serve(queue);
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------- from the outside
+
+    pub(super) fn block(&mut self, reason: ShortString) {
+        for client in self.clients.values_mut() {
+            client.tell_blocked(&reason);
+            client.touch(&mut self.wakes);
+        }
+        self.blocked = Some(reason);
+    }
+
+    pub(super) fn unblock(&mut self) {
+        self.blocked = None;
+        for client in self.clients.values_mut() {
+            client.tell_unblocked();
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    pub(super) fn hold_confirms(&mut self, hold: bool) {
+        self.hold_confirms = hold;
+        // The drivers' turns send what has gathered.
+        self.clients.values_mut().for_each(|client| client.touch(&mut self.wakes));
+    }
+
+    /// c137
+    pub(super) fn set_flow(&mut self, active: bool) {
+        for client in self.clients.values_mut() {
+            for number in client.channels.keys() {
+                client.machine.send(*number, channel::Flow { active });
+            }
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    pub(super) fn close_all(&mut self, code: ReplyCode, text: &str, now: Instant) {
+        self.now = now;
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.close_with(id, code, text, (0, 0));
+        }
+    }
+
+    pub(super) fn cut_all(&mut self) {
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.end_session(id);
+        }
+        for client in self.clients.values_mut() {
+            client.cut = true;
+            client.touch(&mut self.wakes);
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+}
+
+fn finished() -> Next {
+    Next { deadline: None, read: false, finished: true }
+}
