@@ -308,8 +308,8 @@ pub struct BasicQos<'a> {
 }
 
 impl BasicQos<'_> {
-    /// The limit is for the whole channel, all its consumers together, rather than for each new consumer. RabbitMQ 4.3
-    /// refuses it.
+    /// The limit is for the whole channel, all its consumers together, rather than for each new consumer. RabbitMQ forgets it when
+    /// a consumer's own [`prefetch`](BasicConsume::prefetch) is set afterwards, and refuses it from 4.3 on.
     pub fn global(mut self, global: bool) -> Self {
         self.method.global = global;
         self

@@ -213,13 +213,13 @@ impl Future for Confirm {
         if self.tag == 0 {
             return Poll::Ready(Ok(Confirmation::NotRequested));
         }
-        if self.channel.watermark.has_passed(self.tag) {
-            self.known = true;
-            return Poll::Ready(Ok(Confirmation::Ack(None)));
-        }
         if self.known {
             let message = "what became of this message has been told already";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
+        }
+        if self.channel.watermark.has_passed(self.tag) {
+            self.known = true;
+            return Poll::Ready(Ok(Confirmation::Ack(None)));
         }
         let (id, tag) = (self.channel.id, self.tag);
         let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));

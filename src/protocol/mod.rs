@@ -21,5 +21,8 @@ pub mod server;
 pub use content::Content;
 pub(crate) use content::{Assembler, Chunk, ContentError, Incoming, KEEP_IN_PLACE_FROM};
 pub(crate) use heartbeat::Heartbeat;
+pub(crate) use outbound::Body;
 pub use outbound::OutBuffer;
-pub(crate) use outbound::{Body, content_header};
+
+#[cfg(test)]
+mod tests;

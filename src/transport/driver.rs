@@ -73,12 +73,13 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
         armed: None,
         read: true,
         write_error: None,
+        over: false,
     };
     poll_fn(|cx| driver.poll(cx)).await;
     let _ = tokio::time::timeout(LINGER, driver.finish()).await;
 }
 
-struct Driver<E: ?Sized> {
+struct Driver<E: Endpoint + ?Sized> {
     stream: Stream,
     endpoint: Arc<E>,
     input: BytesMut,
@@ -91,6 +92,8 @@ struct Driver<E: ?Sized> {
     read: bool,
     /// Writing failed. The peer's last words may still be readable; they say more than the error does.
     write_error: Option<io::Error>,
+    /// The endpoint has had its last turn.
+    over: bool,
 }
 
 impl<E: Endpoint + ?Sized> Driver<E> {
@@ -136,7 +139,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
 
     /// One turn at the endpoint. Returns whether it was the last.
     fn turn(&mut self, cx: &Context<'_>, ended: Option<Error>) -> bool {
-        let last = ended.is_some();
+        self.over |= ended.is_some();
         let next = self.endpoint.turn(Turn {
             input: &mut self.input,
             output: &mut self.output,
@@ -149,13 +152,15 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             waker.wake();
         }
         self.read = next.read;
+        self.over |= next.finished;
         // Deadlines mostly move away, as long as octets flow; the timer follows when it fires.
         if let Some(deadline) = next.deadline
+            && !self.over
             && self.armed.is_none_or(|armed| deadline < armed)
         {
             self.arm(deadline);
         }
-        next.finished || last
+        self.over
     }
 
     fn arm(&mut self, deadline: Instant) {
@@ -199,6 +204,16 @@ impl<E: Endpoint + ?Sized> Driver<E> {
     async fn finish(&mut self) {
         poll_fn(|cx| self.poll_write(cx)).await;
         let _ = self.stream.shutdown().await;
+    }
+}
+
+/// The task was dropped with its runtime: nobody drives the connection any more, and those who wait must not wait for ever.
+impl<E: Endpoint + ?Sized> Drop for Driver<E> {
+    fn drop(&mut self) {
+        if !self.over {
+            let error = Error::new(ErrorKind::Io, "the runtime that held the connection has ended");
+            self.turn(&Context::from_waker(Waker::noop()), Some(error));
+        }
     }
 }
 

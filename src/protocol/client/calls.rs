@@ -42,9 +42,14 @@ enum Slot {
     Expected {
         request: MethodInfo,
         tag: Option<ShortString>,
+        /// The answer may be a message that has to be settled.
+        unsettled: bool,
         caller: Caller,
     },
-    Answered(Reply),
+    Answered {
+        reply: Reply,
+        unsettled: bool,
+    },
     /// Answered, and taken or not wanted.
     Done,
 }
@@ -60,21 +65,27 @@ enum Caller {
 impl Calls {
     /// Expects an answer to `request`, behind all others.
     pub(crate) fn expect(&mut self, request: MethodInfo) -> CallId {
-        self.push(request, None, Caller::Busy)
+        self.push(request, None, false)
+    }
+
+    /// Expects a message that will have to be settled, even when nobody waits for it any more.
+    pub(crate) fn expect_unsettled(&mut self, request: MethodInfo) -> CallId {
+        self.push(request, None, true)
     }
 
     /// Expects an answer that names this consumer tag.
     pub(crate) fn expect_for(&mut self, request: MethodInfo, tag: ShortString) -> CallId {
-        self.push(request, Some(tag), Caller::Busy)
+        self.push(request, Some(tag), false)
     }
 
-    fn push(&mut self, request: MethodInfo, tag: Option<ShortString>, caller: Caller) -> CallId {
-        self.slots.push_back(Slot::Expected { request, tag, caller });
+    fn push(&mut self, request: MethodInfo, tag: Option<ShortString>, unsettled: bool) -> CallId {
+        self.slots.push_back(Slot::Expected { request, tag, unsettled, caller: Caller::Busy });
         CallId(self.base + self.slots.len() as u64 - 1)
     }
 
-    /// Gives `reply` to the first unanswered call that it can answer, or back when there is none.
-    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<(), Reply> {
+    /// Gives `reply` to the first unanswered call that it can answer, or back when there is none. `Ok(Some)` is a message
+    /// whose caller has gone, and which has to be settled all the same.
+    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<Option<Reply>, Reply> {
         let info = reply.method.info();
         let names = match &reply.method {
             Method::Basic(basic::Method::ConsumeOk(ok)) => Some(&ok.consumer_tag),
@@ -89,20 +100,18 @@ impl Calls {
             _ => false,
         };
         let Some(slot) = self.slots.iter_mut().find(fits) else { return Err(reply) };
-        let caller = match std::mem::replace(slot, Slot::Done) {
-            Slot::Expected { caller, .. } => caller,
-            _ => Caller::Gone,
-        };
+        let Slot::Expected { caller, unsettled, .. } = std::mem::replace(slot, Slot::Done) else { return Ok(None) };
+        let mut unwanted = None;
         match caller {
-            Caller::Gone => {}
-            Caller::Busy => *slot = Slot::Answered(reply),
+            Caller::Gone => unwanted = unsettled.then_some(reply),
+            Caller::Busy => *slot = Slot::Answered { reply, unsettled },
             Caller::Waiting(waker) => {
                 wakes.push(waker);
-                *slot = Slot::Answered(reply);
+                *slot = Slot::Answered { reply, unsettled };
             }
         }
         self.tidy();
-        Ok(())
+        Ok(unwanted)
     }
 
     /// The answer, once it is there; `None` when it will never come. It can be taken once.
@@ -111,11 +120,11 @@ impl Calls {
         match slot {
             Slot::Expected { caller: Caller::Waiting(old), .. } => old.clone_from(waker),
             Slot::Expected { caller, .. } => *caller = Caller::Waiting(waker.clone()),
-            Slot::Answered(_) | Slot::Done => {
+            Slot::Answered { .. } | Slot::Done => {
                 let taken = std::mem::replace(slot, Slot::Done);
                 self.tidy();
                 return match taken {
-                    Slot::Answered(reply) => Poll::Ready(Some(reply)),
+                    Slot::Answered { reply, .. } => Poll::Ready(Some(reply)),
                     _ => Poll::Ready(None),
                 };
             }
@@ -123,14 +132,21 @@ impl Calls {
         Poll::Pending
     }
 
-    /// The caller has gone; the expectation stays until it is met.
-    pub(crate) fn abandon(&mut self, id: CallId) {
+    /// The caller has gone; the expectation stays until it is met. As [`answer`](Self::answer), gives back a message that was there
+    /// already and was not taken.
+    pub(crate) fn abandon(&mut self, id: CallId) -> Option<Reply> {
+        let mut unwanted = None;
         match self.slot(id) {
             Some(Slot::Expected { caller, .. }) => *caller = Caller::Gone,
-            Some(slot) => *slot = Slot::Done,
+            Some(slot) => {
+                if let Slot::Answered { reply, unsettled: true } = std::mem::replace(slot, Slot::Done) {
+                    unwanted = Some(reply);
+                }
+            }
             None => {}
         }
         self.tidy();
+        unwanted
     }
 
     /// There will be no more replies: every caller is told so.
@@ -210,6 +226,24 @@ mod tests {
         assert_eq!(calls.poll(two, Waker::noop()), Poll::Ready(Some(cancelled("two"))));
         assert_eq!(calls.poll(one, Waker::noop()), Poll::Ready(Some(cancelled("one"))));
         assert!(calls.poll(delete, Waker::noop()).is_ready());
+    }
+
+    #[test]
+    fn a_message_that_nobody_takes_is_given_back() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let message = || reply(basic::GetOk::default());
+        let [early, late, settled] = [
+            calls.expect_unsettled(basic::Get::INFO),
+            calls.expect_unsettled(basic::Get::INFO),
+            calls.expect(basic::Get::INFO),
+        ];
+        assert_eq!(calls.abandon(early), None);
+        assert_eq!(calls.answer(message(), &mut wakes), Ok(Some(message())));
+        assert_eq!(calls.answer(message(), &mut wakes), Ok(None));
+        assert_eq!(calls.abandon(late), Some(message()));
+        assert_eq!(calls.answer(message(), &mut wakes), Ok(None));
+        assert_eq!(calls.abandon(settled), None);
+        assert!(calls.slots.is_empty());
     }
 
     #[test]

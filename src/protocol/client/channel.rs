@@ -179,6 +179,11 @@ impl Channel {
                 self.answer(Reply { method, content: None }, hands)?;
             }
             Method::Basic(basic::Method::Cancel(cancel)) => self.cancelled_by_server(&cancel, hands),
+            Method::Basic(basic::Method::ConsumeOk(basic::ConsumeOk { ref consumer_tag })) => {
+                let tag = consumer_tag.clone();
+                self.answer(Reply { method, content: None }, hands)?;
+                self.started(tag, hands);
+            }
             Method::Basic(basic::Method::CancelOk(basic::CancelOk { ref consumer_tag })) => {
                 let tag = consumer_tag.clone();
                 self.answer(Reply { method, content: None }, hands)?;
@@ -199,10 +204,21 @@ impl Channel {
     }
 
     fn answer(&mut self, reply: Reply, hands: &mut Hands<'_>) -> Result<(), Failure> {
-        self.calls.answer(reply, hands.wakes).map_err(|reply| {
+        let unwanted = self.calls.answer(reply, hands.wakes).map_err(|reply| {
             let name = reply.method.info().name;
             Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name}, which nothing here asked for"))
-        })
+        })?;
+        self.put_back(unwanted, hands);
+        Ok(())
+    }
+
+    /// A fetched message whose caller has gone goes back into its queue.
+    pub(crate) fn put_back(&self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
+        if self.state == State::Open
+            && let Some(Reply { method: Method::Basic(basic::Method::GetOk(get_ok)), .. }) = unwanted
+        {
+            hands.send(self.number, basic::Reject { delivery_tag: get_ok.delivery_tag, requeue: true });
+        }
     }
 
     #[inline]
@@ -331,6 +347,23 @@ impl Channel {
             // Our own cancel is under way and will be answered.
             _ => {}
         }
+    }
+
+    /// `basic.consume-ok`. A consumer that was dropped meanwhile is cancelled now.
+    fn started(&mut self, tag: ShortString, hands: &mut Hands<'_>) {
+        let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
+        let Some(consumer) = self.consumers.get_mut(id) else { return };
+        consumer.started = true;
+        if matches!(consumer.state, ConsumerState::Draining) {
+            self.cancel_for_nobody(tag, hands);
+        }
+    }
+
+    /// Sends `basic.cancel`, and waits for its answer in nobody's name.
+    pub(crate) fn cancel_for_nobody(&mut self, tag: ShortString, hands: &mut Hands<'_>) {
+        hands.send(self.number, basic::Cancel { consumer_tag: tag.clone(), no_wait: false });
+        let call = self.calls.expect_for(basic::Cancel::INFO, tag);
+        self.calls.abandon(call);
     }
 
     /// `basic.cancel-ok`.

@@ -45,6 +45,9 @@ pub(crate) struct Consumer {
     pub(crate) tag: ShortString,
     pub(crate) no_ack: bool,
     pub(crate) state: ConsumerState,
+    /// `basic.consume-ok` has come. Before it no cancel is sent: a channel of RabbitMQ (3.10) that is asked to cancel a consumer
+    /// whose start it has not finished dies of it, and takes the connection along with 541.
+    pub(crate) started: bool,
     pub(crate) queue: VecDeque<Delivered>,
     pub(crate) waker: Option<Waker>,
 }
@@ -89,8 +92,14 @@ impl Consumers {
             return None;
         }
         let at = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        let consumer =
-            Consumer { tag: tag.clone(), no_ack, state: ConsumerState::Live, queue: VecDeque::new(), waker: None };
+        let consumer = Consumer {
+            tag: tag.clone(),
+            no_ack,
+            state: ConsumerState::Live,
+            started: false,
+            queue: VecDeque::new(),
+            waker: None,
+        };
         match self.slots.get_mut(at) {
             Some(slot) => *slot = Some(consumer),
             None => self.slots.push(Some(consumer)),

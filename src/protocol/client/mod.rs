@@ -230,6 +230,7 @@ impl Connection {
     pub fn timeout(&self) -> Option<Instant> {
         let close = match self.phase {
             Phase::Closing { deadline } => Some(deadline),
+            Phase::Ended => return None,
             _ => None,
         };
         [close, self.heartbeat.timeout()].into_iter().flatten().min()

@@ -50,6 +50,13 @@ impl Connection {
             return Poll::Ready(Err(error.with_outcome(Outcome::NotSent)));
         }
         if self.blocked.is_some() || !channel.flow || unwritten >= self.config.max_unwritten {
+            if matches!(waiting, Some(Waiting::Window(_)))
+                && let Some(Waiting::Window(Some(place))) = waiting.take()
+                && let Some(confirms) = &mut channel.confirms
+            {
+                // Woken because there is room, and not able to use it: somebody else may be by the time it can be used.
+                confirms.waiting.leave(place, &mut self.wakes);
+            }
             let place = match waiting {
                 Some(Waiting::Connection(place)) => place,
                 other => match other.insert(Waiting::Connection(None)) {

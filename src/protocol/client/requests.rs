@@ -74,7 +74,12 @@ impl Connection {
             tx::Select::INFO => channel.transactional = true,
             _ => {}
         }
-        Ok(channel.calls.expect(info))
+        match method {
+            Method::Basic(basic::Method::Get(basic::Get { no_ack: false, .. })) => {
+                Ok(channel.calls.expect_unsettled(info))
+            }
+            _ => Ok(channel.calls.expect(info)),
+        }
     }
 
     /// The server's answer, once it is there.
@@ -87,10 +92,11 @@ impl Connection {
         }
     }
 
-    /// Nobody waits for this answer any more; when it comes it is dropped.
+    /// Nobody waits for this answer any more; when it comes it is dropped, and a message goes back into its queue.
     pub fn abandon_call(&mut self, id: ChannelId, call: CallId) {
-        if let Some(channel) = self.channel(id) {
-            channel.calls.abandon(call);
+        if let Some((channel, mut hands)) = self.parts(id) {
+            let unwanted = channel.calls.abandon(call);
+            channel.put_back(unwanted, &mut hands);
         }
     }
 
@@ -280,31 +286,29 @@ impl Connection {
     /// The consumer's handle is gone: it is cancelled, and what nobody has handled goes back to the queue. `unhandled` are
     /// deliveries that were taken and never looked at.
     pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: VecDeque<Delivered>) {
-        let Some((channel, hands)) = self.parts(id) else { return };
+        let Some((channel, mut hands)) = self.parts(id) else { return };
         let Some(released) = channel.consumers.get_mut(consumer) else { return };
         let queue = std::mem::take(&mut released.queue);
         *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(|delivered| delivered.content.len()).sum());
+        let (no_ack, ended) = (released.no_ack, matches!(released.state, ConsumerState::Ended(_)));
+        let to_be_cancelled =
+            (matches!(released.state, ConsumerState::Live) && released.started).then(|| released.tag.clone());
+        if channel.state != State::Open || ended {
+            channel.consumers.remove(consumer);
+        } else {
+            released.state = ConsumerState::Draining;
+        }
         if channel.state == State::Open {
             // Cancelled first, or the server would deliver them here again.
-            if matches!(released.state, ConsumerState::Live) {
-                let tag = released.tag.clone();
-                let cancel = basic::Cancel { consumer_tag: tag.clone(), no_wait: false };
-                if hands.out.put_method(channel.number, &cancel.into(), hands.max_payload).is_ok() {
-                    let call = channel.calls.expect_for(basic::Cancel::INFO, tag);
-                    channel.calls.abandon(call);
-                }
+            if let Some(tag) = to_be_cancelled {
+                channel.cancel_for_nobody(tag, &mut hands);
             }
-            if !released.no_ack {
+            if !no_ack {
                 for delivered in unhandled.into_iter().chain(queue) {
                     let frame = settle_frame(channel.number, delivered.delivery_tag, Settle::Reject { requeue: true });
                     hands.out.put(&frame);
                 }
             }
-        }
-        if channel.state != State::Open || matches!(released.state, ConsumerState::Ended(_)) {
-            channel.consumers.remove(consumer);
-        } else {
-            released.state = ConsumerState::Draining;
         }
     }
 

@@ -1,0 +1,31 @@
+//! The client against servers: the broker in the box under a plain `cargo test`, a real RabbitMQ under `tests/run`, and peers that
+//! follow a script where no real server would behave as the test wants it.
+//!
+//! `on_every_server!` makes two tests of one body, `NAME::broker` and `NAME::rabbitmq`. Rules of `CONFORMANCE.md` are named
+//! by their number (c25).
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly, and so do their helpers"
+)]
+
+#[macro_use]
+mod support;
+#[macro_use]
+mod scripted;
+
+mod connecting;
+mod consuming;
+mod ending;
+mod handshakes;
+mod messages;
+mod outages;
+mod publishing;
+mod settling;
+mod sharing;
+mod topology;
+mod transactions;
+mod waiting;

@@ -1,0 +1,264 @@
+//! Servers to test against, waits that end, and what many tests do.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use leveret::amqp::{Channel, Connection, ConnectionBuilder, Consumer, Credentials, Delivery, Queue};
+use leveret::broker::Broker;
+use leveret::error::{Error, ErrorKind};
+
+/// How long a test waits for one thing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a whole test may take.
+const WHOLE: Duration = Duration::from_secs(120);
+
+// ------------------------------------------------------------------------------------------------------------- running
+
+/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`.
+macro_rules! on_every_server {
+    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Server) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn body($server: &Server) $body
+
+            #[test]
+            fn broker() {
+                crate::support::run(async { body(&Server::broker().await).await });
+            }
+
+            #[test]
+            #[ignore = "needs RabbitMQ: run tests/run"]
+            fn rabbitmq() {
+                crate::support::run(async { body(&Server::rabbitmq()).await });
+            }
+        }
+    )*};
+}
+
+/// Makes a test of each body that a real RabbitMQ is needed for, because it is about what RabbitMQ alone does or can be made to do.
+macro_rules! on_rabbitmq {
+    ($( $(#[$meta:meta])* async fn $name:ident($($server:ident: Server)?) $body:block )*) => {$(
+        $(#[$meta])*
+        #[test]
+        #[ignore = "needs RabbitMQ: run tests/run"]
+        fn $name() {
+            crate::support::run(async {
+                $( let $server = &Server::rabbitmq(); )?
+                $body
+            });
+        }
+    )*};
+}
+
+/// Makes a test of each body that brings its own server.
+macro_rules! on_its_own {
+    ($( $(#[$meta:meta])* async fn $name:ident() $body:block )*) => {$(
+        $(#[$meta])*
+        #[test]
+        fn $name() {
+            crate::support::run(async $body);
+        }
+    )*};
+}
+
+/// Runs a test on a runtime of its own.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(WHOLE, test).await });
+    // A task that is stuck must not hold the test up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    assert!(ended.is_ok(), "the test did not end within {} s", WHOLE.as_secs());
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {} s in vain: {what}", PATIENCE.as_secs()),
+    }
+}
+
+/// Asks again and again until it is so, where nothing tells when.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// A name that nobody else uses.
+pub(crate) fn unique(word: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("leveret.{}.{}.{word}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+// ------------------------------------------------------------------------------------------------------------- servers
+
+/// The broker in the box, one for each test, or the RabbitMQ that all tests share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    url: String,
+    _broker: Option<Broker>,
+}
+
+impl Server {
+    /// The RabbitMQ that `tests/run` has started.
+    pub(crate) fn rabbitmq() -> Self {
+        Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None }
+    }
+
+    pub(crate) async fn broker() -> Self {
+        let broker = Broker::start().await.unwrap();
+        Self { url: broker.url(), _broker: Some(broker) }
+    }
+
+    pub(crate) fn builder(&self) -> ConnectionBuilder {
+        Connection::builder(&self.url).unwrap()
+    }
+
+    /// A connection as somebody else, or to somewhere else.
+    pub(crate) fn builder_as(&self, user: &str, password: &str, virtual_host: &str) -> ConnectionBuilder {
+        self.builder().credentials(Credentials::new(user, password)).virtual_host(virtual_host)
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        within("a connection", self.builder().open()).await.unwrap()
+    }
+
+    /// A channel on a connection of its own, which lives as long as the channel.
+    pub(crate) async fn channel(&self) -> Channel {
+        self.connect().await.open_channel().await.unwrap()
+    }
+}
+
+fn environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
+}
+
+/// Runs `rabbitmqctl` against the RabbitMQ that all tests share.
+pub(crate) async fn shared_ctl(arguments: &[&str]) -> String {
+    command(&environment("LEVERET_RABBITMQ_CTL"), arguments).await
+}
+
+/// A RabbitMQ for one test alone, which may do to it what it likes.
+#[derive(Debug)]
+pub(crate) struct Private {
+    dir: PathBuf,
+    ctl: String,
+    url: String,
+}
+
+impl Private {
+    pub(crate) async fn start() -> Self {
+        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("private"));
+        let script = environment("LEVERET_RABBITMQ");
+        let started = command(&script, &["start", dir.to_str().unwrap()]).await;
+        let mut lines = started.lines().map(str::to_owned);
+        let (url, ctl) = (lines.next().unwrap(), lines.next().unwrap());
+        Self { dir, ctl, url }
+    }
+
+    pub(crate) fn builder(&self) -> ConnectionBuilder {
+        Connection::builder(&self.url).unwrap()
+    }
+
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        command(&self.ctl, arguments).await
+    }
+
+    /// Takes it away at once.
+    pub(crate) async fn kill(&self) {
+        command(&environment("LEVERET_RABBITMQ"), &["kill", self.dir.to_str().unwrap()]).await;
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let ended = Command::new(environment("LEVERET_RABBITMQ")).arg("kill").arg(&self.dir).status();
+        if !std::thread::panicking() {
+            assert!(ended.unwrap().success(), "the RabbitMQ of this test is still there");
+        }
+    }
+}
+
+async fn command(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let Output { status, stdout, stderr } =
+        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+// ------------------------------------------------------------------------------------------- what many tests do
+
+/// A queue for this connection alone.
+pub(crate) async fn exclusive_queue(channel: &Channel) -> String {
+    let queue = channel.queue_declare(&unique("queue")).exclusive(true).await.unwrap();
+    queue.name().to_owned()
+}
+
+/// What the server knows of a queue.
+pub(crate) async fn look_at(channel: &Channel, queue: &str) -> Queue {
+    channel.queue_declare(queue).passive(true).await.unwrap()
+}
+
+/// How many messages are ready in a queue. What was put back before may take a moment: RabbitMQ's queues answer this question first.
+pub(crate) async fn ready(channel: &Channel, queue: &str) -> u32 {
+    look_at(channel, queue).await.message_count()
+}
+
+/// Publishes messages with the bodies `first..last` and waits until the server has them. Puts the channel into confirm mode.
+pub(crate) async fn fill(channel: &Channel, queue: &str, numbers: std::ops::Range<u32>) {
+    channel.confirm_select().await.unwrap();
+    let mut confirms = Vec::new();
+    for number in numbers {
+        confirms.push(channel.basic_publish("", queue, number.to_string()).mandatory(true).await.unwrap());
+    }
+    for confirm in confirms {
+        let confirmation = within("a confirm", confirm).await.unwrap();
+        assert_eq!(confirmation, leveret::amqp::Confirmation::Ack(None));
+    }
+}
+
+/// The next delivery, which has to come.
+pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
+    within("a delivery", consumer.next()).await.expect("the consumer goes on").unwrap()
+}
+
+/// A message's body as the number that `fill` put there.
+pub(crate) fn number(message: &leveret::amqp::Message) -> u32 {
+    std::str::from_utf8(message.body()).unwrap().parse().unwrap()
+}
+
+/// The server has closed the channel, and has said why.
+#[track_caller]
+pub(crate) fn assert_channel_closed(error: &Error, code: u16) {
+    assert_eq!(error.kind(), ErrorKind::ChannelClosed, "{error}");
+    assert_eq!(error.reply_code().map(|code| code.0), Some(code), "{error}");
+    assert!(error.to_string().contains(error.reply_text().unwrap()), "{error}");
+}
+
+/// The channel still does what it is asked.
+pub(crate) async fn assert_works(channel: &Channel) {
+    let queue = channel.queue_declare("").exclusive(true).auto_delete(true).await.unwrap();
+    assert_eq!(channel.queue_delete(queue.name()).await.unwrap(), 0);
+}
+
+/// Polls once, and says whether it is ready.
+pub(crate) async fn ready_at_once(future: &mut std::pin::Pin<Box<impl Future>>) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await
+}
+
+/// The number in the next delivery, which stays unsettled.
+pub(crate) async fn next_number(consumer: &mut Consumer) -> u32 {
+    let delivery = next(consumer).await;
+    number(&delivery)
+}
