@@ -1,7 +1,7 @@
 //! The README says what is so: its feature table, Rust version and licence are those of Cargo.toml, what it points to is
 //! there, and its example of a test is the one below.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,7 +42,7 @@ fn the_feature_table_is_that_of_the_manifest() {
             "yes".to_owned()
         } else {
             let through = defaults.iter().find(|other| values.get(*other).is_some_and(|needs| needs.contains(feature)));
-            through.map_or("no".to_owned(), |other| format!("through `{other}`"))
+            through.map_or_else(|| "no".to_owned(), |other| format!("through `{other}`"))
         };
         assert_eq!(*default, expected, "whether {feature} is on by default");
     }
