@@ -168,7 +168,13 @@ impl Connection {
         let method = match Method::decode(&Bytes::copy_from_slice(payload)) {
             Ok(method) => method,
             Err(_) if matches!(self.phase, Phase::Closing) => return Ok(()),
-            Err(error) => return Err(Fault::from(&error)),
+            Err(error) => {
+                let (class, method) = match payload.split_first_chunk() {
+                    Some((&[c1, c0, m1, m0], _)) => (u16::from_be_bytes([c1, c0]), u16::from_be_bytes([m1, m0])),
+                    None => (0, 0),
+                };
+                return Err(Fault::from(&error).of(class, method));
+            }
         };
         match &self.phase {
             Phase::Handshake(_) => self.handshake(number, method, now),
