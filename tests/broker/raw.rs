@@ -1,4 +1,5 @@
 //! A client that knows frames and nothing else, and writes down what it hears.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly, here too")]
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_PAYLOAD: usize = 131_072 - 8;
 
-pub struct Raw {
+pub(crate) struct Raw {
     stream: Stream,
     input: BytesMut,
     /// The name that the broker gave last.
@@ -22,13 +23,13 @@ pub struct Raw {
 }
 
 /// A broker and a client with channel 1 open.
-pub async fn start() -> (Broker, Raw) {
+pub(crate) async fn start() -> (Broker, Raw) {
     let broker = Broker::start().await.unwrap();
     let client = Raw::open(&broker).await;
     (broker, client)
 }
 
-pub fn capabilities() -> FieldTable {
+pub(crate) fn capabilities() -> FieldTable {
     let names = ["authentication_failure_close", "consumer_cancel_notify", "connection.blocked"];
     let capabilities: FieldTable = names.iter().map(|name| (*name, true)).collect();
     FieldTable::new().with("capabilities", capabilities)
@@ -36,7 +37,7 @@ pub fn capabilities() -> FieldTable {
 
 impl Raw {
     /// Opens a connection and channel 1.
-    pub async fn open(broker: &Broker) -> Self {
+    pub(crate) async fn open(broker: &Broker) -> Self {
         let mut client = Self::connect(broker.connect()).await;
         client.login("guest", "guest").await;
         client.says(["connection.tune"]).await;
@@ -47,38 +48,38 @@ impl Raw {
     }
 
     /// The handshake up to `connection.start`.
-    pub async fn connect(stream: Stream) -> Self {
+    pub(crate) async fn connect(stream: Stream) -> Self {
         let mut client = Self { stream, input: BytesMut::new(), last_name: String::new() };
         client.raw(&ProtocolHeader::AMQP_0_9_1.to_bytes()).await;
         client.says(["connection.start"]).await;
         client
     }
 
-    pub async fn login(&mut self, user: &str, password: &str) {
+    pub(crate) async fn login(&mut self, user: &str, password: &str) {
         self.login_as(capabilities(), "PLAIN", format!("\0{user}\0{password}").into()).await;
     }
 
-    pub async fn login_as(&mut self, client_properties: FieldTable, mechanism: &str, response: Bytes) {
+    pub(crate) async fn login_as(&mut self, client_properties: FieldTable, mechanism: &str, response: Bytes) {
         let mechanism = mechanism.into();
         self.send(0, connection::StartOk { client_properties, mechanism, response, locale: "en_US".into() }).await;
     }
 
-    pub async fn tune_and_open(&mut self, virtual_host: &str) {
+    pub(crate) async fn tune_and_open(&mut self, virtual_host: &str) {
         self.send(0, connection::TuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 }).await;
         self.send(0, connection::Open { virtual_host: virtual_host.into(), ..Default::default() }).await;
     }
 
-    pub async fn open_channel(&mut self, number: u16) {
+    pub(crate) async fn open_channel(&mut self, number: u16) {
         self.send(number, channel::Open::default()).await;
         let expected = if number == 1 { "channel.open-ok".into() } else { format!("{number}: channel.open-ok") };
         self.says([expected]).await;
     }
 
-    pub async fn raw(&mut self, octets: &[u8]) {
+    pub(crate) async fn raw(&mut self, octets: &[u8]) {
         timeout(PATIENCE, self.stream.write_all(octets)).await.unwrap().unwrap();
     }
 
-    pub async fn frames(&mut self, frames: &[Frame]) {
+    pub(crate) async fn frames(&mut self, frames: &[Frame]) {
         let mut octets = Vec::new();
         for frame in frames {
             frame.encode(&mut octets, MAX_PAYLOAD).unwrap();
@@ -86,71 +87,77 @@ impl Raw {
         self.raw(&octets).await;
     }
 
-    pub async fn send(&mut self, number: u16, method: impl Into<Method>) {
+    pub(crate) async fn send(&mut self, number: u16, method: impl Into<Method>) {
         self.frames(&[Frame::Method(number, method.into())]).await;
     }
 
     // ------------------------------------------------------------------------------------------------ short requests
 
-    pub async fn declare(&mut self, queue: &str) {
+    pub(crate) async fn declare(&mut self, queue: &str) {
         self.send(1, queue::Declare { queue: queue.into(), ..Default::default() }).await;
         self.says([format!("declare-ok {queue} 0 0")]).await;
     }
 
-    pub async fn counts(&mut self, queue: &str, messages: u32, consumers: u32) {
+    pub(crate) async fn counts(&mut self, queue: &str, messages: u32, consumers: u32) {
         self.send(1, queue::Declare { queue: queue.into(), passive: true, ..Default::default() }).await;
         self.says([format!("declare-ok {queue} {messages} {consumers}")]).await;
     }
 
-    pub async fn exchange(&mut self, exchange: &str, kind: &str) {
+    pub(crate) async fn exchange(&mut self, exchange: &str, kind: &str) {
         self.send(1, exchange::Declare { exchange: exchange.into(), kind: kind.into(), ..Default::default() }).await;
         self.says(["exchange.declare-ok"]).await;
     }
 
-    pub async fn bind(&mut self, queue: &str, exchange: &str, key: &str) {
+    pub(crate) async fn bind(&mut self, queue: &str, exchange: &str, key: &str) {
         self.bind_with(queue, exchange, key, FieldTable::new()).await;
     }
 
-    pub async fn bind_with(&mut self, queue: &str, exchange: &str, key: &str, arguments: FieldTable) {
+    pub(crate) async fn bind_with(&mut self, queue: &str, exchange: &str, key: &str, arguments: FieldTable) {
         let (queue, exchange, routing_key) = (queue.into(), exchange.into(), key.into());
         self.send(1, queue::Bind { queue, exchange, routing_key, arguments, ..Default::default() }).await;
         self.says(["queue.bind-ok"]).await;
     }
 
-    pub async fn consume(&mut self, number: u16, queue: &str, tag: &str) {
+    pub(crate) async fn consume(&mut self, number: u16, queue: &str, tag: &str) {
         let consume = basic::Consume { queue: queue.into(), consumer_tag: tag.into(), ..Default::default() };
         self.send(number, consume).await;
         let prefix = if number == 1 { String::new() } else { format!("{number}: ") };
         self.says([format!("{prefix}consume-ok {tag}")]).await;
     }
 
-    pub async fn qos(&mut self, number: u16, prefetch_count: u16, global: bool) {
+    pub(crate) async fn qos(&mut self, number: u16, prefetch_count: u16, global: bool) {
         self.send(number, basic::Qos { prefetch_size: 0, prefetch_count, global }).await;
         self.says([if number == 1 { "basic.qos-ok".into() } else { format!("{number}: basic.qos-ok") }]).await;
     }
 
-    pub async fn get(&mut self, queue: &str, no_ack: bool) {
+    pub(crate) async fn get(&mut self, queue: &str, no_ack: bool) {
         self.send(1, basic::Get { queue: queue.into(), no_ack, ..Default::default() }).await;
     }
 
-    pub async fn ack(&mut self, number: u16, delivery_tag: u64, multiple: bool) {
+    pub(crate) async fn ack(&mut self, number: u16, delivery_tag: u64, multiple: bool) {
         self.send(number, basic::Ack { delivery_tag, multiple }).await;
     }
 
-    pub async fn nack(&mut self, number: u16, delivery_tag: u64, multiple: bool, requeue: bool) {
+    pub(crate) async fn nack(&mut self, number: u16, delivery_tag: u64, multiple: bool, requeue: bool) {
         self.send(number, basic::Nack { delivery_tag, multiple, requeue }).await;
     }
 
-    pub async fn publish(&mut self, exchange: &str, key: &str, body: &str) {
+    pub(crate) async fn publish(&mut self, exchange: &str, key: &str, body: &str) {
         self.publish_with(1, publish(exchange, key), &Properties::new(), body.as_bytes()).await;
     }
 
-    pub async fn publish_with(&mut self, number: u16, publish: basic::Publish, properties: &Properties, body: &[u8]) {
+    pub(crate) async fn publish_with(
+        &mut self,
+        number: u16,
+        publish: basic::Publish,
+        properties: &Properties,
+        body: &[u8],
+    ) {
         self.frames(&content(number, publish, properties, body)).await;
     }
 
     /// Closes the connection, and hears the end of it.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.send(0, connection::Close::default()).await;
         self.says(["connection.close-ok", "end"]).await;
     }
@@ -158,24 +165,24 @@ impl Raw {
     // ------------------------------------------------------------------------------------------------------ listening
 
     /// The next things the broker says are these.
-    pub async fn says<T: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = T>) {
+    pub(crate) async fn says<T: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = T>) {
         for line in lines {
             assert_eq!(self.next().await, line.as_ref());
         }
     }
 
     /// Nothing is said: a request that comes now is answered at once.
-    pub async fn is_quiet(&mut self) {
+    pub(crate) async fn is_quiet(&mut self) {
         self.qos(1, 0, false).await;
     }
 
     /// The name that the broker gave last, to a queue or to a consumer.
-    pub fn given_name(&self) -> String {
+    pub(crate) fn given_name(&self) -> String {
         self.last_name.clone()
     }
 
     /// The next thing the broker says, as a line. Closes are answered.
-    pub async fn next(&mut self) -> String {
+    pub(crate) async fn next(&mut self) -> String {
         let Some(frame) = self.frame().await else { return "end".into() };
         let (number, line) = match frame {
             Frame::Method(number, method) if method.info().has_content => {
@@ -261,16 +268,16 @@ impl Raw {
     }
 }
 
-pub fn publish(exchange: &str, key: &str) -> basic::Publish {
+pub(crate) fn publish(exchange: &str, key: &str) -> basic::Publish {
     basic::Publish { exchange: exchange.into(), routing_key: key.into(), ..Default::default() }
 }
 
-pub fn mandatory(exchange: &str, key: &str) -> basic::Publish {
+pub(crate) fn mandatory(exchange: &str, key: &str) -> basic::Publish {
     basic::Publish { mandatory: true, ..publish(exchange, key) }
 }
 
 /// The frames of a message.
-pub fn content(number: u16, publish: basic::Publish, properties: &Properties, body: &[u8]) -> Vec<Frame> {
+pub(crate) fn content(number: u16, publish: basic::Publish, properties: &Properties, body: &[u8]) -> Vec<Frame> {
     let mut octets = Vec::new();
     properties.encode(&mut octets).unwrap();
     let header = ContentHeader { body_size: body.len() as u64, properties: RawProperties::new(octets.into()) };
