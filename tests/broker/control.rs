@@ -5,7 +5,6 @@ use std::time::Duration;
 use leveret::broker::Broker;
 use leveret::codec::Properties;
 use leveret::codec::method::{channel, confirm, connection, queue};
-use leveret::transport::Stream;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -103,12 +102,7 @@ async fn connections_are_dropped_without_a_word() {
 #[tokio::test]
 async fn c144_shutdown() {
     let broker = Broker::start().await.unwrap();
-    let socket = TcpStream::connect(broker.local_addr()).await.unwrap();
-    let mut over_tcp = Raw::connect(Stream::tcp(socket).unwrap()).await;
-    over_tcp.login("guest", "guest").await;
-    over_tcp.says(["connection.tune"]).await;
-    over_tcp.tune_and_open("/").await;
-    over_tcp.says(["connection.open-ok"]).await;
+    let mut over_tcp = Raw::open_over_tcp(&broker).await;
     let mut client = Raw::open(&broker).await;
     let forced =
         "connection closed: 320 CONNECTION_FORCED - broker forced connection closure with reason 'shutdown' (0.0)";

@@ -9,6 +9,7 @@ use leveret::codec::method::{basic, channel, connection, exchange, queue};
 use leveret::codec::{ContentHeader, FieldTable, Frame, Method, Properties, ProtocolHeader, RawProperties};
 use leveret::transport::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The longest wait for anything.
@@ -38,7 +39,17 @@ pub(crate) fn capabilities() -> FieldTable {
 impl Raw {
     /// Opens a connection and channel 1.
     pub(crate) async fn open(broker: &Broker) -> Self {
-        let mut client = Self::connect(broker.connect()).await;
+        Self::open_over(broker.connect()).await
+    }
+
+    /// The same through a socket.
+    pub(crate) async fn open_over_tcp(broker: &Broker) -> Self {
+        let socket = TcpStream::connect(broker.local_addr()).await.unwrap();
+        Self::open_over(Stream::tcp(socket).unwrap()).await
+    }
+
+    async fn open_over(stream: Stream) -> Self {
+        let mut client = Self::connect(stream).await;
         client.login("guest", "guest").await;
         client.says(["connection.tune"]).await;
         client.tune_and_open("/").await;
