@@ -42,6 +42,9 @@ pub(crate) fn parse(text: &str) -> Result<Config> {
     let tls = match scheme.to_ascii_lowercase().as_str() {
         "amqp" => None,
         "amqps" => Some(TlsParameters::default()),
+        other if other.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
+            return Err(invalid(format!("the URL's scheme is {other}, not amqp or amqps")));
+        }
         _ => return Err(invalid("the URL's scheme is neither amqp nor amqps")),
     };
     if rest.contains('#') {

@@ -157,7 +157,14 @@ pub(crate) struct Private {
 
 impl Private {
     pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// One with these lines in its configuration.
+    pub(crate) async fn start_with(more: &str) -> Self {
         let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("private"));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("more.conf"), more).unwrap();
         let script = environment("LEVERET_RABBITMQ");
         let started = command(&script, &["start", dir.to_str().unwrap()]).await;
         let mut lines = started.lines().map(str::to_owned);
