@@ -171,6 +171,11 @@ impl Peer {
         within("room to write", self.stream.write_all(octets)).await.unwrap();
     }
 
+    /// Closes the socket without a word, and without waiting for what the client says.
+    pub(crate) async fn hang_up(&mut self) {
+        within("the socket to close", self.stream.shutdown()).await.unwrap();
+    }
+
     /// The client has nothing more to say, and has closed its socket.
     pub(crate) async fn end(&mut self) {
         while let Some(frame) = self.frame().await {

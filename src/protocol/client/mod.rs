@@ -523,9 +523,7 @@ impl Connection {
         let Self { channels, wakes, buffered, .. } = self;
         for channel in channels.iter_mut().flatten() {
             channel.finish(&reason, wakes, buffered);
-            if matches!(self.phase, Phase::Ended) {
-                channel.state = State::Closed;
-            }
+            channel.state = State::Closed;
         }
         self.calls.fail_all(&mut self.wakes);
         self.publishers.wake_all(&mut self.wakes);
