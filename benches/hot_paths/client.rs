@@ -20,10 +20,11 @@ pub(crate) fn run_on_two_threads(port: u16, work: &Work) -> Outcome {
 }
 
 fn work_through(runtime: &Runtime, port: u16, work: &Work) -> Outcome {
-    let Work { direction, body, window, messages, .. } = *work;
+    let Work { direction, body, window, messages, virtual_host, .. } = *work;
     let queue = work.queue();
     let done = async move {
-        let connection = Connection::open(&format!("amqp://127.0.0.1:{port}?heartbeat=0")).await?;
+        let builder = Connection::builder(&format!("amqp://127.0.0.1:{port}?heartbeat=0"))?;
+        let connection = builder.virtual_host(virtual_host).open().await?;
         let channel = connection.open_channel().await?;
         let usage = match direction {
             Direction::Publish => publish(&channel, &queue, body, window, messages).await?,

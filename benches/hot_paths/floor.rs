@@ -26,7 +26,7 @@ pub(crate) fn run_prebuilt(port: u16, work: &Work) -> Outcome {
 }
 
 fn work_through(port: u16, work: &Work, copying: bool) -> Outcome {
-    let mut floor = Floor::connect(port)?;
+    let mut floor = Floor::connect(port, work.virtual_host)?;
     let usage = match work.direction {
         Direction::Publish => floor.publish(work, copying)?,
         Direction::Consume => floor.consume(work)?,
@@ -40,7 +40,7 @@ struct Floor {
 }
 
 impl Floor {
-    fn connect(port: u16) -> io::Result<Self> {
+    fn connect(port: u16, virtual_host: &str) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
         let mut floor = Self { stream, input: Input::new() };
@@ -53,7 +53,7 @@ impl Floor {
             [&2047_u16.to_be_bytes(), &(wire::FRAME_MAX as u32).to_be_bytes(), &0_u16.to_be_bytes()];
         wire::method(&mut tune_ok, 0, wire::CONNECTION_TUNE_OK, &limits);
         floor.stream.write_all(&tune_ok)?;
-        floor.call(0, wire::CONNECTION_OPEN, &[&short(b"/"), &[0, 0]], wire::CONNECTION_OPEN_OK)?;
+        floor.call(0, wire::CONNECTION_OPEN, &[&short(virtual_host.as_bytes()), &[0, 0]], wire::CONNECTION_OPEN_OK)?;
         floor.call(CHANNEL, wire::CHANNEL_OPEN, &[&[0]], wire::CHANNEL_OPEN_OK)?;
         Ok(floor)
     }

@@ -29,6 +29,8 @@ struct Work {
     /// Messages that may be unconfirmed, or unacknowledged.
     window: u64,
     messages: u64,
+    /// The server's virtual host: on "each" it confirms every message by itself.
+    virtual_host: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -46,12 +48,20 @@ impl Work {
     }
 }
 
+const fn work(name: &'static str, direction: Direction, body: usize, window: u64, messages: u64) -> Work {
+    Work { name, direction, body, window, messages, virtual_host: "/" }
+}
+
 const WORKS: &[Work] = &[
-    Work { name: "publish 100 B", direction: Direction::Publish, body: 100, window: 1000, messages: 1_000_000 },
-    Work { name: "publish 64 KiB", direction: Direction::Publish, body: 65_536, window: 100, messages: 10_000 },
-    Work { name: "publish one at a time", direction: Direction::Publish, body: 100, window: 1, messages: 10_000 },
-    Work { name: "consume 100 B", direction: Direction::Consume, body: 100, window: 1000, messages: 1_000_000 },
-    Work { name: "consume 64 KiB", direction: Direction::Consume, body: 65_536, window: 100, messages: 10_000 },
+    work("publish 100 B", Direction::Publish, 100, 1000, 1_000_000),
+    Work {
+        virtual_host: "each",
+        ..work("publish 100 B, each confirmed by itself", Direction::Publish, 100, 1000, 1_000_000)
+    },
+    work("publish 64 KiB", Direction::Publish, 65_536, 100, 10_000),
+    work("publish one at a time", Direction::Publish, 100, 1, 10_000),
+    work("consume 100 B", Direction::Consume, 100, 1000, 1_000_000),
+    work("consume 64 KiB", Direction::Consume, 65_536, 100, 10_000),
 ];
 
 /// Somebody who does it: connects to the port, does the work, and says what the work alone cost.

@@ -2,7 +2,8 @@
 //!
 //! It runs as a process of its own (the benchmark starts itself again with an argument), so that its time is not the
 //! client's. One thread per connection, blocking; it stores nothing. Publishes are walked frame by frame and answered
-//! with one `basic.ack` (multiple) per channel and block read. A consumer is flooded with deliveries built beforehand:
+//! with one `basic.ack` (multiple) per channel and block read, or, on the virtual host "each", with one for each message, which is
+//! the most that a broker can make of it. A consumer is flooded with deliveries built beforehand:
 //! the queue's name is the size of their bodies ("100"), at most the prefetch count are out, and they go out in large
 //! writes: once half of the window is free it is filled again, as one confirmation more does not wake a real broker either.
 //! A channel has one consumer at a time, who acknowledges in order (or everything one by one).
@@ -115,7 +116,14 @@ struct Session {
     /// The channels that have a consumer.
     consuming: Vec<u16>,
     out: Vec<u8>,
+    /// Every message is confirmed by itself.
+    confirms_each: bool,
     closed: bool,
+}
+
+fn channel(channels: &mut [Option<Channel>], number: u16) -> io::Result<&mut Channel> {
+    let channel = channels.get_mut(usize::from(number)).and_then(Option::as_mut);
+    channel.ok_or_else(|| broken("a channel is used that is not open"))
 }
 
 #[derive(Default)]
@@ -161,8 +169,7 @@ impl Session {
     }
 
     fn channel(&mut self, number: u16) -> io::Result<&mut Channel> {
-        let channel = self.channels.get_mut(usize::from(number)).and_then(Option::as_mut);
-        channel.ok_or_else(|| broken("a channel is used that is not open"))
+        channel(&mut self.channels, number)
     }
 
     fn take(&mut self, frame: &Frame<'_>) -> io::Result<()> {
@@ -192,7 +199,7 @@ impl Session {
 
     /// A part of a content came, and `rest` octets of it are still to come.
     fn content(&mut self, number: u16, expected: Incoming, rest: u64) -> io::Result<()> {
-        let channel = self.channel(number)?;
+        let channel = channel(&mut self.channels, number)?;
         if channel.incoming != expected {
             return Err(broken("a content header comes that nobody announced"));
         }
@@ -203,6 +210,9 @@ impl Session {
         channel.incoming = Incoming::Method;
         let first = channel.complete == channel.confirmed;
         channel.complete += 1;
+        if self.confirms_each {
+            return self.confirm(number);
+        }
         if first {
             self.published.push(number);
         }
@@ -218,7 +228,8 @@ impl Session {
         }
         channel.confirmed = complete;
         if confirms {
-            wire::method(&mut self.out, number, wire::BASIC_ACK, &[&complete.to_be_bytes(), &[1]]);
+            let multiple = u8::from(!self.confirms_each);
+            wire::method(&mut self.out, number, wire::BASIC_ACK, &[&complete.to_be_bytes(), &[multiple]]);
         }
         Ok(())
     }
@@ -245,7 +256,10 @@ impl Session {
                 wire::method(&mut self.out, 0, wire::CONNECTION_TUNE, &arguments);
             }
             wire::CONNECTION_TUNE_OK | wire::CHANNEL_CLOSE_OK => {}
-            wire::CONNECTION_OPEN => wire::method(&mut self.out, 0, wire::CONNECTION_OPEN_OK, &[&[0]]),
+            wire::CONNECTION_OPEN => {
+                self.confirms_each = arguments.short_string()? == b"each";
+                wire::method(&mut self.out, 0, wire::CONNECTION_OPEN_OK, &[&[0]]);
+            }
             wire::CONNECTION_CLOSE => {
                 self.confirm_all();
                 wire::method(&mut self.out, 0, wire::CONNECTION_CLOSE_OK, &[]);

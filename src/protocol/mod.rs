@@ -23,3 +23,6 @@ pub(crate) use content::{Assembler, Chunk, ContentError, Incoming, KEEP_IN_PLACE
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use outbound::Body;
 pub use outbound::OutBuffer;
+
+#[cfg(test)]
+mod tests;

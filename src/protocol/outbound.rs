@@ -234,15 +234,16 @@ fn bare_header(channel: u16, size: u64) -> [u8; BARE_HEADER] {
     [2, c1, c0, 0, 0, 0, 14, 0, 60, 0, 0, s7, s6, s5, s4, s3, s2, s1, s0, 0, 0, 0xCE]
 }
 
-/// Writes the payload of a content header for `put_content`.
-#[cfg(test)]
-fn content_header(properties: Option<&Properties>) -> impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError> + '_ {
-    move |out, size| ContentHeader::write(out, size, properties)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Writes the payload of a content header for `put_content`.
+    fn content_header(
+        properties: Option<&Properties>,
+    ) -> impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError> + '_ {
+        move |out, size| ContentHeader::write(out, size, properties)
+    }
 
     fn large() -> Bytes {
         (0..SPLICE_FROM * 2 + 5).map(|i| u8::try_from(i % 251).unwrap()).collect()

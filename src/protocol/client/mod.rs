@@ -10,6 +10,7 @@ mod config;
 mod confirms;
 mod consumer;
 mod handshake;
+mod inbound;
 mod publish;
 mod requests;
 mod wakers;
@@ -17,26 +18,25 @@ mod wakers;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 
 pub use calls::{CallId, Reply};
-use channel::{Channel, Hands, State};
+use channel::{Channel, State};
 pub use config::{Config, Credentials, SaslMechanism, Tuning};
 pub use confirms::{Confirmation, Returned, Watermark};
 pub use consumer::{ConsumerId, Delivered, Deliveries};
 pub use handshake::ServerInfo;
-use handshake::{ExpectStart, Handshake, Step};
+use handshake::{ExpectStart, Handshake};
+use inbound::Failure;
 pub(crate) use publish::{Publish, Waiting};
 pub(crate) use requests::Settle;
 pub(crate) use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
-use super::{Chunk, ContentError, Heartbeat, Incoming, KEEP_IN_PLACE_FROM, OutBuffer};
-use crate::codec::method::connection::{self, Method as ConnectionMethod};
-use crate::codec::{
-    DecodeError, DecodeErrorKind, DeliverView, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode,
-};
+use super::{Chunk, Heartbeat, OutBuffer};
+use crate::codec::method::connection;
+use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
 
 /// One connection to a server, as the client sees it.
@@ -94,36 +94,6 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelId(usize);
 
-/// The peer broke the protocol: what it is told, and what everybody here is told.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    code: ReplyCode,
-    error: Error,
-}
-
-impl Failure {
-    fn new(code: ReplyCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
-        Self { code, error: Error::new(ErrorKind::Protocol, message) }
-    }
-}
-
-impl From<DecodeError> for Failure {
-    fn from(error: DecodeError) -> Self {
-        let code = match error.kind() {
-            DecodeErrorKind::UnknownMethod { .. } => ReplyCode::COMMAND_INVALID,
-            DecodeErrorKind::UnknownFieldType(_) | DecodeErrorKind::TooDeep => ReplyCode::SYNTAX_ERROR,
-            _ => ReplyCode::FRAME_ERROR,
-        };
-        Self { code, error: error.into() }
-    }
-}
-
-impl From<ContentError> for Failure {
-    fn from(error: ContentError) -> Self {
-        Self { code: error.reply_code(), error: error.into() }
-    }
-}
-
 // ------------------------------------------------------------------------------------------------------ for the owner
 
 impl Connection {
@@ -170,51 +140,6 @@ impl Connection {
         self.left_over = input.len();
     }
 
-    fn frames(&mut self, input: &mut BytesMut, now: Instant) -> Result<(), Failure> {
-        let mut at = 0;
-        while !matches!(self.phase, Phase::Ended) {
-            let rest = input.get(at..).unwrap_or_default();
-            let frame = match RawFrame::split(rest, self.max_payload) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => match self.not_amqp(rest) {
-                    Some(Ok(())) => break,
-                    Some(Err(failure)) => return Err(failure),
-                    None => return Err(error.into()),
-                },
-            };
-            let (kind, channel, len, size) = (frame.kind, frame.channel, frame.wire_len(), frame.payload.len());
-            if kind == FrameType::Body && size >= KEEP_IN_PLACE_FROM {
-                input.advance(at);
-                at = 0;
-                let frame = input.split_to(len).freeze();
-                self.channel_frame(kind, channel, Incoming::Kept(frame.slice(7..7 + size)))?;
-                continue;
-            }
-            if kind == FrameType::Method
-                && frame.payload.starts_with(&DeliverView::ID)
-                && let Some(len) = self.small_delivery(&frame, rest)?
-            {
-                at += len;
-                continue;
-            }
-            match (kind, channel) {
-                (FrameType::Heartbeat, _) => {}
-                (FrameType::Method, 0) => {
-                    let method = Method::decode(&Bytes::copy_from_slice(frame.payload))?;
-                    self.connection_method(method, now)?;
-                }
-                (_, 0) => {
-                    return Err(Failure::new(ReplyCode::COMMAND_INVALID, "the server sent content on channel 0"));
-                }
-                _ => self.channel_frame(kind, channel, Incoming::Borrowed(frame.payload))?,
-            }
-            at += len;
-        }
-        input.advance(at);
-        Ok(())
-    }
-
     /// Puts what is to be written into `out`, provided that is empty.
     pub fn take_output(&mut self, out: &mut OutBuffer, now: Instant) {
         if out.is_empty() && !self.out.is_empty() {
@@ -230,6 +155,7 @@ impl Connection {
     pub fn timeout(&self) -> Option<Instant> {
         let close = match self.phase {
             Phase::Closing { deadline } => Some(deadline),
+            Phase::Ended => return None,
             _ => None,
         };
         [close, self.heartbeat.timeout()].into_iter().flatten().min()
@@ -326,208 +252,6 @@ impl Connection {
     pub fn wake_driver(&mut self) -> Option<Waker> {
         let resume = self.paused && self.buffered < self.config.max_buffered;
         if !self.out.is_empty() || resume || matches!(self.phase, Phase::Ended) { self.driver.take() } else { None }
-    }
-}
-
-// ---------------------------------------------------------------------------------------------------- what comes in
-
-impl Connection {
-    /// Looks at octets that are no frame: a server of another protocol answers in its own words (c2, c3, c4). `Some(Ok)`
-    /// means that more has to come before it is clear.
-    fn not_amqp(&self, octets: &[u8]) -> Option<Result<(), Failure>> {
-        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
-            return None;
-        }
-        let hint = |message: String| {
-            let error = Error::new(ErrorKind::Unsupported, message);
-            Some(Err(Failure { code: ReplyCode::NOT_IMPLEMENTED, error }))
-        };
-        match octets {
-            [b'A', ..]
-                if octets.len() < ProtocolHeader::LEN && b"AMQP".starts_with(octets.get(..4).unwrap_or(octets)) =>
-            {
-                Some(Ok(()))
-            }
-            [b'A', b'M', b'Q', b'P', a, b, c, d, ..] => hint(format!(
-                "the server does not speak AMQP 0-9-1, it answers with {}",
-                ProtocolHeader([*a, *b, *c, *d])
-            )),
-            [0x15 | 0x16, ..] => hint("the server speaks TLS on this port".into()),
-            [b'H', ..] => hint("the server speaks HTTP on this port".into()),
-            _ => None,
-        }
-    }
-
-    fn connection_method(&mut self, method: Method, now: Instant) -> Result<(), Failure> {
-        let Method::Connection(method) = method else {
-            let message = format!("the server sent {} on channel 0", method.info().name);
-            return Err(Failure::new(ReplyCode::COMMAND_INVALID, message));
-        };
-        match (&mut self.phase, method) {
-            (_, ConnectionMethod::Close(close)) => self.closed_by_server(&close),
-            (Phase::Closing { .. }, ConnectionMethod::CloseOk(_)) => {
-                self.phase = Phase::Ended;
-                self.finish(&closed());
-            }
-            (Phase::Closing { .. } | Phase::Ended, _) => {}
-            (Phase::Handshake(handshake), method) => {
-                let Some(handshake) = handshake.take() else { return Ok(()) };
-                let step = handshake
-                    .handle(method, &self.config)
-                    .map_err(|error| Failure { code: ReplyCode::COMMAND_INVALID, error })?;
-                self.step(step, now)?;
-            }
-            (Phase::Open, ConnectionMethod::Blocked(blocked)) => {
-                self.blocked = Some(blocked.reason.to_string());
-                self.watchers.wake_all(&mut self.wakes);
-            }
-            (Phase::Open, ConnectionMethod::Unblocked(_)) => {
-                self.blocked = None;
-                self.publishers.wake_all(&mut self.wakes);
-                self.watchers.wake_all(&mut self.wakes);
-            }
-            (Phase::Open, method) => {
-                let reply = Reply { method: method.into(), content: None };
-                self.calls.answer(reply, &mut self.wakes).map_err(|reply| {
-                    let name = reply.method.info().name;
-                    Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name} on an open connection"))
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn step(&mut self, step: Step, now: Instant) -> Result<(), Failure> {
-        match step {
-            Step::Next(methods, next) => {
-                for method in methods {
-                    self.out
-                        .put_method(0, &method, Handshake::max_payload())
-                        .map_err(|error| Failure { code: ReplyCode::FRAME_ERROR, error: error.into() })?;
-                    if let Method::Connection(ConnectionMethod::TuneOk(tune)) = &method {
-                        // c21: the server counts from tune-ok on, not from open-ok.
-                        self.heartbeat.start(tune.heartbeat, now);
-                        self.tuning.heartbeat = tune.heartbeat;
-                    }
-                }
-                self.phase = Phase::Handshake(Some(next));
-            }
-            Step::Done(server, tuning) => {
-                self.server = server;
-                self.tuning = tuning;
-                self.max_payload = tuning.frame_max as usize - FRAME_OVERHEAD;
-                self.phase = Phase::Open;
-                self.watchers.wake_all(&mut self.wakes);
-            }
-        }
-        Ok(())
-    }
-
-    /// A delivery whose header and only body frame follow in the same block: the most frequent thing to come, and worth a shorter
-    /// way. Returns the octets of all three frames; with `None` they go the usual way one by one.
-    #[inline]
-    fn small_delivery(&mut self, method: &RawFrame<'_>, block: &[u8]) -> Result<Option<usize>, Failure> {
-        let at = method.wire_len();
-        let Ok(Some(header)) = RawFrame::split(block.get(at..).unwrap_or_default(), self.max_payload) else {
-            return Ok(None);
-        };
-        let end = at + header.wire_len();
-        let Ok(Some(body)) = RawFrame::split(block.get(end..).unwrap_or_default(), self.max_payload) else {
-            return Ok(None);
-        };
-        let together = (header.kind, body.kind) == (FrameType::Header, FrameType::Body)
-            && header.channel == method.channel
-            && body.channel == method.channel;
-        if !together || body.payload.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
-            return Ok(None);
-        }
-        let id = self.numbers.get(usize::from(method.channel).wrapping_sub(1)).copied().flatten();
-        let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else { return Ok(None) };
-        let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands)?;
-        Ok(done.then(|| end + body.wire_len()))
-    }
-
-    #[inline]
-    fn channel_frame(&mut self, kind: FrameType, number: u16, payload: Incoming<'_>) -> Result<(), Failure> {
-        let id = self.numbers.get(usize::from(number).wrapping_sub(1)).copied().flatten();
-        let channel = id.and_then(|ChannelId(at)| self.channels.get_mut(at)).and_then(Option::as_mut);
-        let Some(channel) = channel else {
-            return match self.phase {
-                Phase::Closing { .. } => Ok(()),
-                _ => Err(Failure::new(
-                    ReplyCode::CHANNEL_ERROR,
-                    format!("the server sent a frame on channel {number}, which is not open"),
-                )),
-            };
-        };
-        if matches!(self.phase, Phase::Closing { .. }) {
-            return Ok(());
-        }
-        let mut hands = Hands {
-            out: &mut self.out,
-            wakes: &mut self.wakes,
-            chunk: &mut self.chunk,
-            buffered: &mut self.buffered,
-            max_payload: self.max_payload,
-            max_body: self.config.max_message_size,
-            publishers: &mut self.publishers,
-        };
-        let number_is_free = channel.frame(kind, payload, &mut hands)?;
-        if number_is_free {
-            let released = channel.released;
-            if let Some(slot) = self.numbers.get_mut(usize::from(number).wrapping_sub(1)) {
-                *slot = None;
-            }
-            if released && let Some(slot) = id.and_then(|ChannelId(at)| self.channels.get_mut(at)) {
-                *slot = None;
-            }
-            // Whoever waited with a full buffer learns that his channel is gone.
-            self.publishers.wake_all(&mut self.wakes);
-        }
-        Ok(())
-    }
-
-    fn closed_by_server(&mut self, close: &connection::Close) {
-        let _ = self.out.put_method(0, &connection::CloseOk::default().into(), self.max_payload);
-        let kind = match (&self.phase, ReplyCode(close.reply_code)) {
-            // c46: crossing closes; ours is answered by the end of the stream.
-            (Phase::Closing { .. }, _) => return,
-            (Phase::Handshake(_), ReplyCode::ACCESS_REFUSED) => ErrorKind::Auth,
-            _ => ErrorKind::ConnectionClosed,
-        };
-        let method = (close.class_id, close.method_id);
-        self.phase = Phase::Ended;
-        self.finish(&Error::closed_by_peer(kind, close.reply_code, close.reply_text.as_bytes(), method));
-    }
-
-    /// The peer broke the protocol: it is told as far as it can still listen (c57), and so is everybody here.
-    fn fail(&mut self, Failure { code, error }: Failure) {
-        if matches!(self.phase, Phase::Ended) {
-            return;
-        }
-        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
-            let mut text = error.to_string();
-            while text.len() > 255 {
-                text.pop();
-            }
-            let close = connection::Close { reply_code: code.0, reply_text: text.into(), class_id: 0, method_id: 0 };
-            let _ = self.out.put_method(0, &close.into(), self.max_payload);
-        }
-        self.phase = Phase::Ended;
-        self.finish(&error);
-    }
-
-    /// The one place in which everybody who waits for anything on this connection is told that it is over.
-    fn finish(&mut self, reason: &Error) {
-        let reason = self.end.get_or_insert_with(|| reason.clone()).clone();
-        let Self { channels, wakes, buffered, .. } = self;
-        for channel in channels.iter_mut().flatten() {
-            channel.finish(&reason, wakes, buffered);
-            channel.state = State::Closed;
-        }
-        self.calls.fail_all(&mut self.wakes);
-        self.publishers.wake_all(&mut self.wakes);
-        self.watchers.wake_all(&mut self.wakes);
     }
 }
 

@@ -1,0 +1,240 @@
+//! How channels, consumers and connections end, and what becomes of whoever waits.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::pair::{Cut, Pair, not_found};
+use crate::codec::method::{basic, channel, connection, queue};
+use crate::codec::{Frame, Method, ReplyCode};
+use crate::error::{Error, ErrorKind, Outcome};
+use crate::protocol::client::{Config, Connection, Deliveries, Settle};
+use crate::protocol::server::Event;
+
+fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
+    match polled {
+        Poll::Ready(Err(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn c50_c51_a_channel_closed_by_the_server_ends_its_waits_and_no_others() {
+    let (mut pair, channel) = Pair::with_channel();
+    let other = pair.open_channel();
+    pair.confirm_select(channel);
+    let consumer = pair.consume(channel, false);
+    pair.deliver(1, "tag", b"unseen");
+    pair.answering = false;
+    let call = pair.call(channel, queue::Declare::default());
+    let elsewhere = pair.call(other, queue::Declare::default());
+    pair.drive();
+    let Poll::Ready(Ok(tag)) = pair.publish(channel, "x", b"") else { panic!() };
+    let close = not_found();
+    pair.server.close_channel(1, ReplyCode(close.reply_code), "NOT_FOUND", (50, 10));
+    pair.drive();
+
+    for error in [error(pair.reply(channel, call)), error(pair.confirmed(channel, tag))] {
+        assert_eq!((error.kind(), error.reply_code()), (ErrorKind::ChannelClosed, Some(ReplyCode::NOT_FOUND)));
+        assert_eq!((error.reply_text(), error.failing_method()), (Some("NOT_FOUND"), Some((50, 10))));
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+    let (delivered, end) = pair.deliveries(channel, consumer);
+    assert!(delivered.is_empty(), "what nobody has seen goes back to the queue and is not handled here");
+    assert!(matches!(end, Poll::Ready(Deliveries::End(Some(error))) if error.kind() == ErrorKind::ChannelClosed));
+    assert_eq!(error(pair.publish(channel, "x", b"")).outcome(), Outcome::NotSent);
+    let stale = pair.client.settle(channel, 1, Settle::Ack { multiple: false }).unwrap_err();
+    assert_eq!((stale.kind(), stale.reply_code()), (ErrorKind::Stale, Some(ReplyCode::NOT_FOUND)));
+
+    assert!(pair.reply(other, elsewhere).is_pending());
+    pair.server.send(2, queue::DeclareOk::default());
+    pair.drive();
+    assert!(matches!(pair.reply(other, elsewhere), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn c49_a_number_is_used_again_after_close_ok() {
+    let (mut pair, first) = Pair::with_channel();
+    let call = pair.client.close_channel(first, ReplyCode::REPLY_SUCCESS, "").unwrap().unwrap();
+    let (second, _) = pair.client.open_channel().unwrap();
+    assert_eq!(pair.client.channel_number(second), Some(2), "the first is not free yet");
+    pair.drive();
+    assert!(matches!(pair.reply(first, call), Poll::Ready(Ok(_))));
+    let (third, _) = pair.client.open_channel().unwrap();
+    assert_eq!(pair.client.channel_number(third), Some(1));
+}
+
+/// amqprs leaks the numbers of channels that the server closed.
+#[test]
+fn thousands_of_channels_can_come_and_go() {
+    let mut pair = Pair::new(Config { channel_max: 2, ..Config::default() }, Cut::Never);
+    pair.drive();
+    for round in 0..3000 {
+        let channel = pair.open_channel();
+        if round % 2 == 0 {
+            pair.server.close_channel(1, ReplyCode::NOT_FOUND, "", (0, 0));
+            pair.drive();
+        }
+        pair.client.release_channel(channel);
+        pair.drive();
+    }
+    assert_eq!(pair.client.open_channel().map(|(id, _)| pair.client.channel_number(id)).unwrap(), Some(1));
+    pair.client.open_channel().unwrap();
+    assert_eq!(pair.client.open_channel().unwrap_err().kind(), ErrorKind::LimitReached);
+}
+
+#[test]
+fn c47_what_comes_for_a_closing_channel_is_discarded() {
+    let (mut pair, channel) = Pair::with_channel();
+    let consumer = pair.consume(channel, true);
+    pair.deliver(1, "tag", &[7; 9000]);
+    let call = pair.client.close_channel(channel, ReplyCode::REPLY_SUCCESS, "").unwrap().unwrap();
+    pair.drive();
+    assert!(matches!(pair.reply(channel, call), Poll::Ready(Ok(_))));
+    let (delivered, end) = pair.deliveries(channel, consumer);
+    assert!(delivered.is_empty());
+    assert!(matches!(end, Poll::Ready(Deliveries::End(Some(error))) if error.kind() == ErrorKind::Closed));
+    assert!(pair.client.end().is_none());
+}
+
+#[test]
+fn c46_crossing_closes_of_a_channel_are_both_answered() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.server.close_channel(1, ReplyCode::NOT_FOUND, "", (0, 0));
+    let call = pair.client.close_channel(channel, ReplyCode::REPLY_SUCCESS, "").unwrap().unwrap();
+    pair.drive();
+    assert!(matches!(pair.reply(channel, call), Poll::Ready(Ok(_))), "{:?}", pair.events);
+    assert!(pair.client.end().is_none());
+    assert_eq!(pair.client.open_channel().map(|(id, _)| pair.client.channel_number(id)).unwrap(), Some(1));
+}
+
+#[test]
+fn c46_crossing_closes_of_a_connection_end_both_sides() {
+    let mut pair = Pair::open();
+    let limit = Duration::from_secs(5);
+    pair.server.close_connection(ReplyCode::CONNECTION_FORCED, "bye", (0, 0), pair.now);
+    pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, limit).unwrap();
+    pair.drive();
+    assert!(pair.server.is_finished());
+    pair.client.terminate(Error::new(ErrorKind::Io, "end of stream"));
+    assert!(matches!(pair.client.poll_ended(&mut None, Waker::noop()), Poll::Ready(Ok(()))), "c56");
+}
+
+#[test]
+fn c52_a_connection_closed_by_the_server_says_why_everywhere() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.answering = false;
+    let call = pair.call(channel, queue::Declare::default());
+    pair.server.close_connection(ReplyCode::CONNECTION_FORCED, "CONNECTION_FORCED - bye", (0, 0), pair.now);
+    pair.drive();
+    assert!(pair.client.is_finished() && pair.server.is_finished(), "close-ok was sent");
+    let ended = error(pair.client.poll_ended(&mut None, Waker::noop()));
+    for error in [ended, error(pair.reply(channel, call)), pair.client.open_channel().unwrap_err()] {
+        assert_eq!(
+            (error.kind(), error.reply_code()),
+            (ErrorKind::ConnectionClosed, Some(ReplyCode::CONNECTION_FORCED))
+        );
+        assert!(error.is_transient(), "c144");
+    }
+}
+
+#[test]
+fn c108_a_consumer_cancelled_by_the_server_ends_with_its_reason() {
+    let (mut pair, channel) = Pair::with_channel();
+    let consumer = pair.consume(channel, false);
+    pair.deliver(1, "tag", b"first");
+    pair.server.send(1, basic::Cancel { consumer_tag: "tag".into(), no_wait: false });
+    pair.drive();
+    let (delivered, end) = pair.deliveries(channel, consumer);
+    assert_eq!(delivered.len(), 1, "what came before can still be settled");
+    assert!(matches!(end, Poll::Ready(Deliveries::End(Some(error))) if error.kind() == ErrorKind::Cancelled));
+    assert!(pair.seen().contains(&"basic.cancel-ok"), "an answer was asked for: {:?}", pair.seen());
+    pair.consume(channel, false);
+}
+
+#[test]
+fn c107_a_dropped_consumer_puts_back_what_nobody_has_seen() {
+    let (mut pair, channel) = Pair::with_channel();
+    let consumer = pair.consume(channel, false);
+    pair.deliver(1, "tag", b"taken");
+    pair.drive();
+    let mut taken = VecDeque::new();
+    assert!(pair.client.poll_deliveries(channel, consumer, &mut taken, Waker::noop()).is_ready());
+    pair.deliver(1, "tag", b"queued");
+    pair.drive();
+    // This one is under way when the consumer goes.
+    pair.deliver(1, "tag", b"late");
+    pair.client.release_consumer(channel, consumer, taken);
+    pair.drive();
+    let put_back: Vec<u64> = pair.events.iter().filter_map(rejected).collect();
+    assert_eq!(put_back, [1, 2, 3]);
+    assert!(pair.seen().contains(&"basic.cancel"));
+    // Nothing is left of it: the tag is free, and deliveries for it would be a violation.
+    pair.consume(channel, false);
+}
+
+fn rejected(event: &Event) -> Option<u64> {
+    match event {
+        Event::Method(_, Method::Basic(basic::Method::Reject(reject))) if reject.requeue => Some(reject.delivery_tag),
+        _ => None,
+    }
+}
+
+#[test]
+fn c137_a_channel_without_flow_publishes_nothing() {
+    let (mut pair, channel) = Pair::with_channel();
+    let other = pair.open_channel();
+    pair.server.send(1, channel::Flow { active: false });
+    pair.drive();
+    assert!(pair.seen().contains(&"channel.flow-ok"));
+    assert!(pair.publish(channel, "x", b"").is_pending());
+    assert!(pair.publish(other, "x", b"").is_ready(), "other channels go on");
+    pair.server.send(1, channel::Flow { active: true });
+    pair.drive();
+    assert!(pair.publish(channel, "x", b"").is_ready());
+}
+
+#[test]
+fn c139_c141_a_blocked_connection_publishes_nothing_and_settles_on() {
+    use crate::codec::method::connection::{Blocked, Unblocked};
+    let (mut pair, channel) = Pair::with_channel();
+    pair.server.send(0, Blocked { reason: "low on memory".into() });
+    pair.drive();
+    assert_eq!(pair.client.blocked(), Some("low on memory"));
+    assert!(pair.publish(channel, "x", b"").is_pending());
+    assert_eq!(pair.client.why_publishing_waits().kind(), ErrorKind::Blocked);
+    pair.client.settle(channel, 1, Settle::Ack { multiple: false }).unwrap();
+    pair.drive();
+    assert!(pair.seen().contains(&"basic.ack"));
+    pair.server.send(0, Unblocked {});
+    pair.drive();
+    assert!(pair.publish(channel, "x", b"").is_ready());
+}
+
+#[test]
+fn c11_the_end_of_the_stream_during_the_login_is_most_likely_a_wrong_password() {
+    let start = connection::Start { version_minor: 9, mechanisms: "PLAIN".into(), ..Default::default() };
+    let mut said = Vec::new();
+    Frame::Method(0, start.into()).encode(&mut said, 4096).unwrap();
+    for (said, kind) in [(&b""[..], ErrorKind::Handshake), (&said, ErrorKind::Auth)] {
+        let now = Instant::now();
+        let mut client = Connection::new(Config::default(), now);
+        client.feed(&mut said.into(), now);
+        client.terminate(Error::new(ErrorKind::Io, "end of stream"));
+        assert_eq!(error(client.poll_open(&mut None, Waker::noop())).kind(), kind);
+    }
+}
+
+#[test]
+fn the_window_holds_publishers_back() {
+    let (mut pair, channel) = Pair::with_channel();
+    let select = pair.client.call(channel, crate::codec::method::confirm::Select::default().into(), 2).unwrap();
+    pair.drive();
+    assert!(pair.reply(channel, select).is_ready());
+    assert!(pair.publish(channel, "x", b"").is_ready());
+    assert!(pair.publish(channel, "x", b"").is_ready());
+    assert!(pair.publish(channel, "x", b"").is_pending());
+    pair.drive();
+    assert_eq!(pair.client.unconfirmed(channel), 0);
+    assert!(matches!(pair.publish(channel, "x", b""), Poll::Ready(Ok(3))));
+}

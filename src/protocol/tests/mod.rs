@@ -1,0 +1,7 @@
+//! Client and server machine against each other: no sockets, time moved by hand, the octets cut wherever a network might.
+
+mod cuts;
+mod endings;
+mod pair;
+mod time;
+mod violations;

@@ -1,0 +1,94 @@
+//! Heartbeats and deadlines, with the time moved by hand.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::pair::{Cut, Pair};
+use crate::codec::ReplyCode;
+use crate::codec::method::queue;
+use crate::error::ErrorKind;
+use crate::protocol::client::Config;
+use std::task::Waker;
+
+#[test]
+fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
+    let mut pair = Pair::open();
+    let before = (pair.received_by_client(), pair.received_by_server());
+    pair.pass(Duration::from_secs(3600));
+    assert!(pair.client.end().is_none() && !pair.server.is_finished());
+    // One of eight octets every half interval of 60 s, and no flood.
+    let heartbeats = (pair.received_by_server() - before.1) / 8;
+    assert!((100..=125).contains(&heartbeats), "{heartbeats}");
+    assert!(pair.received_by_client() > before.0);
+}
+
+#[test]
+fn c40_silence_of_two_intervals_ends_every_wait() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.confirm_select(channel);
+    let consumer = pair.consume(channel, false);
+    pair.connected = false;
+    let call = pair.call(channel, queue::Declare::default());
+    let tag = match pair.publish(channel, "x", b"body") {
+        Poll::Ready(Ok(tag)) => tag,
+        other => panic!("{other:?}"),
+    };
+    pair.pass(Duration::from_secs(119));
+    assert!(pair.reply(channel, call).is_pending());
+    pair.pass(Duration::from_secs(2));
+
+    assert!(pair.client.is_finished());
+    let kind = |error: &crate::error::Error| error.kind();
+    assert_eq!(
+        pair.reply(channel, call).map(|reply| reply.as_ref().map_err(kind).err()),
+        Poll::Ready(Some(ErrorKind::Heartbeat))
+    );
+    let confirmed = pair.confirmed(channel, tag).map(|confirmation| confirmation.as_ref().map_err(kind).err());
+    assert_eq!(confirmed, Poll::Ready(Some(ErrorKind::Heartbeat)));
+    let (_, end) = pair.deliveries(channel, consumer);
+    assert!(format!("{end:?}").contains("Heartbeat"), "{end:?}");
+    let ended = pair.client.poll_ended(&mut None, Waker::noop());
+    assert_eq!(ended.map(|ended| ended.as_ref().map_err(kind).err()), Poll::Ready(Some(ErrorKind::Heartbeat)));
+    let next = pair.publish(channel, "x", b"late").map(|published| published.as_ref().map_err(kind).err());
+    assert_eq!(next, Poll::Ready(Some(ErrorKind::Heartbeat)));
+}
+
+#[test]
+fn c17_without_heartbeats_nothing_is_due() {
+    let mut pair = Pair::new(Config { heartbeat: 0, ..Config::default() }, Cut::Never);
+    pair.drive();
+    assert_eq!(pair.client.timeout(), None);
+    pair.connected = false;
+    pair.pass(Duration::from_secs(100_000));
+    assert!(pair.client.end().is_none());
+}
+
+#[test]
+fn c55_closing_has_a_deadline() {
+    let mut pair = Pair::open();
+    pair.connected = false;
+    pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(5)).unwrap();
+    pair.pass(Duration::from_secs(4));
+    assert!(!pair.client.is_finished());
+    pair.pass(Duration::from_secs(2));
+    assert!(pair.client.is_finished());
+    let ended = pair.client.poll_ended(&mut None, Waker::noop());
+    assert!(matches!(ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Timeout));
+}
+
+/// A paused reader hears nothing, and must not take that for the peer's silence.
+#[test]
+fn a_pause_of_our_own_is_not_the_peers_death() {
+    let mut pair = Pair::new(Config { max_buffered: 10, ..Config::default() }, Cut::Never);
+    pair.drive();
+    let channel = pair.open_channel();
+    let consumer = pair.consume(channel, false);
+    pair.deliver(1, "tag", &[7; 100]);
+    pair.drive();
+    assert!(!pair.client.wants_input(), "more than may wait is waiting");
+    pair.connected = false;
+    pair.pass(Duration::from_secs(1000));
+    assert!(pair.client.end().is_none());
+    assert_eq!(pair.deliveries(channel, consumer).0.len(), 1);
+    assert!(pair.client.wants_input());
+}
