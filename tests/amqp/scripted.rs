@@ -1,5 +1,7 @@
 //! A peer that does what a test says: it reads and writes frames, and answers nothing of its own accord.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use leveret::amqp::{Connection, ConnectionBuilder};
 use leveret::codec::method::connection;
@@ -165,6 +167,19 @@ impl Peer {
             frame.encode(&mut octets, LARGEST).unwrap();
         }
         self.raw(&octets).await;
+    }
+
+    /// Sends frames as far as the client takes them within `patience` of its last octet, and gives back the rest.
+    pub(crate) async fn frames_for(&mut self, frames: &[Frame], patience: Duration) -> Option<Vec<u8>> {
+        let mut octets = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut octets, LARGEST).unwrap());
+        while !octets.is_empty() {
+            match tokio::time::timeout(patience, self.stream.write(&octets)).await {
+                Ok(written) => drop(octets.drain(..written.ok()?)),
+                Err(_) => break,
+            }
+        }
+        Some(octets)
     }
 
     pub(crate) async fn raw(&mut self, octets: &[u8]) {

@@ -119,8 +119,7 @@ impl Connection {
             }
             (Phase::Open, method) => {
                 let reply = Reply { method: method.into(), content: None };
-                self.calls.answer(reply, &mut self.wakes).map_err(|reply| {
-                    let name = reply.method.info().name;
+                self.calls.answer(reply, &mut self.wakes).map_err(|name| {
                     Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name} on an open connection"))
                 })?;
             }
