@@ -357,11 +357,12 @@ impl ConnectionBuilder {
             return Err(Error::new(ErrorKind::InvalidArgument, "frame_max is 4096 octets at least, or 0"));
         }
         let (limit, runtime) = (self.connect_timeout, self.runtime.clone());
+        let whom = if stream.is_none() { format!(" to {}", self.address) } else { String::new() };
         let connect = async move {
             match tokio::time::timeout(limit, self.handshake(stream)).await {
                 Ok(connected) => connected,
                 Err(_) => {
-                    let message = format!("no connection within {} ms", limit.as_millis());
+                    let message = format!("no connection{whom} within {} ms", limit.as_millis());
                     Err(Error::new(ErrorKind::Timeout, message))
                 }
             }
@@ -385,14 +386,28 @@ impl ConnectionBuilder {
             Some(stream) => stream,
             None => dial(&address).await?,
         };
+        let nameless = config.virtual_host.is_empty();
         let shared = Shared::new(Machine::new(config, now()));
         let guard = Arc::new(Guard { shared: shared.clone(), call_deadline, close_deadline });
         let connection = Connection { guard };
         tokio::spawn(drive(stream, shared));
         let mut watcher = Watcher { guard: &connection.guard, place: None };
-        poll_fn(|cx| watcher.guard.shared.with(|machine| machine.poll_open(&mut watcher.place, cx.waker()))).await?;
+        let opened =
+            poll_fn(|cx| watcher.guard.shared.with(|machine| machine.poll_open(&mut watcher.place, cx.waker())));
+        opened.await.map_err(|error| if nameless { nameless_virtual_host(error) } else { error })?;
         drop(watcher);
         tracing::debug!(server = %address, "connection open");
         Ok(connection)
+    }
+}
+
+/// Few want a virtual host without a name, and the server's "vhost  not found" does not tell what happened.
+fn nameless_virtual_host(error: Error) -> Error {
+    match error.reply_code() {
+        Some(ReplyCode::NOT_ALLOWED) => {
+            let message = "the virtual host's name is empty, as in a URL that ends in / (the usual one is /%2f)";
+            Error::because(error.kind(), message, &error)
+        }
+        _ => error,
     }
 }

@@ -36,6 +36,9 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
     if text.contains('#') {
         return Err(invalid("the URL has a fragment (#); in a user name or password it is written %23"));
     }
+    if !text.contains("://") {
+        return Err(invalid("the URL does not begin with amqp://"));
+    }
     let url = Url::parse(text).map_err(|error| invalid(format!("the URL cannot be understood: {error}")))?;
     match url.scheme() {
         "amqp" => {}
@@ -154,7 +157,9 @@ mod tests {
             ("amqp://u:hush@host?auth_mechanism=MAGIC", "EXTERNAL"),
             ("amqp://u:hu#sh@host", "%23"),
             ("amqp://u:hush@host:99999", "port"),
-            ("no url", "understood"),
+            ("no url", "begin with amqp://"),
+            ("u:hush@host", "begin with amqp://"),
+            ("amqp://u:hush@ho st", "understood"),
         ] {
             let error = parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidUrl, "{url}");

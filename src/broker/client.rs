@@ -1,6 +1,6 @@
 //! One client's connection: its machine, its channels, and the waker of its driver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub(super) struct Client {
     /// The socket is to be closed without a word.
     pub(super) cut: bool,
     /// Channels on which confirms are due.
-    unconfirmed: Vec<u16>,
+    unconfirmed: BTreeSet<u16>,
 }
 
 impl Client {
@@ -51,7 +51,7 @@ impl Client {
             congested: false,
             paused: false,
             cut: false,
-            unconfirmed: Vec::new(),
+            unconfirmed: BTreeSet::new(),
         }
     }
 
@@ -114,9 +114,7 @@ impl Client {
     pub(super) fn accepted(&mut self, number: u16) {
         if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(&number) {
             confirms.published();
-            if self.unconfirmed.last() != Some(&number) {
-                self.unconfirmed.push(number);
-            }
+            self.unconfirmed.insert(number);
         }
     }
 

@@ -95,7 +95,7 @@ impl Broker {
             Some((name, user)) if !settings.users.contains_key("guest") => (name.as_str(), user.password.as_str()),
             _ => ("guest", settings.users.get("guest").map_or("guest", |user| user.password.as_str())),
         };
-        let root = settings.virtual_hosts.iter().find(|name| **name == "/").or(settings.virtual_hosts.first());
+        let root = settings.virtual_hosts.iter().find(|name| **name == "/").or_else(|| settings.virtual_hosts.first());
         let virtual_host = root.map(ToString::to_string).unwrap_or_default();
         let url = format!("amqp://{}:{}@{address}/{}", escape(user), escape(password), escape(&virtual_host));
         let shared = Arc::new(Shared::new(state::State::new(settings, now())));

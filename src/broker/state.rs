@@ -3,13 +3,16 @@
 //! A [turn](State::turn) of one client's driver reads what has come from it and does it; what that means for other clients
 //! goes into their machines' buffers at once, and their drivers are woken after the lock.
 
+mod control;
+mod session;
+
 use std::collections::{BTreeMap, HashMap};
 use std::task::Waker;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::channel::{Channel, Mode, Unacked, Verdict};
+use super::channel::{Channel, Unacked, Verdict};
 use super::client::Client;
 use super::faults;
 use super::names::Names;
@@ -17,11 +20,11 @@ use super::queue::{ConsumerId, Entry, Queue, QueueId};
 use super::routing::{Destination, Exchanges};
 use super::settings::Settings;
 use super::{ConnectionId, Place};
-use crate::codec::method::{MethodFields, basic, channel};
+use crate::codec::method::basic;
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::Error;
 use crate::protocol::OutBuffer;
-use crate::protocol::server::{Event, Fault, Login};
+use crate::protocol::server::{Event, Fault};
 use crate::transport::Next;
 
 #[derive(Debug)]
@@ -182,116 +185,6 @@ impl State {
         self.clients.remove(&id);
     }
 
-    // --------------------------------------------------------------------------------------------------------- events
-
-    fn act(&mut self, id: ConnectionId, event: Event) {
-        let place = |channel| Place { connection: id, channel };
-        match event {
-            Event::Publish(number, publish, content) => {
-                if let Err(fault) = self.publish(place(number), publish, content) {
-                    self.raise(place(number), fault, basic::Publish::INFO.class_id, basic::Publish::INFO.method_id);
-                }
-            }
-            Event::Method(number, method) => {
-                self.confirm(place(number));
-                let info = method.info();
-                if let Err(fault) = self.method(place(number), method) {
-                    self.raise(place(number), fault, info.class_id, info.method_id);
-                }
-            }
-            Event::ChannelOpened(number) => {
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.channels.insert(number, Channel::default());
-                }
-            }
-            Event::ChannelClose(number) => {
-                self.confirm(place(number));
-                self.end_channels(id, Some(number));
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.machine.accept_close(number);
-                }
-            }
-            Event::ChannelClosed(number) => self.end_channels(id, Some(number)),
-            Event::Close => {
-                self.confirm(place(0));
-                self.end_session(id);
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.machine.accept_close(0);
-                }
-            }
-            Event::Closed(_) => self.end_session(id),
-            Event::Authenticate(login) => self.authenticate(id, &login),
-            Event::Open { virtual_host } => self.open(id, virtual_host),
-        }
-    }
-
-    fn authenticate(&mut self, id: ConnectionId, login: &Login) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        match self.settings.user(&login.credentials) {
-            Some(user) => client.logged_in(user, &login.client_properties),
-            None => {
-                let text = format!(
-                    "ACCESS_REFUSED - Login was refused using authentication mechanism {}. For details see the broker \
-                     logfile.",
-                    login.mechanism
-                );
-                client.machine.refuse_login(&text, self.now);
-            }
-        }
-    }
-
-    /// c18, c19
-    fn open(&mut self, id: ConnectionId, virtual_host: ShortString) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let refusal = if !self.virtual_hosts.contains_key(&virtual_host) {
-            format!("vhost {virtual_host} not found")
-        } else if !self.settings.may_enter(&client.user, &virtual_host) {
-            format!("access to vhost '{virtual_host}' refused for user '{}'", client.user)
-        } else {
-            client.virtual_host = virtual_host;
-            client.machine.accept_open();
-            return;
-        };
-        self.close(id, &Fault::new(ReplyCode::NOT_ALLOWED, refusal).of(10, 40));
-    }
-
-    /// A request is refused: its channel is closed, or for a hard error the connection.
-    fn raise(&mut self, place: Place, fault: Fault, class: u16, method: u16) {
-        self.confirm(place);
-        let fault = fault.of(class, method);
-        if fault.code.is_hard() || place.channel == 0 {
-            self.close(place.connection, &fault);
-            return;
-        }
-        self.end_channels(place.connection, Some(place.channel));
-        if let Some(client) = self.clients.get_mut(&place.connection) {
-            let text = fault.reply_text();
-            client.machine.close_channel(place.channel, fault.code, &text.to_string_lossy(), fault.method);
-        }
-    }
-
-    fn close(&mut self, id: ConnectionId, fault: &Fault) {
-        self.close_with(id, fault.code, &fault.reply_text().to_string_lossy(), fault.method);
-    }
-
-    fn close_with(&mut self, id: ConnectionId, code: ReplyCode, text: &str, method: (u16, u16)) {
-        self.confirm(Place { connection: id, channel: 0 });
-        self.end_session(id);
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.machine.close_connection(code, text, method, self.now);
-            client.touch(&mut self.wakes);
-        }
-    }
-
-    /// Sends confirms that are due on a channel, or on all for channel 0, before anything else is said there.
-    fn confirm(&mut self, place: Place) {
-        if !self.hold_confirms
-            && let Some(client) = self.clients.get_mut(&place.connection)
-        {
-            client.confirm((place.channel != 0).then_some(place.channel));
-        }
-    }
-
     // ---------------------------------------------------------------------------------------------------- common parts
 
     pub(super) fn client(&mut self, place: Place) -> Option<&mut Client> {
@@ -404,59 +297,6 @@ impl State {
         }
     }
 
-    // ---------------------------------------------------------------------------------------------------------- ends
-
-    /// One channel ends, or all of a connection: consumers leave first, so that nothing comes back to them, then what was
-    /// not acknowledged returns to its queues (c50).
-    fn end_channels(&mut self, id: ConnectionId, only: Option<u16>) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let channels: Vec<Channel> = match only {
-            Some(number) => client.channels.remove(&number).into_iter().collect(),
-            None => std::mem::take(&mut client.channels).into_values().collect(),
-        };
-        for channel in &channels {
-            if let Some((_, name)) = &channel.replies {
-                self.replies.remove(name);
-            }
-            for (id, consumer) in &channel.consumers {
-                if let Some(queue) = consumer.queue {
-                    self.unsubscribe(queue, *id);
-                }
-            }
-        }
-        let mut queues = Vec::new();
-        for mut channel in channels {
-            let mut returned = channel.take_all();
-            if let Mode::Tx(transaction) = channel.mode {
-                returned.extend(transaction.settled.into_iter().flat_map(|(_, deliveries)| deliveries));
-            }
-            for (_, unacked) in returned {
-                if let Some(queue) = self.queues.get_mut(&unacked.queue) {
-                    queue.requeue(unacked.entry);
-                    if !queues.contains(&unacked.queue) {
-                        queues.push(unacked.queue);
-                    }
-                }
-            }
-        }
-        for queue in queues {
-            self.serve(queue);
-        }
-    }
-
-    /// A connection has ended, whatever its machine still has to say: its channels and its exclusive queues go (c130).
-    fn end_session(&mut self, id: ConnectionId) {
-        self.end_channels(id, None);
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.held = None;
-        }
-        let owned: Vec<QueueId> =
-            self.queues.iter().filter(|(_, queue)| queue.owner == Some(id)).map(|(id, _)| *id).collect();
-        for queue in owned {
-            self.remove_queue(queue);
-        }
-    }
-
     /// Settles deliveries: they stop counting, come back where that is asked for, and make room for others.
     pub(super) fn settle(&mut self, place: Place, verdict: Verdict, deliveries: Vec<(u64, Unacked)>) {
         let (mut consumers, mut queues) = (Vec::new(), Vec::new());
@@ -482,61 +322,6 @@ impl State {
         for queue in queues {
             self.serve(queue);
         }
-    }
-
-    // ---------------------------------------------------------------------------------------------- from the outside
-
-    pub(super) fn block(&mut self, reason: ShortString) {
-        for client in self.clients.values_mut() {
-            client.tell_blocked(&reason);
-            client.touch(&mut self.wakes);
-        }
-        self.blocked = Some(reason);
-    }
-
-    pub(super) fn unblock(&mut self) {
-        self.blocked = None;
-        for client in self.clients.values_mut() {
-            client.tell_unblocked();
-            client.touch(&mut self.wakes);
-        }
-    }
-
-    pub(super) fn hold_confirms(&mut self, hold: bool) {
-        self.hold_confirms = hold;
-        // The drivers' turns send what has gathered.
-        self.clients.values_mut().for_each(|client| client.touch(&mut self.wakes));
-    }
-
-    /// c137
-    pub(super) fn set_flow(&mut self, active: bool) {
-        for client in self.clients.values_mut() {
-            for number in client.channels.keys() {
-                client.machine.send(*number, channel::Flow { active });
-            }
-            client.touch(&mut self.wakes);
-        }
-    }
-
-    pub(super) fn close_all(&mut self, code: ReplyCode, text: &str, now: Instant) {
-        self.now = now;
-        for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.close_with(id, code, text, (0, 0));
-        }
-    }
-
-    pub(super) fn cut_all(&mut self) {
-        for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.end_session(id);
-        }
-        for client in self.clients.values_mut() {
-            client.cut = true;
-            client.touch(&mut self.wakes);
-        }
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.stopping = true;
     }
 }
 

@@ -11,18 +11,15 @@
 //! Any other frame in between is an unexpected frame (505). Frames of other channels may come at any time and are none of
 //! this assembler's business.
 //!
-//! Small messages of a block of input are copied together into chunks, so that one that is kept for long pins a few KiB
-//! and not a whole read block; the body of a large one stays where it was read.
+//! A small message is copied into memory of its own: one allocation, and whoever keeps the message for long keeps nothing else
+//! alive. (Memory that several messages share costs the same, in counting its users instead of allocating.) The body of a
+//! large one stays where it was read.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::codec::{ContentHeader, DecodeError, RawProperties, ReplyCode, ShortString, short_string};
 use crate::error::{Error, ErrorKind};
 
-/// Messages up to this size share a chunk.
-const SMALL: usize = 1024;
-/// The size of a chunk.
-const CHUNK: usize = 4096;
 /// Body frames from this size on are kept where they were read.
 pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
 
@@ -38,6 +35,22 @@ pub struct Content {
 }
 
 impl Content {
+    /// Copies a message together.
+    #[inline]
+    pub(crate) fn copy(address: &[u8], properties: &[u8], body: &[u8]) -> Self {
+        let mut octets = Vec::with_capacity(address.len() + properties.len() + body.len());
+        octets.extend_from_slice(address);
+        octets.extend_from_slice(properties);
+        octets.extend_from_slice(body);
+        Self {
+            octets: octets.into(),
+            // Both came in frames, whose size is counted in 32 bits, and are limited to much less.
+            properties_at: address.len() as u32,
+            body_at: (address.len() + properties.len()) as u32,
+            apart: None,
+        }
+    }
+
     /// The exchange the message was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
         self.address().0
@@ -52,7 +65,8 @@ impl Content {
         let parts = || {
             let (exchange, rest) = short_string(&self.octets)?;
             let (routing_key, _) = short_string(rest)?;
-            Some((self.octets.slice_ref(exchange).into(), self.octets.slice_ref(routing_key).into()))
+            // Copied: a slice would turn the message's memory into shared memory, which is no cheaper and stays that way.
+            Some((Bytes::copy_from_slice(exchange).into(), Bytes::copy_from_slice(routing_key).into()))
         };
         // Checked when the method was read.
         parts().unwrap_or_default()
@@ -61,7 +75,7 @@ impl Content {
     /// The properties.
     pub fn properties(&self) -> RawProperties {
         let properties = self.octets.get(self.properties_at as usize..self.body_at as usize).unwrap_or_default();
-        RawProperties::new(self.octets.slice_ref(properties))
+        RawProperties::new(Bytes::copy_from_slice(properties))
     }
 
     /// The body.
@@ -98,31 +112,6 @@ impl Content {
 pub(crate) enum Incoming<'a> {
     Borrowed(&'a [u8]),
     Kept(Bytes),
-}
-
-/// Where small messages are copied together; one for a whole connection.
-#[derive(Debug, Default)]
-pub(crate) struct Chunk(BytesMut);
-
-impl Chunk {
-    /// Copies a message together, into memory that up to [`CHUNK`] octets share.
-    #[inline]
-    pub(crate) fn copy(&mut self, address: &[u8], properties: &[u8], body: &[u8]) -> Content {
-        let len = address.len() + properties.len() + body.len();
-        if self.0.capacity() < len {
-            self.0 = BytesMut::with_capacity(if len > SMALL { len } else { CHUNK });
-        }
-        self.0.extend_from_slice(address);
-        self.0.extend_from_slice(properties);
-        self.0.extend_from_slice(body);
-        Content {
-            octets: self.0.split().freeze(),
-            // Both came in frames, whose size is counted in 32 bits, and are limited to much less.
-            properties_at: address.len() as u32,
-            body_at: (address.len() + properties.len()) as u32,
-            apart: None,
-        }
-    }
 }
 
 /// Puts the messages of one channel together. `M` is what is remembered of the method.
@@ -168,12 +157,7 @@ impl<M> Assembler<M> {
     }
 
     /// A header frame came. Returns the message when it has no body.
-    pub(crate) fn header(
-        &mut self,
-        payload: &[u8],
-        max_body: u64,
-        chunk: &mut Chunk,
-    ) -> Result<Option<(M, Content)>, ContentError> {
+    pub(crate) fn header(&mut self, payload: &[u8], max_body: u64) -> Result<Option<(M, Content)>, ContentError> {
         let State::Header(method) = std::mem::replace(&mut self.state, State::Idle) else {
             return Err(ContentError::Unexpected("a content header without a method before it"));
         };
@@ -183,18 +167,14 @@ impl<M> Assembler<M> {
         }
         self.head.extend_from_slice(properties);
         if size == 0 {
-            return Ok(Some((method, self.content(&[], None, chunk))));
+            return Ok(Some((method, self.content(&[], None))));
         }
         self.state = State::Body { method, remaining: size };
         Ok(None)
     }
 
     /// A body frame came. Returns the message when it is complete.
-    pub(crate) fn body(
-        &mut self,
-        payload: Incoming<'_>,
-        chunk: &mut Chunk,
-    ) -> Result<Option<(M, Content)>, ContentError> {
+    pub(crate) fn body(&mut self, payload: Incoming<'_>) -> Result<Option<(M, Content)>, ContentError> {
         let State::Body { method, remaining } = std::mem::replace(&mut self.state, State::Idle) else {
             return Err(ContentError::Unexpected("a body frame without a content header before it"));
         };
@@ -214,20 +194,20 @@ impl<M> Assembler<M> {
         let content = if !self.body.is_empty() {
             self.body.extend_from_slice(octets);
             let body = std::mem::take(&mut self.body).freeze();
-            self.content(&[], Some(body), chunk)
+            self.content(&[], Some(body))
         } else {
             match payload {
-                Incoming::Borrowed(octets) => self.content(octets, None, chunk),
-                Incoming::Kept(body) => self.content(&[], Some(body), chunk),
+                Incoming::Borrowed(octets) => self.content(octets, None),
+                Incoming::Kept(body) => self.content(&[], Some(body)),
             }
         };
         Ok(Some((method, content)))
     }
 
     /// The message, with its body copied in or kept apart.
-    fn content(&self, body: &[u8], apart: Option<Bytes>, chunk: &mut Chunk) -> Content {
+    fn content(&self, body: &[u8], apart: Option<Bytes>) -> Content {
         let (address, properties) = self.head.split_at_checked(self.address_len).unwrap_or_default();
-        Content { apart: apart.map(Box::new), ..chunk.copy(address, properties, body) }
+        Content { apart: apart.map(Box::new), ..Content::copy(address, properties, body) }
     }
 }
 

@@ -19,7 +19,7 @@ mod outbound;
 pub mod server;
 
 pub use content::Content;
-pub(crate) use content::{Assembler, Chunk, ContentError, Incoming, KEEP_IN_PLACE_FROM};
+pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use outbound::Body;
 pub use outbound::OutBuffer;

@@ -1,6 +1,7 @@
 //! Finding the way to a server: names, addresses, TCP connections.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
@@ -38,9 +39,47 @@ pub(crate) async fn dial(address: &Address) -> Result<Stream> {
     for socket_address in resolved {
         match TcpStream::connect(socket_address).await.and_then(Stream::tcp) {
             Ok(stream) => return Ok(stream),
-            Err(error) => failures.push(format!("{socket_address}: {error}")),
+            Err(error) => failures.push((socket_address, error)),
         }
     }
-    let reasons = if failures.is_empty() { "the name has no addresses".into() } else { failures.join("; ") };
-    Err(Error::new(ErrorKind::Handshake, format!("cannot connect to {address} ({reasons})")))
+    Err(unreachable(address, failures))
+}
+
+/// One line that names every address that was tried, and none of them twice.
+fn unreachable(address: &Address, mut failures: Vec<(SocketAddr, io::Error)>) -> Error {
+    let message = format!("cannot connect to {address}");
+    match failures.pop() {
+        None => Error::new(ErrorKind::Handshake, format!("{message}: the name has no addresses")),
+        Some((tried, error)) if failures.is_empty() => {
+            let tried = tried.to_string();
+            let message = if tried == address.to_string() { message } else { format!("{message} ({tried})") };
+            Error::with_source(ErrorKind::Handshake, message, error)
+        }
+        Some(last) => {
+            failures.push(last);
+            let reasons: Vec<_> = failures.iter().map(|(tried, error)| format!("{tried}: {error}")).collect();
+            Error::new(ErrorKind::Handshake, format!("{message} ({})", reasons.join("; ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(host: &str, tried: &[&str]) -> String {
+        let failures = tried.iter().map(|at| (at.parse().unwrap(), io::Error::other("refused"))).collect();
+        unreachable(&Address { host: host.into(), port: 1 }, failures).to_string()
+    }
+
+    #[test]
+    fn every_address_that_was_tried_is_named_once() {
+        assert_eq!(said("127.0.0.1", &["127.0.0.1:1"]), "cannot connect to 127.0.0.1:1: refused");
+        assert_eq!(said("::1", &["[::1]:1"]), "cannot connect to [::1]:1: refused");
+        assert_eq!(said("here", &["127.0.0.1:1"]), "cannot connect to here:1 (127.0.0.1:1): refused");
+        assert_eq!(
+            said("here", &["[::1]:1", "127.0.0.1:1"]),
+            "cannot connect to here:1 ([::1]:1: refused; 127.0.0.1:1: refused)"
+        );
+    }
 }

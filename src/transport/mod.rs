@@ -1,7 +1,7 @@
 //! The only room with sockets and the clock: dialling, streams, and the one task that drives a connection.
 //!
-//! A [`Stream`] is a TCP connection or a pipe in memory. The [driver](drive) owns it, and knows a connection only as an
-//! [`Endpoint`]: something that takes octets and time under one short lock, and hands octets back.
+//! A [`Stream`] is a TCP connection or a pipe in memory. The driver owns it, and knows a connection only as an
+//! `Endpoint`: something that takes octets and time under one short lock, and hands octets back.
 
 #[cfg(feature = "client")]
 mod dial;

@@ -61,7 +61,7 @@ impl State {
     }
 
     /// c99, c100: finds the queues. The default exchange knows them by name.
-    fn route(&mut self, place: Place, message: Message, mandatory: bool) -> Result<Routed, Fault> {
+    fn route(&self, place: Place, message: Message, mandatory: bool) -> Result<Routed, Fault> {
         let host = self.host_name(place);
         let Some(found) = self.virtual_hosts.get(&host) else {
             return Err(Fault::new(ReplyCode::NOT_ALLOWED, format!("vhost {host} not found")));

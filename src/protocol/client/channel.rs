@@ -23,7 +23,7 @@ use crate::codec::method::channel::{self as channel_class, Method as ChannelMeth
 use crate::codec::method::{MethodFields, basic, channel};
 use crate::codec::{AckView, ContentHeader, DeliverView, FrameType, Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Assembler, Chunk, Content, Incoming, OutBuffer};
+use crate::protocol::{Assembler, Content, Incoming, OutBuffer};
 
 /// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
 const MAX_RETURNED: usize = 1024;
@@ -72,7 +72,6 @@ enum Pending {
 pub(crate) struct Hands<'a> {
     pub(crate) out: &'a mut OutBuffer,
     pub(crate) wakes: &'a mut Vec<Waker>,
-    pub(crate) chunk: &'a mut Chunk,
     /// Octets in all consumers' queues.
     pub(crate) buffered: &'a mut usize,
     pub(crate) max_payload: usize,
@@ -122,12 +121,12 @@ impl Channel {
             (FrameType::Method, Incoming::Borrowed(payload)) => return self.method_frame(payload, hands),
             _ if self.state == State::Closing => {}
             (FrameType::Header, Incoming::Borrowed(payload)) => {
-                if let Some((method, content)) = self.assembler.header(payload, hands.max_body, hands.chunk)? {
+                if let Some((method, content)) = self.assembler.header(payload, hands.max_body)? {
                     self.message(method, content, hands)?;
                 }
             }
             (_, payload) => {
-                if let Some((method, content)) = self.assembler.body(payload, hands.chunk)? {
+                if let Some((method, content)) = self.assembler.body(payload)? {
                     self.message(method, content, hands)?;
                 }
             }
@@ -266,7 +265,7 @@ impl Channel {
             return Ok(false);
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
-        let content = hands.chunk.copy(address, properties, body);
+        let content = Content::copy(address, properties, body);
         consumer.push(Delivered { delivery_tag, redelivered, content }, hands);
         Ok(true)
     }

@@ -34,7 +34,7 @@ pub(crate) use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
-use super::{Chunk, Heartbeat, OutBuffer};
+use super::{Heartbeat, OutBuffer};
 use crate::codec::method::connection;
 use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
@@ -67,7 +67,6 @@ pub struct Connection {
     buffered: usize,
     /// The driver was told to stop reading.
     paused: bool,
-    chunk: Chunk,
     driver: Option<Waker>,
     wakes: Vec<Waker>,
 }
@@ -119,7 +118,6 @@ impl Connection {
             watchers: WakerQueue::default(),
             buffered: 0,
             paused: false,
-            chunk: Chunk::default(),
             driver: None,
             wakes: Vec::new(),
             config,

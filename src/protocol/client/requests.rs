@@ -357,7 +357,6 @@ impl Connection {
         let hands = Hands {
             out: &mut self.out,
             wakes: &mut self.wakes,
-            chunk: &mut self.chunk,
             buffered: &mut self.buffered,
             max_payload: self.max_payload,
             max_body: self.config.max_message_size,

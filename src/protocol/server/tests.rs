@@ -306,7 +306,7 @@ fn what_is_out_of_place_closes_the_connection_with_the_right_code() {
         ("501 FRAME_ERROR - cannot decode class id at offset 0: needs 2 octets where 1 are left (0.0)", |s| {
             s.raw(b"\x01\0\x01\0\0\0\x01\0\xce");
         }),
-        ("540 NOT_IMPLEMENTED - cannot decode method id at offset 2: unknown method 60.99 (0.0)", |s| {
+        ("540 NOT_IMPLEMENTED - cannot decode method id at offset 2: unknown method 60.99 (60.99)", |s| {
             s.raw(b"\x01\0\x01\0\0\0\x04\0\x3c\0\x63\xce");
         }),
     ];

@@ -1,0 +1,15 @@
+//! The broker in the box, talked to in frames.
+//!
+//! What it says is compared as a transcript, a line per method or message; [`raw`] says how a line reads.
+
+mod consuming;
+mod control;
+mod errors;
+mod limits;
+mod publishing;
+mod raw;
+mod replies;
+mod routing;
+mod settling;
+mod topology;
+mod transactions;
