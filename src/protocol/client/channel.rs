@@ -203,8 +203,7 @@ impl Channel {
     }
 
     fn answer(&mut self, reply: Reply, hands: &mut Hands<'_>) -> Result<(), Failure> {
-        let unwanted = self.calls.answer(reply, hands.wakes).map_err(|reply| {
-            let name = reply.method.info().name;
+        let unwanted = self.calls.answer(reply, hands.wakes).map_err(|name| {
             Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name}, which nothing here asked for"))
         })?;
         self.put_back(unwanted, hands);
@@ -337,14 +336,11 @@ impl Channel {
         }
         let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
         let Some(consumer) = self.consumers.get_mut(id) else { return };
-        match consumer.state {
-            ConsumerState::Live => {
-                let reason = Error::new(ErrorKind::Cancelled, format!("the server cancelled the consumer {tag}"));
-                consumer.end(Some(reason), hands.wakes);
-                self.consumers.forget_tag(tag);
-            }
-            // Our own cancel is under way and will be answered.
-            _ => {}
+        // Otherwise our own cancel is under way and will be answered.
+        if matches!(consumer.state, ConsumerState::Live) {
+            let reason = Error::new(ErrorKind::Cancelled, format!("the server cancelled the consumer {tag}"));
+            consumer.end(Some(reason), hands.wakes);
+            self.consumers.forget_tag(tag);
         }
     }
 

@@ -119,8 +119,7 @@ impl Connection {
             }
             (Phase::Open, method) => {
                 let reply = Reply { method: method.into(), content: None };
-                self.calls.answer(reply, &mut self.wakes).map_err(|reply| {
-                    let name = reply.method.info().name;
+                self.calls.answer(reply, &mut self.wakes).map_err(|name| {
                     Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name} on an open connection"))
                 })?;
             }
@@ -240,9 +239,7 @@ impl Connection {
         let Self { channels, wakes, buffered, .. } = self;
         for channel in channels.iter_mut().flatten() {
             channel.finish(&reason, wakes, buffered);
-            if matches!(self.phase, Phase::Ended) {
-                channel.state = State::Closed;
-            }
+            channel.state = State::Closed;
         }
         self.calls.fail_all(&mut self.wakes);
         self.publishers.wake_all(&mut self.wakes);
