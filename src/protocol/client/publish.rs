@@ -11,18 +11,24 @@ use crate::protocol::Body;
 
 /// A message that is to be published (`basic.publish`).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Publish<'a> {
-    pub(crate) exchange: &'a [u8],
-    pub(crate) routing_key: &'a [u8],
-    pub(crate) mandatory: bool,
-    pub(crate) immediate: bool,
-    pub(crate) properties: Option<&'a Properties>,
-    pub(crate) body: Body<'a>,
+pub struct Publish<'a> {
+    /// The exchange; empty for the default one.
+    pub exchange: &'a [u8],
+    /// The routing key.
+    pub routing_key: &'a [u8],
+    /// Return the message when no queue takes it.
+    pub mandatory: bool,
+    /// Return the message when no consumer takes it at once.
+    pub immediate: bool,
+    /// The properties.
+    pub properties: Option<&'a Properties>,
+    /// The body.
+    pub body: Body<'a>,
 }
 
 /// Where a publisher waits.
 #[derive(Debug)]
-pub(crate) enum Waiting {
+pub enum Waiting {
     /// For the connection: it is blocked, paused, or has too much to write.
     Connection(Option<Place>),
     /// For the channel's window of unconfirmed messages.
@@ -34,7 +40,7 @@ impl Connection {
     ///
     /// An error means that nothing was sent.
     #[inline]
-    pub(crate) fn poll_publish(
+    pub fn poll_publish(
         &mut self,
         id: ChannelId,
         publish: &Publish<'_>,
@@ -96,7 +102,7 @@ impl Connection {
     }
 
     /// A publisher no longer waits.
-    pub(crate) fn leave(&mut self, id: ChannelId, waiting: Waiting) {
+    pub fn leave(&mut self, id: ChannelId, waiting: Waiting) {
         match waiting {
             Waiting::Connection(Some(place)) => self.publishers.leave(place, &mut self.wakes),
             Waiting::Window(Some(place)) => {
@@ -112,7 +118,7 @@ impl Connection {
     }
 
     /// Why a publisher has to wait, for the error of one whose deadline has passed.
-    pub(crate) fn why_publishing_waits(&self) -> Error {
+    pub fn why_publishing_waits(&self) -> Error {
         match &self.blocked {
             Some(reason) => Error::new(ErrorKind::Blocked, format!("the server takes no messages: {reason}")),
             None => {

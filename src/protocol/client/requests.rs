@@ -14,13 +14,24 @@ use crate::error::{Error, ErrorKind, Outcome};
 
 /// What becomes of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settle {
+pub enum Settle {
     /// `basic.ack`
-    Ack { multiple: bool },
+    Ack {
+        /// All up to and including the tag.
+        multiple: bool,
+    },
     /// `basic.nack`
-    Nack { multiple: bool, requeue: bool },
+    Nack {
+        /// All up to and including the tag.
+        multiple: bool,
+        /// Back into the queue.
+        requeue: bool,
+    },
     /// `basic.reject`
-    Reject { requeue: bool },
+    Reject {
+        /// Back into the queue.
+        requeue: bool,
+    },
 }
 
 impl Connection {
@@ -314,7 +325,7 @@ impl Connection {
 
     /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`).
     #[inline]
-    pub(crate) fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
+    pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
         match self.channels.get(id.0).and_then(Option::as_ref) {
             Some(channel) if channel.state == State::Open => {
                 self.out.put(&settle_frame(channel.number, delivery_tag, settle));
