@@ -265,13 +265,26 @@ on_every_server! {
         let channel = connection.open_channel().await.unwrap();
         let mut consumer = channel.basic_consume(&queue).await.unwrap();
         channel.close().await.unwrap();
-        assert_eq!(within("the end", consumer.next()).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(within("the end", consumer.next()).await.is_none(), "this side knows why");
 
         let channel = connection.open_channel().await.unwrap();
         let mut consumer = channel.basic_consume(&queue).await.unwrap();
         connection.close().await.unwrap();
-        assert_eq!(within("the end", consumer.next()).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
-        assert!(within("nothing more", consumer.next()).await.is_none());
+        assert!(within("the end", consumer.next()).await.is_none());
+    }
+
+    /// One task waits for deliveries, another tells the consumer to stop.
+    async fn a_consumer_is_cancelled_from_elsewhere(server: Server) {
+        let channel = server.channel().await;
+        let queue = exclusive_queue(&channel).await;
+        let mut consumer = channel.basic_consume(&queue).await.unwrap();
+        let canceller = consumer.canceller();
+        let waiting = tokio::spawn(async move { consumer.next().await.is_none() });
+        within("the cancel", canceller.cancel()).await.unwrap();
+        assert!(within("the consumer", waiting).await.unwrap(), "the stream ends plainly");
+        let _next = channel.basic_consume(&queue).await.unwrap();
+        within("a cancel too late", canceller.cancel()).await.unwrap();
+        assert_eq!(channel.queue_declare(&queue).passive(true).await.unwrap().consumer_count(), 1);
     }
 
     async fn consuming_from_nothing(server: Server) {
@@ -297,7 +310,7 @@ on_every_server! {
         for n in 0..MANY {
             last = Some(publisher.basic_publish("", &queue, body(n)).await.unwrap());
         }
-        within("the last confirm", last.unwrap()).await.unwrap();
+        within("the last confirm", last.unwrap()).await.unwrap().accepted().unwrap();
         // 32 MB went into the queue. While nobody takes them they wait here, in the sockets and in the server.
         for n in 0..MANY {
             let message = within("a message", messages.next()).await.unwrap().unwrap();

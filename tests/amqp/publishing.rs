@@ -294,7 +294,7 @@ on_every_server! {
                     let publish = async { channel.basic_publish("", &queue, n.to_string()).deadline(PATIENCE).await };
                     match tokio::time::timeout(limit, publish).await {
                         Ok(confirm) => {
-                            within("a confirm", confirm.unwrap()).await.unwrap();
+                            within("a confirm", confirm.unwrap()).await.unwrap().accepted().unwrap();
                             1
                         }
                         Err(_) => 0,
