@@ -11,6 +11,7 @@ mod confirms;
 mod consumer;
 mod handshake;
 mod inbound;
+mod numbers;
 mod publish;
 mod requests;
 mod wakers;
@@ -28,6 +29,7 @@ pub use consumer::{ConsumerId, Delivered, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
+use numbers::Numbers;
 pub use publish::{Publish, Waiting};
 pub use requests::Settle;
 pub use wakers::Place;
@@ -54,8 +56,8 @@ pub struct Connection {
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
     channels: Vec<Option<Channel>>,
-    /// Which of `channels` has number `index + 1`.
-    numbers: Vec<Option<ChannelId>>,
+    /// Which of `channels` has which number.
+    numbers: Numbers,
     /// `connection.update-secret`.
     calls: calls::Calls,
     blocked: Option<String>,
@@ -111,7 +113,7 @@ impl Connection {
             heartbeat: Heartbeat::new(now),
             left_over: 0,
             channels: Vec::new(),
-            numbers: Vec::new(),
+            numbers: Numbers::default(),
             calls: calls::Calls::default(),
             blocked: None,
             publishers: WakerQueue::default(),

@@ -35,12 +35,10 @@ pub enum Settle {
 }
 
 impl Connection {
-    /// Opens a channel on the lowest free number (`channel.open`).
+    /// Opens a channel on a free number (`channel.open`).
     pub fn open_channel(&mut self) -> Result<(ChannelId, CallId), Error> {
         self.usable()?;
-        let free = self.numbers.iter().position(Option::is_none).unwrap_or(self.numbers.len());
-        let number = u16::try_from(free + 1).ok().filter(|number| *number <= self.tuning.channel_max);
-        let Some(number) = number else {
+        let Some(number) = self.numbers.next(self.tuning.channel_max) else {
             let message = format!("{} channels are open, as many as were agreed", self.tuning.channel_max);
             return Err(Error::new(ErrorKind::LimitReached, message));
         };
@@ -52,10 +50,7 @@ impl Connection {
             Some(slot) => *slot = Some(channel),
             None => self.channels.push(Some(channel)),
         }
-        match self.numbers.get_mut(free) {
-            Some(slot) => *slot = Some(ChannelId(at)),
-            None => self.numbers.push(Some(ChannelId(at))),
-        }
+        self.numbers.take(number, ChannelId(at));
         Ok((ChannelId(at), call))
     }
 
