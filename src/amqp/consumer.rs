@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::call::reply;
-use super::channel::{Channel, Inner};
+use super::call::{awaited, reply};
+use super::channel::Channel;
 use super::delivery::{Acker, Delivery, Message};
-use super::topology::awaited;
+use super::shared::ChannelGuard;
+
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::method::basic;
 use crate::error::{ErrorKind, Result};
@@ -91,7 +92,8 @@ impl<'a> BasicConsume<'a> {
         self
     }
 
-    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection.
+    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection. Comes last,
+    /// because what it makes is a stream of another type.
     pub fn no_ack(mut self) -> BasicConsumeNoAck<'a> {
         self.method.no_ack = true;
         BasicConsumeNoAck(self)
@@ -147,7 +149,7 @@ awaited! {
 /// What was delivered to one consumer. The machine's queue is taken over as a whole, so most deliveries need no lock.
 #[derive(Debug)]
 struct Queue {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
     taken: VecDeque<Delivered>,
     over: bool,
@@ -188,7 +190,7 @@ impl Queue {
 /// Ends a consumer from elsewhere: while one task waits in [`Consumer::next`], another can tell it to stop.
 #[derive(Clone, Debug)]
 pub struct Canceller {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
 }
 

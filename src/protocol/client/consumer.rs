@@ -40,7 +40,6 @@ pub(crate) struct Consumers {
     by_tag: HashMap<ShortString, ConsumerId>,
     /// Who got the last delivery: mostly the one who gets the next.
     last: Option<ConsumerId>,
-    names: u64,
     serial: u64,
 }
 
@@ -79,11 +78,12 @@ pub(crate) enum ConsumerState {
 }
 
 impl Consumers {
-    /// A tag that no consumer of this channel has.
-    pub(crate) fn new_tag(&mut self) -> ShortString {
+    /// A tag that no consumer of this channel has. `given` counts the tags of the whole connection, so that one channel's consumers
+    /// cannot be taken for those of another that had its number before.
+    pub(crate) fn new_tag(&self, given: &mut u64) -> ShortString {
         loop {
-            self.names += 1;
-            let tag = ShortString::from(format!("leveret-{}", self.names));
+            *given += 1;
+            let tag = ShortString::from(format!("leveret-{given}"));
             if !self.by_tag.contains_key(&tag) {
                 return tag;
             }

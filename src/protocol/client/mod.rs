@@ -60,6 +60,8 @@ pub struct Connection {
     numbers: Numbers,
     /// `connection.update-secret`.
     calls: calls::Calls,
+    /// How many consumer tags were made up here.
+    consumer_tags_given: u64,
     blocked: Option<String>,
     /// Publishers who wait for more than their channel's window.
     publishers: WakerQueue,
@@ -115,6 +117,7 @@ impl Connection {
             channels: Vec::new(),
             numbers: Numbers::default(),
             calls: calls::Calls::default(),
+            consumer_tags_given: 0,
             blocked: None,
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),

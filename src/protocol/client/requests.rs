@@ -222,9 +222,10 @@ impl Connection {
     /// Starts a consumer, which takes deliveries from now on (`basic.consume`). With an empty tag it gets one of its own.
     pub fn consume(&mut self, id: ChannelId, mut consume: basic::Consume) -> Result<(ConsumerId, CallId), Error> {
         let max_payload = self.max_payload;
+        let mut tags_given = self.consumer_tags_given;
         let (channel, out) = self.open(id)?;
         if consume.consumer_tag.is_empty() {
-            consume.consumer_tag = channel.consumers.new_tag();
+            consume.consumer_tag = channel.consumers.new_tag(&mut tags_given);
         }
         let tag = consume.consumer_tag.clone();
         let Some(consumer) = channel.consumers.add(tag.clone(), consume.no_ack) else {
@@ -236,7 +237,9 @@ impl Connection {
             channel.consumers.remove(consumer);
             return Err(error.into());
         }
-        Ok((consumer, channel.calls.expect_for(basic::Consume::INFO, tag)))
+        let call = channel.calls.expect_for(basic::Consume::INFO, tag);
+        self.consumer_tags_given = tags_given;
+        Ok((consumer, call))
     }
 
     /// The consumer's tag.
