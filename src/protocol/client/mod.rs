@@ -238,8 +238,11 @@ impl Connection {
     }
 
     /// Who is to be woken once the lock is released.
+    #[inline]
     pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.append(&mut self.wakes);
+        if !self.wakes.is_empty() {
+            wakes.append(&mut self.wakes);
+        }
     }
 
     /// Keeps the driver's waker until there is something for it to do.
