@@ -4,6 +4,7 @@
 //! It is driven as [`protocol`](super) describes, and used through methods that name a channel by its [`ChannelId`] and that
 //! answer with a [`Poll`] where the answer may have to wait for the server.
 
+mod batch;
 mod calls;
 mod channel;
 mod config;
@@ -21,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+pub use batch::{Batch, Delivered};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
 pub use config::{Config, Credentials, SaslMechanism, Tuning};
 pub use confirms::{Confirmation, Returned, Watermark};
-pub use consumer::{ConsumerId, Delivered, Deliveries};
+pub use consumer::{ConsumerId, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
