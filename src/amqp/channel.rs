@@ -119,18 +119,18 @@ impl Channel {
     ///
     /// let properties = Properties::new().content_type("text/plain").persistent();
     /// let confirm = channel.basic_publish("", "orders", "hello").properties(&properties).await?;
-    /// confirm.await?;
+    /// confirm.await?.accepted()?;
     /// # Ok(())
     /// # }
     /// ```
     #[doc(alias = "send")]
     pub fn basic_publish<'a>(
         &'a self,
-        exchange: &'a str,
-        routing_key: &'a str,
+        exchange: &'a (impl AsRef<[u8]> + ?Sized),
+        routing_key: &'a (impl AsRef<[u8]> + ?Sized),
         body: impl Into<Payload<'a>>,
     ) -> BasicPublish<'a> {
-        BasicPublish::new(self, exchange, routing_key, body.into())
+        BasicPublish::new(self, exchange.as_ref(), routing_key.as_ref(), body.into())
     }
 
     /// Asks the server to confirm what is published from now on (`confirm.select`). At most 65536 messages may be
@@ -185,7 +185,8 @@ impl Channel {
         self.call(tx::Commit::default(), None).await.map(drop)
     }
 
-    /// Forgets what was published and acked since the last commit (`tx.rollback`).
+    /// Forgets what was published and acked since the last commit (`tx.rollback`). Deliveries whose acks are forgotten are unsettled
+    /// again; as they have been consumed here, [`basic_recover`](Self::basic_recover) or closing the channel is what brings them back.
     ///
     /// # Errors
     ///
@@ -268,6 +269,23 @@ pub struct Got {
     pub message_count: u32,
 }
 
+/// One fetched message that needs no settling: it is a [`Message`].
+#[derive(Debug)]
+pub struct GotNoAck {
+    /// The message.
+    pub message: Message,
+    /// How many messages are left in the queue.
+    pub message_count: u32,
+}
+
+impl std::ops::Deref for GotNoAck {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
 impl<'a> BasicGet<'a> {
     /// The message counts as settled when it is sent.
     pub fn no_ack(mut self) -> BasicGetNoAck<'a> {
@@ -331,7 +349,9 @@ topology::awaited! {
             message_count: ok.message_count,
         }))
     };
-    BasicGetNoAck<'a> => Option<Message>, |get| async move { Ok(get.0.send().await?.map(|(_, message)| message)) };
+    BasicGetNoAck<'a> => Option<GotNoAck>, |get| async move {
+        Ok(get.0.send().await?.map(|(ok, message)| GotNoAck { message, message_count: ok.message_count }))
+    };
     BasicQos<'a> => (), |qos| async move {
         if qos.method.prefetch_count == 0 && qos.method.global {
             return Err(Error::new(ErrorKind::InvalidArgument, "a limit for the whole channel cannot be 0"));

@@ -79,8 +79,8 @@ payload_from! {
 #[must_use = "a message is published when it is awaited"]
 pub struct BasicPublish<'a> {
     channel: &'a Channel,
-    exchange: &'a str,
-    routing_key: &'a str,
+    exchange: &'a [u8],
+    routing_key: &'a [u8],
     payload: Payload<'a>,
     properties: Option<&'a Properties>,
     mandatory: bool,
@@ -92,7 +92,7 @@ pub struct BasicPublish<'a> {
 
 impl<'a> BasicPublish<'a> {
     #[inline]
-    pub(crate) fn new(channel: &'a Channel, exchange: &'a str, routing_key: &'a str, payload: Payload<'a>) -> Self {
+    pub(crate) fn new(channel: &'a Channel, exchange: &'a [u8], routing_key: &'a [u8], payload: Payload<'a>) -> Self {
         Self {
             channel,
             exchange,

@@ -1,5 +1,6 @@
 //! The machine behind its one lock, and the guard that closes it when nobody holds a handle any more.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,15 @@ use crate::protocol::client::Connection as Machine;
 use crate::transport::{Endpoint, Next, Turn, now};
 
 /// A connection's machine, shared by the handles and the driver.
-#[derive(Debug)]
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
+}
+
+impl fmt::Debug for Shared {
+    /// Every handle shows it: without the whole machine, its buffers and its messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
