@@ -1,16 +1,16 @@
 //! Deliveries that came close together, in one piece of memory.
 //!
-//! Small messages are copied together, up to a few KiB: that is one allocation for some dozens of them, and whoever keeps one of
-//! them for long keeps little else alive. A larger message has a batch to itself.
+//! Messages are copied together, up to a few KiB or a few messages: so there is less than one allocation for each, and whoever
+//! keeps one of them for long keeps little else alive. A message whose body stayed where it was read has a batch to itself.
 
 use bytes::Bytes;
 
 use crate::protocol::{Content, Layout};
 
-/// Messages up to this size share memory.
-const SMALL: usize = 1024;
-/// How much of it they share.
+/// The memory that messages share,
 const SHARED: usize = 4096;
+/// or room for so many, where that is more: a batch takes three allocations.
+const AT_LEAST: usize = 4;
 
 /// Messages that were delivered to a consumer one after the other.
 #[derive(Debug, Default)]
@@ -36,8 +36,8 @@ pub struct Delivered {
 
 impl Batch {
     fn for_messages_of(len: usize) -> Self {
-        let (memory, count) = if len > SMALL { (len, 1) } else { (SHARED, SHARED / len.max(64)) };
-        Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(count), apart: 0 }
+        let memory = SHARED.max(AT_LEAST * len);
+        Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: 0 }
     }
 
     /// Puts a message into the last batch of a queue, or into a new one.
@@ -101,11 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn small_messages_share_memory_and_large_ones_do_not() {
+    fn messages_share_a_few_kib_or_four_of_them_do() {
         let queue = queue_of(&[100; 100]);
         assert!(queue.len() > 1 && queue.len() < 5, "{}", queue.len());
         assert!(queue.iter().all(|batch| batch.memory.capacity() == SHARED));
-        assert_eq!(queue_of(&[2000, 2000, 10]).len(), 3);
+        assert_eq!(queue_of(&[5000; 8]).len(), 2);
     }
 
     /// Whoever keeps one small message keeps no more than that.
