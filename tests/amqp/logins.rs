@@ -9,7 +9,7 @@ use leveret::codec::method::connection;
 use leveret::error::ErrorKind;
 
 use crate::scripted::{Peer, Stage, TUNE, start};
-use crate::support::{Private, Server, assert_works, within};
+use crate::support::{Own, Server, assert_works, within};
 
 on_every_server! {
     /// c11: a server that is not told that its reason would be understood just closes the socket.
@@ -35,7 +35,7 @@ on_every_server! {
 on_rabbitmq! {
     /// c8: secure and secure-ok, with a server that has not been written here.
     async fn rabbitmq_asks_for_the_password() {
-        let server = Private::start_with("auth_mechanisms.1 = RABBIT-CR-DEMO\n").await;
+        let server = Own::rabbitmq_with("auth_mechanisms.1 = RABBIT-CR-DEMO\n").await;
         let builder = || server.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
         let connection = within("a connection", builder().open()).await.unwrap();
         assert_eq!(connection.server().mechanisms, ["RABBIT-CR-DEMO"]);

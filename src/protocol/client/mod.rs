@@ -4,6 +4,7 @@
 //! It is driven as [`protocol`](super) describes, and used through methods that name a channel by its [`ChannelId`] and that
 //! answer with a [`Poll`] where the answer may have to wait for the server.
 
+mod batch;
 mod calls;
 mod channel;
 mod config;
@@ -11,6 +12,7 @@ mod confirms;
 mod consumer;
 mod handshake;
 mod inbound;
+mod numbers;
 mod publish;
 mod requests;
 mod sasl;
@@ -21,19 +23,21 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+pub use batch::{Batch, Delivered};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
 pub use config::{Config, Tuning};
 pub(crate) use config::{FRAME_MIN, INITIAL_FRAME_MAX};
 pub use confirms::{Confirmation, Returned, Watermark};
-pub use consumer::{ConsumerId, Delivered, Deliveries};
+pub use consumer::{ConsumerId, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
-pub(crate) use publish::{Publish, Waiting};
-pub(crate) use requests::Settle;
+use numbers::Numbers;
+pub use publish::{Publish, Waiting};
+pub use requests::Settle;
 pub use sasl::{Credentials, Sasl, SaslError, SaslExchange, SaslMechanism};
-pub(crate) use wakers::Place;
+pub use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
@@ -57,10 +61,12 @@ pub struct Connection {
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
     channels: Vec<Option<Channel>>,
-    /// Which of `channels` has number `index + 1`.
-    numbers: Vec<Option<ChannelId>>,
+    /// Which of `channels` has which number.
+    numbers: Numbers,
     /// `connection.update-secret`.
     calls: calls::Calls,
+    /// How many consumer tags were made up here.
+    consumer_tags_given: u64,
     blocked: Option<String>,
     /// Publishers who wait for more than their channel's window.
     publishers: WakerQueue,
@@ -116,8 +122,9 @@ impl Connection {
             heartbeat: Heartbeat::new(now),
             left_over: 0,
             channels: Vec::new(),
-            numbers: Vec::new(),
+            numbers: Numbers::default(),
             calls: calls::Calls::default(),
+            consumer_tags_given: 0,
             blocked: None,
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),
@@ -234,8 +241,11 @@ impl Connection {
     }
 
     /// Who is to be woken once the lock is released.
+    #[inline]
     pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.append(&mut self.wakes);
+        if !self.wakes.is_empty() {
+            wakes.append(&mut self.wakes);
+        }
     }
 
     /// Keeps the driver's waker until there is something for it to do.
@@ -258,7 +268,7 @@ impl Connection {
 
 impl Connection {
     /// Ready once the handshake is done, or has failed.
-    pub(crate) fn poll_open(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
+    pub fn poll_open(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
         match (&self.phase, &self.end) {
             (_, Some(error)) => Poll::Ready(Err(error.clone())),
             (Phase::Handshake(_), None) => {
@@ -288,7 +298,7 @@ impl Connection {
     }
 
     /// Ready once the connection has ended: with the reason, unless that was a close on this side.
-    pub(crate) fn poll_ended(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
+    pub fn poll_ended(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
         match (&self.phase, &self.end) {
             (Phase::Ended, Some(error)) if error.kind() != ErrorKind::Closed => Poll::Ready(Err(error.clone())),
             (Phase::Ended, _) => Poll::Ready(Ok(())),
@@ -300,7 +310,7 @@ impl Connection {
     }
 
     /// Somebody no longer waits for the connection to open or to end.
-    pub(crate) fn unwatch(&mut self, place: Place) {
+    pub fn unwatch(&mut self, place: Place) {
         self.watchers.leave(place, &mut self.wakes);
     }
 

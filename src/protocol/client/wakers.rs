@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// A place in a [`WakerQueue`].
+/// A place in a queue of those who wait.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place(u64);
+pub struct Place(u64);
 
 /// A queue of wakers. Who is woken has left the queue.
 #[derive(Debug, Default)]
