@@ -20,6 +20,7 @@ mod scripted;
 mod chaos;
 mod connecting;
 mod consuming;
+mod differences;
 mod ending;
 mod expiring;
 mod handshakes;
