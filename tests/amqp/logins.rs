@@ -34,7 +34,7 @@ on_every_server! {
 
 on_rabbitmq! {
     /// c8: secure and secure-ok, with a server that has not been written here.
-    async fn rabbitmq_asks_for_the_password() {
+    async fn a_real_server_asks_for_the_password() {
         let server = Own::rabbitmq_with("auth_mechanisms.1 = RABBIT-CR-DEMO\n").await;
         let builder = || server.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
         let connection = within("a connection", builder().open()).await.unwrap();

@@ -133,17 +133,22 @@ pub(crate) fn unique(word: &str) -> String {
 pub(crate) struct Server {
     url: String,
     _broker: Option<Broker>,
+    _garagemq: Option<Garagemq>,
 }
 
 impl Server {
     /// The RabbitMQ that `tests/run` has started, or the other server.
     pub(crate) fn rabbitmq() -> Self {
-        Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None }
+        if let Ok(script) = std::env::var("LEVERET_GARAGEMQ") {
+            let (garagemq, url) = Garagemq::start(script);
+            return Self { url, _broker: None, _garagemq: Some(garagemq) };
+        }
+        Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None, _garagemq: None }
     }
 
     pub(crate) async fn broker() -> Self {
         let broker = Broker::start().await.unwrap();
-        Self { url: broker.url(), _broker: Some(broker) }
+        Self { url: broker.url(), _broker: Some(broker), _garagemq: None }
     }
 
     pub(crate) fn builder(&self) -> ConnectionBuilder {
@@ -167,6 +172,32 @@ impl Server {
 
 fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
+}
+
+/// A garagemq for one test alone: one that has met some of them hangs, or falls over.
+#[derive(Debug)]
+struct Garagemq {
+    script: String,
+    dir: PathBuf,
+}
+
+impl Garagemq {
+    fn start(script: String) -> (Self, String) {
+        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("garagemq"));
+        let Output { status, stdout, stderr } = Command::new(&script).arg("start").arg(&dir).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let url = String::from_utf8(stdout).unwrap().trim().to_owned();
+        (Self { script, dir }, url)
+    }
+}
+
+impl Drop for Garagemq {
+    fn drop(&mut self) {
+        let ended = Command::new(&self.script).arg("stop").arg(&self.dir).status();
+        if !std::thread::panicking() {
+            assert!(ended.unwrap().success(), "the garagemq of this test is still there");
+        }
+    }
 }
 
 /// Runs `rabbitmqctl` against the RabbitMQ that all tests share.
