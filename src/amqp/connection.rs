@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+#[cfg(feature = "tls-core")]
+use super::TlsConfig;
 use super::call::within;
 use super::channel::Channel;
 use super::shared::{Guard, Shared};
@@ -26,12 +28,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the server at an `amqp://` URL, with the defaults of [`ConnectionBuilder`].
+    /// Connects to the server at an `amqp://` or `amqps://` URL, with the defaults of [`ConnectionBuilder`].
     ///
     /// # Errors
     ///
     /// `InvalidUrl`; `Handshake` when nobody listens or the handshake breaks off; `Auth` when the login is refused;
-    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Timeout`.
+    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Tls` for trouble with certificates, or where one side speaks TLS
+    /// and the other does not; `Timeout`.
     ///
     /// # Cancel safety
     ///
@@ -40,14 +43,18 @@ impl Connection {
         Self::builder(url)?.open().await
     }
 
-    /// Begins with the settings of an `amqp://` URL.
+    /// Begins with the settings of an `amqp://` or `amqps://` URL.
     ///
     /// # Errors
     ///
-    /// `InvalidUrl` says what is wrong with it, without repeating it.
+    /// `InvalidUrl` says what is wrong with it, without repeating it; `Unsupported` for `amqps://` where this crate was built without
+    /// TLS.
     pub fn builder(url: &str) -> Result<ConnectionBuilder> {
-        let url::Parsed { address, config, connect_timeout } = url::parse(url)?;
+        let url::Parsed { address, config, connect_timeout, tls } = url::parse(url)?;
         let mut builder = ConnectionBuilder { address, config, ..ConnectionBuilder::default() };
+        if tls {
+            builder = builder.with_tls()?;
+        }
         if let Some(timeout) = connect_timeout {
             builder.connect_timeout = timeout;
         }
@@ -163,7 +170,8 @@ impl Drop for Watcher<'_> {
 ///
 /// | setting | default |
 /// |---|---|
-/// | host, port, virtual host | `localhost`, 5672, `/` |
+/// | host, port, virtual host | `localhost`, 5672 (`amqps://`: 5671), `/` |
+/// | TLS | none; with an `amqps://` URL by `TlsConfig`'s defaults |
 /// | credentials | `guest` / `guest` |
 /// | mechanisms | PLAIN, then AMQPLAIN |
 /// | heartbeat | 60 s |
@@ -183,6 +191,8 @@ pub struct ConnectionBuilder {
     call_deadline: Duration,
     close_deadline: Duration,
     runtime: Option<Handle>,
+    #[cfg(feature = "tls-core")]
+    tls: Option<TlsConfig>,
 }
 
 impl Default for ConnectionBuilder {
@@ -194,6 +204,8 @@ impl Default for ConnectionBuilder {
             call_deadline: Duration::from_secs(20),
             close_deadline: Duration::from_secs(10),
             runtime: None,
+            #[cfg(feature = "tls-core")]
+            tls: None,
         }
     }
 }
@@ -211,6 +223,29 @@ impl ConnectionBuilder {
     pub fn port(mut self, port: u16) -> Self {
         self.address.port = port;
         self
+    }
+
+    /// Speaks TLS, as this says. With an `amqps://` URL that is so already, by [`TlsConfig`]'s defaults. The port stays what it is:
+    /// 5672, unless the URL or [`port`](Self::port) say otherwise.
+    #[cfg(feature = "tls-core")]
+    #[must_use]
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    #[cfg(feature = "tls-core")]
+    #[expect(clippy::unnecessary_wraps, reason = "without the feature it is an error")]
+    fn with_tls(self) -> Result<Self> {
+        Ok(self.tls(TlsConfig::default()))
+    }
+
+    #[cfg(not(feature = "tls-core"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    fn with_tls(self) -> Result<Self> {
+        let message = "amqps:// needs TLS, and leveret was built without it: switch on its feature tls (it is a default one), \
+                       tls-ring or tls-aws-lc-rs";
+        Err(Error::new(ErrorKind::Unsupported, message))
     }
 
     /// Who logs in.
@@ -339,7 +374,7 @@ impl ConnectionBuilder {
         self.open_over(None).await
     }
 
-    /// Connects over a stream that is there already.
+    /// Connects over a stream that is there already; where TLS is wanted, it is done inside of that stream.
     ///
     /// # Errors
     ///
@@ -382,9 +417,22 @@ impl ConnectionBuilder {
     /// Runs on the runtime that the driver is to live on.
     async fn handshake(self, stream: Option<Stream>) -> Result<Connection> {
         let Self { address, config, call_deadline, close_deadline, .. } = self;
+        #[cfg(feature = "tls-core")]
+        let tls = self.tls;
+        // Files that cannot be used are noticed before anybody is called.
+        #[cfg(feature = "tls-core")]
+        let tls = match tls {
+            Some(tls) => Some(tls.prepare(&address.host).await?),
+            None => None,
+        };
         let stream = match stream {
             Some(stream) => stream,
             None => dial(&address).await?,
+        };
+        #[cfg(feature = "tls-core")]
+        let stream = match tls {
+            Some(tls) => tls.connect(stream).await?,
+            None => stream,
         };
         let nameless = config.virtual_host.is_empty();
         let shared = Shared::new(Machine::new(config, now()));

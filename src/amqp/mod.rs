@@ -71,3 +71,10 @@ pub use topology::{
 
 pub use crate::codec::{FieldArray, FieldTable, FieldValue, Properties, ReplyCode, ShortString};
 pub use crate::protocol::client::{Confirmation, Credentials, Returned, SaslMechanism, ServerInfo, Tuning};
+
+#[cfg(feature = "tls-core")]
+pub use crate::transport::{TlsConfig, TlsVersion};
+/// The version of rustls that [`TlsConfig::from_client_config`] and [`TlsConfig::provider`] take values of.
+#[cfg(feature = "tls-core")]
+#[doc(no_inline)]
+pub use rustls;

@@ -1,4 +1,4 @@
-//! `amqp://` URLs, as RabbitMQ's URI specification has them.
+//! `amqp://` and `amqps://` URLs, as RabbitMQ's URI specification has them.
 //!
 //! ```text
 //! amqp://user:password@host:port/vhost?heartbeat=10&frame_max=65536
@@ -19,6 +19,7 @@ use crate::protocol::client::{Config, Credentials};
 use crate::transport::Address;
 
 const PORT: u16 = 5672;
+const TLS_PORT: u16 = 5671;
 
 /// The parameters of the query, for the error that lists them.
 const KNOWN: [&str; 5] = ["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
@@ -29,6 +30,8 @@ pub(crate) struct Parsed {
     pub(crate) address: Address,
     pub(crate) config: Config,
     pub(crate) connect_timeout: Option<Duration>,
+    /// Whether the scheme is `amqps`.
+    pub(crate) tls: bool,
 }
 
 /// Reads a URL. Errors never repeat it: it may hold a password.
@@ -37,16 +40,14 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
         return Err(invalid("the URL has a fragment (#); in a user name or password it is written %23"));
     }
     if !text.contains("://") {
-        return Err(invalid("the URL does not begin with amqp://"));
+        return Err(invalid("the URL does not begin with amqp:// or amqps://"));
     }
     let url = Url::parse(text).map_err(|error| invalid(format!("the URL cannot be understood: {error}")))?;
-    match url.scheme() {
-        "amqp" => {}
-        "amqps" => {
-            return Err(Error::new(ErrorKind::Unsupported, "amqps:// needs TLS, which this version does not have yet"));
-        }
-        other => return Err(invalid(format!("the URL's scheme is {other}, not amqp"))),
-    }
+    let tls = match url.scheme() {
+        "amqp" => false,
+        "amqps" => true,
+        other => return Err(invalid(format!("the URL's scheme is {other}, not amqp or amqps"))),
+    };
     let host = match url.host() {
         None => "localhost".to_owned(),
         Some(Host::Domain("")) => "localhost".to_owned(),
@@ -61,7 +62,8 @@ pub(crate) fn parse(text: &str) -> Result<Parsed> {
         config.credentials = Credentials::new(username, password);
     }
     let connect_timeout = query(url.query().unwrap_or_default(), &mut config)?;
-    Ok(Parsed { address: Address { host, port: url.port().unwrap_or(PORT) }, config, connect_timeout })
+    let port = url.port().unwrap_or(if tls { TLS_PORT } else { PORT });
+    Ok(Parsed { address: Address { host, port }, config, connect_timeout, tls })
 }
 
 fn virtual_host(path: &str) -> Result<ShortString> {
@@ -141,6 +143,8 @@ mod tests {
             ("amqp://a+b@host", expected("host", 5672, "/", "a+b")),
             ("amqp://[::1]", expected("::1", 5672, "/", "guest")),
             ("amqp://127.0.0.1:1/x", expected("127.0.0.1", 1, "x", "guest")),
+            ("amqps://host", expected("host", 5671, "/", "guest")),
+            ("amqps://[::1]:1", expected("::1", 1, "/", "guest")),
         ] {
             assert_eq!(parts(url), parts_of_it, "{url}");
         }

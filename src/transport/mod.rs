@@ -1,17 +1,21 @@
 //! The only room with sockets and the clock: dialling, streams, and the one task that drives a connection.
 //!
-//! A [`Stream`] is a TCP connection or a pipe in memory. The driver owns it, and knows a connection only as an
+//! A [`Stream`] is a TCP connection or a pipe in memory, with TLS around it or without. The driver owns it, and knows a connection only as an
 //! `Endpoint`: something that takes octets and time under one short lock, and hands octets back.
 
 #[cfg(feature = "client")]
 mod dial;
 mod driver;
 mod stream;
+#[cfg(feature = "tls-core")]
+mod tls;
 
 #[cfg(feature = "client")]
 pub(crate) use dial::{Address, dial};
 pub(crate) use driver::{Endpoint, Next, Turn, drive};
 pub use stream::Stream;
+#[cfg(feature = "tls-core")]
+pub use tls::{TlsConfig, TlsVersion};
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What carries the octets: a TCP connection, or a pipe in memory.
+//! What carries the octets: a TCP connection or a pipe in memory, and TLS around one of them.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -23,6 +23,8 @@ pub struct Stream(Kind);
 enum Kind {
     Tcp(TcpStream),
     Memory(DuplexStream),
+    #[cfg(feature = "tls-core")]
+    Tls(Box<super::tls::TlsStream>),
 }
 
 impl Stream {
@@ -43,11 +45,18 @@ impl Stream {
         Ok(Self(Kind::Tcp(stream)))
     }
 
+    #[cfg(feature = "tls-core")]
+    pub(super) fn tls(stream: super::tls::TlsStream) -> Self {
+        Self(Kind::Tls(Box::new(stream)))
+    }
+
     /// The address of the other side; a pipe has none.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr().ok(),
             Kind::Memory(_) => None,
+            #[cfg(feature = "tls-core")]
+            Kind::Tls(stream) => stream.get_ref().peer_addr(),
         }
     }
 }
@@ -57,6 +66,8 @@ macro_rules! forward {
         match &mut $self.get_mut().0 {
             Kind::Tcp($stream) => $call,
             Kind::Memory($stream) => $call,
+            #[cfg(feature = "tls-core")]
+            Kind::Tls($stream) => $call,
         }
     };
 }

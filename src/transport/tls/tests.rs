@@ -1,0 +1,1 @@
+//! Files and settings that cannot be used, found before anybody connects.
