@@ -30,7 +30,7 @@ async fn publish_subscribe(url: &str) -> common::Result<()> {
     channel.confirm_select().await?;
     for news in NEWS {
         // A fanout exchange does not look at the routing key.
-        channel.basic_publish(&exchange, "", news).await?.await?;
+        channel.basic_publish(&exchange, "", news).await?.await?.accepted()?;
     }
 
     for (name, subscriber) in [("Anna", &mut anna), ("Bert", &mut bert)] {

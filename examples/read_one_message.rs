@@ -29,7 +29,7 @@ async fn read_one_message(url: &str) -> common::Result<()> {
     channel.confirm_select().await?;
     for letter in ["a", "b", "c"] {
         let properties = Properties::new().content_type("text/plain").header("alphabet", "latin");
-        channel.basic_publish("", &queue, letter).properties(&properties).await?.await?;
+        channel.basic_publish("", &queue, letter).properties(&properties).await?.await?.accepted()?;
     }
 
     // To be acknowledged: until then it belongs to this channel, and returns to the queue should the channel end.

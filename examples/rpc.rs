@@ -11,7 +11,7 @@ mod common;
 use std::process::ExitCode;
 
 use leveret::amqp::{Channel, Connection, Properties};
-use leveret::error::{ErrorKind, Result};
+use leveret::error::Result;
 
 /// The name under which answers come directly.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -33,6 +33,7 @@ async fn rpc(url: &str) -> common::Result<()> {
     let client = Connection::open(url).await?;
     let channel = client.open_channel().await?;
     let mut answers = channel.basic_consume(DIRECT_REPLY_TO).no_ack().await?;
+    channel.confirm_select().await?;
     for number in 1..=5 {
         let properties = Properties::new().reply_to(DIRECT_REPLY_TO).correlation_id(number.to_string());
         channel
@@ -40,7 +41,8 @@ async fn rpc(url: &str) -> common::Result<()> {
             .properties(&properties)
             .mandatory(true)
             .await?
-            .await?;
+            .await?
+            .accepted()?;
     }
 
     // The correlation id says which question an answer belongs to: they need not come in order.
@@ -67,10 +69,7 @@ async fn rpc(url: &str) -> common::Result<()> {
 async fn answer(channel: Channel, queue: String) -> Result<()> {
     let mut questions = channel.basic_consume(&queue).await?;
     while let Some(question) = questions.next().await {
-        let question = match question {
-            Err(error) if error.kind() == ErrorKind::Closed => break,
-            question => question?,
-        };
+        let question = question?;
         let asked = question.properties()?;
         let number: Option<u64> = std::str::from_utf8(question.body()).ok().and_then(|text| text.parse().ok());
         let (Some(reply_to), Some(number)) = (asked.reply_to, number) else {
@@ -78,8 +77,8 @@ async fn answer(channel: Channel, queue: String) -> Result<()> {
             continue;
         };
         let properties = Properties { correlation_id: asked.correlation_id, ..Properties::default() };
-        let reply_to = reply_to.to_string();
-        channel.basic_publish("", &reply_to, (number * number).to_string()).properties(&properties).await?.await?;
+        // Whether the answer arrives is for the one who asked to notice: there are no confirms on this channel.
+        drop(channel.basic_publish("", &reply_to, (number * number).to_string()).properties(&properties).await?);
         question.ack()?;
     }
     Ok(())

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use leveret::amqp::{Channel, Confirmation, Connection, Properties};
-use leveret::error::ErrorKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -98,11 +97,7 @@ async fn work(
 ) -> common::Result<()> {
     let mut jobs = channel.basic_consume(&queue).prefetch(1).await?;
     while let Some(delivery) = jobs.next().await {
-        let delivery = match delivery {
-            Ok(delivery) => delivery,
-            Err(error) if error.kind() == ErrorKind::Closed => break,
-            Err(error) => return Err(error.into()),
-        };
+        let delivery = delivery?;
         let job: usize = std::str::from_utf8(delivery.body())?.parse()?;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await; // hard work
         if job.is_multiple_of(20) && !delivery.redelivered() {

@@ -67,8 +67,12 @@ pub enum ErrorKind {
     LimitReached,
     /// A message is larger than the limit set for this connection. Caller when sending, peer when receiving.
     MessageTooLarge,
+    /// The server did not take responsibility for a message (`basic.nack`). Peer.
+    Nacked,
     /// The peer broke the protocol. Peer.
     Protocol,
+    /// No queue took a mandatory message, and the server gave it back (`basic.return`). Caller.
+    Returned,
     /// A delivery was settled after its channel had ended; nothing was sent. Caller.
     Stale,
     /// The deadline passed. Network.
@@ -146,11 +150,24 @@ impl Error {
 
     /// The peer closed something, in its own words.
     pub(crate) fn closed_by_peer(kind: ErrorKind, code: u16, text: &[u8], method: (u16, u16)) -> Self {
-        let (what, code) = (if kind == ErrorKind::ChannelClosed { "channel" } else { "connection" }, ReplyCode(code));
+        let code = ReplyCode(code);
+        let what = match kind {
+            ErrorKind::Auth => "refused the login",
+            ErrorKind::ChannelClosed => "closed the channel",
+            _ => "closed the connection",
+        };
         let text = String::from_utf8_lossy(text).into_owned();
-        let message = format!("the server closed the {what}: {} {text}", code.0);
+        let message = format!("the server {what}: {} {text}", code.0);
         let method = (method != (0, 0)).then_some(method);
         Self::build(kind, message.into(), Some(Reply { code, text, method }), None)
+    }
+
+    /// A message came back, in the server's own words.
+    pub(crate) fn returned(code: ReplyCode, text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text).into_owned();
+        let message = format!("the server returned the message: {} {text}", code.0);
+        let reply = Reply { code, text, method: None };
+        Self::build(ErrorKind::Returned, message.into(), Some(reply), None).with_outcome(Outcome::Refused)
     }
 
     /// The same error seen from another place: a new kind and message, the old one as its cause, the same reply.
@@ -197,10 +214,11 @@ impl Error {
             | ErrorKind::InvalidUrl
             | ErrorKind::LimitReached
             | ErrorKind::MessageTooLarge
+            | ErrorKind::Returned
             | ErrorKind::Stale
             | ErrorKind::Tls
             | ErrorKind::Unsupported => Origin::Caller,
-            ErrorKind::Blocked | ErrorKind::Cancelled | ErrorKind::Protocol => Origin::Peer,
+            ErrorKind::Blocked | ErrorKind::Cancelled | ErrorKind::Nacked | ErrorKind::Protocol => Origin::Peer,
             // A peer that says "not found" or "access refused" answers a caller who has to ask otherwise.
             ErrorKind::ChannelClosed | ErrorKind::ConnectionClosed => {
                 if self.is_transient() {
@@ -215,13 +233,16 @@ impl Error {
 
     /// Whether the same request may succeed later without anybody changing it.
     ///
-    /// So do lost connections, timeouts, a blocked server, and the reply codes 311 (at this time), 320 (operator), 405
-    /// (the other owner may leave), 506 and 541.
+    /// So do lost connections, timeouts, a blocked server, a nack, and the reply codes 320 (operator), 405 (the other owner may
+    /// leave), 506 and 541.
     pub fn is_transient(&self) -> bool {
         match self.inner.kind {
-            ErrorKind::Blocked | ErrorKind::Heartbeat | ErrorKind::Handshake | ErrorKind::Io | ErrorKind::Timeout => {
-                true
-            }
+            ErrorKind::Blocked
+            | ErrorKind::Handshake
+            | ErrorKind::Heartbeat
+            | ErrorKind::Io
+            | ErrorKind::Nacked
+            | ErrorKind::Timeout => true,
             ErrorKind::ChannelClosed | ErrorKind::ConnectionClosed => self.reply_code().is_some_and(|code| {
                 matches!(
                     code,

@@ -126,7 +126,8 @@ async fn an_order_arrives() -> Result<(), Box<dyn std::error::Error>> {
 
     let channel = connection.open_channel().await?;
     channel.queue_declare("orders").await?;
-    channel.basic_publish("", "orders", "one hare").await?.await?;
+    channel.confirm_select().await?;
+    channel.basic_publish("", "orders", "one hare").await?.await?.accepted()?;
 
     let order = channel.basic_get("orders").no_ack().await?.ok_or("no order")?;
     assert_eq!(order.body(), b"one hare");

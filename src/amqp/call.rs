@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::channel::Inner;
-use super::shared::Guard;
+use super::shared::{ChannelGuard, Guard};
 use crate::codec::Method;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::client::{CallId, Reply};
 
 /// Sends a request on a channel and waits for what answers it. `window` is for `confirm.select` only.
 pub(crate) async fn call(
-    channel: &Arc<Inner>,
+    channel: &Arc<ChannelGuard>,
     method: Method,
     deadline: Option<Duration>,
     window: usize,
@@ -25,7 +24,7 @@ pub(crate) async fn call(
 
 /// Waits for the answer to a request that was sent.
 pub(crate) async fn reply(
-    channel: &Arc<Inner>,
+    channel: &Arc<ChannelGuard>,
     id: CallId,
     name: &'static str,
     deadline: Option<Duration>,
@@ -69,3 +68,21 @@ impl<F: FnMut()> Drop for OnDrop<F> {
         }
     }
 }
+
+/// Makes values that can be awaited, as `Value<'a> => Output, |value| future`.
+macro_rules! awaited {
+    ($( $request:ident<'a> => $output:ty, |$value:ident| $future:expr; )*) => {
+        $(
+            impl<'a> std::future::IntoFuture for $request<'a> {
+                type Output = $crate::error::Result<$output>;
+                type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+                fn into_future(self) -> Self::IntoFuture {
+                    let $value = self;
+                    Box::pin($future)
+                }
+            }
+        )*
+    };
+}
+pub(crate) use awaited;

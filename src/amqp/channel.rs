@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::call::{call, reply};
+use super::call::{awaited, call, reply};
 use super::delivery::{Acker, Delivery, Message};
-use super::shared::Guard;
-use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned, topology};
+use super::shared::{ChannelGuard, Guard};
+use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{ChannelId, Reply, Watermark};
+use crate::protocol::client::Reply;
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -25,22 +25,7 @@ const DEFAULT_WINDOW: usize = 65_536;
 /// from it.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    pub(crate) inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) guard: Arc<Guard>,
-    pub(crate) id: ChannelId,
-    pub(crate) watermark: Watermark,
-    /// The program has set a prefetch of its own.
-    pub(crate) prefetch_set: AtomicBool,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.guard.shared.with(|machine| machine.release_channel(self.id));
-    }
+    pub(crate) inner: Arc<ChannelGuard>,
 }
 
 impl Channel {
@@ -49,7 +34,7 @@ impl Channel {
             let (id, call) = machine.open_channel()?;
             Ok::<_, Error>((id, call, machine.watermark(id)))
         })?;
-        let inner = Inner { guard: guard.clone(), id, watermark, prefetch_set: AtomicBool::new(false) };
+        let inner = ChannelGuard { guard: guard.clone(), id, watermark, prefetch_set: AtomicBool::new(false) };
         let channel = Self { inner: Arc::new(inner) };
         reply(&channel.inner, call, "channel.open", None).await?;
         Ok(channel)
@@ -119,18 +104,18 @@ impl Channel {
     ///
     /// let properties = Properties::new().content_type("text/plain").persistent();
     /// let confirm = channel.basic_publish("", "orders", "hello").properties(&properties).await?;
-    /// confirm.await?;
+    /// confirm.await?.accepted()?;
     /// # Ok(())
     /// # }
     /// ```
     #[doc(alias = "send")]
     pub fn basic_publish<'a>(
         &'a self,
-        exchange: &'a str,
-        routing_key: &'a str,
+        exchange: &'a (impl AsRef<[u8]> + ?Sized),
+        routing_key: &'a (impl AsRef<[u8]> + ?Sized),
         body: impl Into<Payload<'a>>,
     ) -> BasicPublish<'a> {
-        BasicPublish::new(self, exchange, routing_key, body.into())
+        BasicPublish::new(self, exchange.as_ref(), routing_key.as_ref(), body.into())
     }
 
     /// Asks the server to confirm what is published from now on (`confirm.select`). At most 65536 messages may be
@@ -185,7 +170,8 @@ impl Channel {
         self.call(tx::Commit::default(), None).await.map(drop)
     }
 
-    /// Forgets what was published and acked since the last commit (`tx.rollback`).
+    /// Forgets what was published and acked since the last commit (`tx.rollback`). Deliveries whose acks are forgotten are unsettled
+    /// again; as they have been consumed here, [`basic_recover`](Self::basic_recover) or closing the channel is what brings them back.
     ///
     /// # Errors
     ///
@@ -198,7 +184,7 @@ impl Channel {
 /// Messages that the server gave back and that belong to no confirm.
 #[derive(Debug)]
 pub struct ReturnedMessages {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
 }
 
 impl ReturnedMessages {
@@ -268,6 +254,23 @@ pub struct Got {
     pub message_count: u32,
 }
 
+/// One fetched message that needs no settling: it is a [`Message`].
+#[derive(Debug)]
+pub struct GotNoAck {
+    /// The message.
+    pub message: Message,
+    /// How many messages are left in the queue.
+    pub message_count: u32,
+}
+
+impl std::ops::Deref for GotNoAck {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
 impl<'a> BasicGet<'a> {
     /// The message counts as settled when it is sent.
     pub fn no_ack(mut self) -> BasicGetNoAck<'a> {
@@ -322,7 +325,7 @@ impl BasicQos<'_> {
     }
 }
 
-topology::awaited! {
+awaited! {
     BasicGet<'a> => Option<Got>, |get| async move {
         let channel = get.channel;
         let got = get.send().await?;
@@ -331,7 +334,9 @@ topology::awaited! {
             message_count: ok.message_count,
         }))
     };
-    BasicGetNoAck<'a> => Option<Message>, |get| async move { Ok(get.0.send().await?.map(|(_, message)| message)) };
+    BasicGetNoAck<'a> => Option<GotNoAck>, |get| async move {
+        Ok(get.0.send().await?.map(|(ok, message)| GotNoAck { message, message_count: ok.message_count }))
+    };
     BasicQos<'a> => (), |qos| async move {
         if qos.method.prefetch_count == 0 && qos.method.global {
             return Err(Error::new(ErrorKind::InvalidArgument, "a limit for the whole channel cannot be 0"));

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::call::reply;
-use super::channel::{Channel, Inner};
+use super::call::{awaited, reply};
+use super::channel::Channel;
 use super::delivery::{Acker, Delivery, Message};
-use super::topology::awaited;
+use super::shared::ChannelGuard;
+
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::method::basic;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::protocol::client::{ConsumerId, Delivered, Deliveries};
 
 /// Unsettled deliveries of a consumer for which no prefetch was set: enough to keep a fast one busy, and not the whole queue.
@@ -91,7 +92,8 @@ impl<'a> BasicConsume<'a> {
         self
     }
 
-    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection.
+    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection. Comes last,
+    /// because what it makes is a stream of another type.
     pub fn no_ack(mut self) -> BasicConsumeNoAck<'a> {
         self.method.no_ack = true;
         BasicConsumeNoAck(self)
@@ -147,7 +149,7 @@ awaited! {
 /// What was delivered to one consumer. The machine's queue is taken over as a whole, so most deliveries need no lock.
 #[derive(Debug)]
 struct Queue {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
     taken: VecDeque<Delivered>,
     over: bool,
@@ -170,7 +172,8 @@ impl Queue {
             Poll::Ready(Deliveries::Some) => Poll::Ready(taken.pop_front().map(Ok)),
             Poll::Ready(Deliveries::End(reason)) => {
                 *over = true;
-                Poll::Ready(reason.map(Err))
+                // Whoever closed it on this side knows why.
+                Poll::Ready(reason.filter(|reason| reason.kind() != ErrorKind::Closed).map(Err))
             }
         }
     }
@@ -179,7 +182,29 @@ impl Queue {
         self.channel.guard.shared.with(|machine| machine.consumer_tag(self.channel.id, self.consumer))
     }
 
-    async fn cancel(&self) -> Result<()> {
+    fn canceller(&self) -> Canceller {
+        Canceller { channel: self.channel.clone(), consumer: self.consumer }
+    }
+}
+
+/// Ends a consumer from elsewhere: while one task waits in [`Consumer::next`], another can tell it to stop.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    channel: Arc<ChannelGuard>,
+    consumer: ConsumerId,
+}
+
+impl Canceller {
+    /// As [`Consumer::cancel`]. A consumer that has ended already is fine.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`; whatever has ended the channel.
+    ///
+    /// # Cancel safety
+    ///
+    /// The consumer ends even when the future is dropped.
+    pub async fn cancel(&self) -> Result<()> {
         let (shared, id) = (&self.channel.guard.shared, self.channel.id);
         match shared.with(|machine| machine.cancel(id, self.consumer))? {
             Some(call) => reply(&self.channel, call, "basic.cancel", None).await.map(drop),
@@ -199,7 +224,8 @@ impl Drop for Queue {
 macro_rules! consumer_methods {
     ($consumer:ident => $item:ty, |$delivered:ident, $channel:ident| $make:expr) => {
         impl $consumer {
-            /// The next one. `None` after the consumer was cancelled here, or after the error that says why it ended.
+            /// The next one. `None` after the consumer, its channel or its connection was ended on this side, or after the error
+            /// that says why it ended otherwise.
             ///
             /// # Errors
             ///
@@ -229,7 +255,12 @@ macro_rules! consumer_methods {
             ///
             /// The consumer ends even when the future is dropped.
             pub async fn cancel(&self) -> Result<()> {
-                self.0.cancel().await
+                self.0.canceller().cancel().await
+            }
+
+            /// What ends the consumer from another task.
+            pub fn canceller(&self) -> Canceller {
+                self.0.canceller()
             }
 
             #[inline]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::channel::Inner;
+use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
 use crate::protocol::Content;
@@ -148,13 +148,13 @@ impl Deref for Delivery {
 /// Settles one delivery. Keeps its channel, so a tag can never be settled on another one (c109).
 #[derive(Debug)]
 pub struct Acker {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     delivery_tag: u64,
 }
 
 impl Acker {
     #[inline]
-    pub(crate) fn new(channel: Arc<Inner>, delivery_tag: u64) -> Self {
+    pub(crate) fn new(channel: Arc<ChannelGuard>, delivery_tag: u64) -> Self {
         Self { channel, delivery_tag }
     }
 

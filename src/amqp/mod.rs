@@ -40,7 +40,8 @@
 //!   window of unconfirmed messages is full.
 //! * **Confirms** arrive as [`Confirm`] futures. A channel or connection that ends resolves all of them with an error whose
 //!   [`outcome`](crate::error::Error::outcome) is unknown. Dropping one forgets it.
-//! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason. Dropping it cancels the
+//! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason, or plainly when
+//!   this side ended it. Dropping it cancels the
 //!   consumer, and puts back what nobody has looked at.
 //! * **Settling** ([`Delivery::ack`] and its kin) does not wait and consumes the delivery. After the channel has ended it is an error
 //!   of the kind [`Stale`](crate::error::ErrorKind::Stale) and sends nothing.
@@ -59,9 +60,9 @@ mod shared;
 mod topology;
 mod url;
 
-pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, ReturnedMessages};
+pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, GotNoAck, ReturnedMessages};
 pub use connection::{Connection, ConnectionBuilder};
-pub use consumer::{BasicConsume, BasicConsumeNoAck, Consumer, MessageStream};
+pub use consumer::{BasicConsume, BasicConsumeNoAck, Canceller, Consumer, MessageStream};
 pub use delivery::{Acker, Delivery, Message};
 pub use publish::{BasicPublish, Confirm, Payload};
 pub use topology::{

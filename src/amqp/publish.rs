@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-use super::channel::{Channel, Inner};
+use super::channel::Channel;
+use super::shared::ChannelGuard;
 use super::{Confirmation, Properties};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Body;
@@ -79,8 +80,8 @@ payload_from! {
 #[must_use = "a message is published when it is awaited"]
 pub struct BasicPublish<'a> {
     channel: &'a Channel,
-    exchange: &'a str,
-    routing_key: &'a str,
+    exchange: &'a [u8],
+    routing_key: &'a [u8],
     payload: Payload<'a>,
     properties: Option<&'a Properties>,
     mandatory: bool,
@@ -92,7 +93,7 @@ pub struct BasicPublish<'a> {
 
 impl<'a> BasicPublish<'a> {
     #[inline]
-    pub(crate) fn new(channel: &'a Channel, exchange: &'a str, routing_key: &'a str, payload: Payload<'a>) -> Self {
+    pub(crate) fn new(channel: &'a Channel, exchange: &'a [u8], routing_key: &'a [u8], payload: Payload<'a>) -> Self {
         Self {
             channel,
             exchange,
@@ -192,7 +193,7 @@ impl Drop for BasicPublish<'_> {
 #[derive(Debug)]
 #[must_use = "what became of the message is known when this is awaited"]
 pub struct Confirm {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     tag: u64,
     /// Nothing is remembered for it any more.
     known: bool,

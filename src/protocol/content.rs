@@ -27,7 +27,7 @@ pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// Exchange and routing key with their length octets, the properties, and the body unless it stayed where it was read.
-    octets: Bytes,
+    octets: Box<[u8]>,
     properties_at: u32,
     body_at: u32,
     /// The body, where it is not in `octets`. Boxed: it is the rarer case, and small messages are moved about a lot.
@@ -43,7 +43,7 @@ impl Content {
         octets.extend_from_slice(properties);
         octets.extend_from_slice(body);
         Self {
-            octets: octets.into(),
+            octets: octets.into_boxed_slice(),
             // Both came in frames, whose size is counted in 32 bits, and are limited to much less.
             properties_at: address.len() as u32,
             body_at: (address.len() + properties.len()) as u32,
@@ -65,7 +65,6 @@ impl Content {
         let parts = || {
             let (exchange, rest) = short_string(&self.octets)?;
             let (routing_key, _) = short_string(rest)?;
-            // Copied: a slice would turn the message's memory into shared memory, which is no cheaper and stays that way.
             Some((Bytes::copy_from_slice(exchange).into(), Bytes::copy_from_slice(routing_key).into()))
         };
         // Checked when the method was read.
@@ -87,11 +86,12 @@ impl Content {
     }
 
     /// The body as a value of its own, without a copy.
-    pub fn into_body(mut self) -> Bytes {
+    pub fn into_body(self) -> Bytes {
         match self.apart {
             None => {
-                self.octets.advance(self.body_at as usize);
-                self.octets
+                let mut octets = Bytes::from(self.octets);
+                octets.advance((self.body_at as usize).min(octets.len()));
+                octets
             }
             Some(body) => *body,
         }

@@ -21,8 +21,7 @@ pub mod server;
 pub use content::Content;
 pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
 pub(crate) use heartbeat::Heartbeat;
-pub(crate) use outbound::Body;
-pub use outbound::OutBuffer;
+pub use outbound::{Body, OutBuffer};
 
 #[cfg(test)]
 mod tests;

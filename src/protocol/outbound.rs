@@ -35,13 +35,16 @@ pub struct OutBuffer {
 
 /// A message's body: borrowed, to be copied, or shared, so that it need not be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Body<'a> {
+pub enum Body<'a> {
+    /// Copied into the buffer.
     Borrowed(&'a [u8]),
+    /// Written from where it lies, when it is large.
     Shared(&'a Bytes),
 }
 
 impl Body<'_> {
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    /// The octets.
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(octets) => octets,
             Self::Shared(octets) => octets,

@@ -23,6 +23,8 @@ on_every_server! {
         let channel = connection.open_channel().await.unwrap();
         assert_eq!(channel.number(), 1);
         assert_works(&channel).await;
+        let shown = format!("{connection:?} {channel:?}");
+        assert!(shown.len() < 500, "handles are shown, and not all that stands behind them: {shown}");
 
         within("the connection to close", connection.close()).await.unwrap();
         assert!(!connection.is_open());
@@ -107,6 +109,17 @@ on_every_server! {
         connection.close().await.unwrap();
     }
 
+    async fn many_connections_at_the_same_time(server: Server) {
+        let opened = futures_util::future::join_all((0..50).map(|_| server.builder().open())).await;
+        let connections: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
+        for connection in &connections {
+            assert_works(&connection.open_channel().await.unwrap()).await;
+        }
+        for closed in futures_util::future::join_all(connections.iter().map(Connection::close)).await {
+            closed.unwrap();
+        }
+    }
+
     async fn a_connection_closes_with_a_code_and_a_text_of_ones_own(server: Server) {
         let connection = server.connect().await;
         let channel = connection.open_channel().await.unwrap();
@@ -161,6 +174,11 @@ on_rabbitmq! {
         assert_eq!(error.origin(), Origin::Caller);
         assert_eq!(error.failing_method(), Some((50, 10)), "queue.declare");
         assert!(connection.is_open(), "c51");
+        let channel = connection.open_channel().await.unwrap();
+        channel.confirm_select().await.unwrap();
+        let confirm = channel.basic_publish("amq.fanout", "", "x").await.unwrap();
+        let error = within("an error", confirm).await.unwrap_err();
+        crate::support::assert_channel_closed(&error, 403);
         connection.close().await.unwrap();
     }
 

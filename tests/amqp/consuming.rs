@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use leveret::amqp::{Channel, Connection, Consumer, Properties};
+use leveret::amqp::{Channel, Connection, Consumer, FieldValue, Properties};
 use leveret::codec::Frame;
 use leveret::codec::method::basic;
 use leveret::error::{ErrorKind, Origin};
@@ -265,13 +265,26 @@ on_every_server! {
         let channel = connection.open_channel().await.unwrap();
         let mut consumer = channel.basic_consume(&queue).await.unwrap();
         channel.close().await.unwrap();
-        assert_eq!(within("the end", consumer.next()).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(within("the end", consumer.next()).await.is_none(), "this side knows why");
 
         let channel = connection.open_channel().await.unwrap();
         let mut consumer = channel.basic_consume(&queue).await.unwrap();
         connection.close().await.unwrap();
-        assert_eq!(within("the end", consumer.next()).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
-        assert!(within("nothing more", consumer.next()).await.is_none());
+        assert!(within("the end", consumer.next()).await.is_none());
+    }
+
+    /// One task waits for deliveries, another tells the consumer to stop.
+    async fn a_consumer_is_cancelled_from_elsewhere(server: Server) {
+        let channel = server.channel().await;
+        let queue = exclusive_queue(&channel).await;
+        let mut consumer = channel.basic_consume(&queue).await.unwrap();
+        let canceller = consumer.canceller();
+        let waiting = tokio::spawn(async move { consumer.next().await.is_none() });
+        within("the cancel", canceller.cancel()).await.unwrap();
+        assert!(within("the consumer", waiting).await.unwrap(), "the stream ends plainly");
+        let _next = channel.basic_consume(&queue).await.unwrap();
+        within("a cancel too late", canceller.cancel()).await.unwrap();
+        assert_eq!(channel.queue_declare(&queue).passive(true).await.unwrap().consumer_count(), 1);
     }
 
     async fn consuming_from_nothing(server: Server) {
@@ -297,7 +310,7 @@ on_every_server! {
         for n in 0..MANY {
             last = Some(publisher.basic_publish("", &queue, body(n)).await.unwrap());
         }
-        within("the last confirm", last.unwrap()).await.unwrap();
+        within("the last confirm", last.unwrap()).await.unwrap().accepted().unwrap();
         // 32 MB went into the queue. While nobody takes them they wait here, in the sockets and in the server.
         for n in 0..MANY {
             let message = within("a message", messages.next()).await.unwrap().unwrap();
@@ -439,6 +452,41 @@ on_its_own! {
         assert!(connection.is_open());
     }
 
+    /// What nobody reads is not read from the socket either: the server cannot fill the memory, and then nothing is lost (pain 13).
+    async fn memory_is_bounded() {
+        const EACH: usize = 8 * 1024;
+        let (connection, mut peer) =
+            crate::scripted::connected_as(crate::scripted::TUNE, |builder| builder.max_buffered(64 * 1024)).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let consume = async { channel.basic_consume("q").consumer_tag("idle").no_ack().await };
+        let (messages, ()) = tokio::join!(consume, async {
+            expect!(peer, Basic(basic)::Consume);
+            peer.send(1, basic::ConsumeOk { consumer_tag: "idle".into() }).await;
+        });
+        let mut messages = messages.unwrap();
+        let deliver = basic::Deliver { consumer_tag: "idle".into(), ..Default::default() };
+        let frames = content(1, deliver, &[7; EACH]);
+        let mut sent = 0;
+        // As much as the sockets hold, and a little more.
+        while let Some(rest) = peer.frames_for(&frames, Duration::from_millis(500)).await {
+            sent += 1;
+            assert!(sent * EACH < 64 << 20, "64 MiB have gone to a consumer that does not read");
+            if !rest.is_empty() {
+                let ((), read) = tokio::join!(peer.raw(&rest), async {
+                    for _ in 0..sent - 1 {
+                        let message = within("a message", messages.next()).await.unwrap().unwrap();
+                        assert_eq!(message.body().len(), EACH);
+                    }
+                    true
+                });
+                assert!(read);
+                break;
+            }
+        }
+        assert_eq!(within("the last message", messages.next()).await.unwrap().unwrap().body(), [7; EACH]);
+        assert!(connection.is_open());
+    }
+
     /// A reader that pauses does not take the silence for a dead server (pain 16).
     async fn a_pause_is_no_missed_heartbeat() {
         let tune = leveret::codec::method::connection::Tune { heartbeat: 1, ..crate::scripted::TUNE };
@@ -456,5 +504,49 @@ on_its_own! {
         assert_eq!(next_number(&mut consumer).await, 1);
         peer.frames(&deliver(tag.to_str().unwrap(), 2)).await;
         assert_eq!(next_number(&mut consumer).await, 2);
+    }
+}
+
+on_rabbitmq! {
+    /// c136: streams are read from where one likes, with a prefetch and acks.
+    async fn a_stream(server: Server) {
+        let channel = server.channel().await;
+        let stream = unique("stream");
+        channel.queue_declare(&stream).durable(true).argument("x-queue-type", "stream").await.unwrap();
+        fill(&channel, &stream, 0..100).await;
+        for (offset, first) in [(FieldValue::from("first"), 0), (FieldValue::from(40i64), 40)] {
+            let consume = channel.basic_consume(&stream).prefetch(10).argument("x-stream-offset", offset);
+            let mut consumer = consume.await.unwrap();
+            for expected in first..100 {
+                let delivery = next(&mut consumer).await;
+                assert_eq!(number(&delivery), expected);
+                let headers = delivery.properties().unwrap().headers.unwrap();
+                assert_eq!(headers.get("x-stream-offset").unwrap().as_i64(), Some(expected.into()));
+                delivery.ack().unwrap();
+            }
+            consumer.cancel().await.unwrap();
+        }
+        channel.queue_delete(&stream).await.unwrap();
+    }
+
+    async fn a_quorum_queue(server: Server) {
+        let channel = server.channel().await;
+        let queue = unique("quorum");
+        channel.queue_declare(&queue).durable(true).argument("x-queue-type", "quorum").await.unwrap();
+        fill(&channel, &queue, 0..100).await;
+        let mut consumer = channel.basic_consume(&queue).prefetch(10).await.unwrap();
+        for expected in 0..100 {
+            let delivery = next(&mut consumer).await;
+            assert_eq!(number(&delivery), expected);
+            delivery.ack().unwrap();
+        }
+        fill(&channel, &queue, 100..101).await;
+        next(&mut consumer).await.nack(true).unwrap();
+        let again = next(&mut consumer).await;
+        let headers = again.properties().unwrap().headers.unwrap();
+        assert_eq!(headers.get("x-delivery-count").unwrap().as_i64(), Some(1));
+        again.ack().unwrap();
+        drop(consumer);
+        channel.queue_delete(&queue).await.unwrap();
     }
 }

@@ -17,6 +17,7 @@ mod support;
 #[macro_use]
 mod scripted;
 
+mod chaos;
 mod connecting;
 mod consuming;
 mod ending;

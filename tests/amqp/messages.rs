@@ -13,7 +13,7 @@ use crate::support::{Server, assert_works, exclusive_queue, next, within};
 async fn round_trip(channel: &Channel, queue: &str, body: Bytes, properties: &Properties) -> Message {
     let publish = channel.basic_publish("", queue, body).properties(properties).mandatory(true);
     assert_eq!(within("a confirm", publish.await.unwrap()).await.unwrap(), Confirmation::Ack(None));
-    within("the message", async { channel.basic_get(queue).no_ack().await }).await.unwrap().unwrap()
+    within("the message", async { channel.basic_get(queue).no_ack().await }).await.unwrap().unwrap().message
 }
 
 /// Octets in which every place is recognised.
@@ -110,9 +110,9 @@ on_every_server! {
             assert!(*message.body() == body, "{len} octets");
             // Borrowed octets go another way through the buffer.
             let confirm = channel.basic_publish("", &queue, &body).await.unwrap();
-            within("a confirm", confirm).await.unwrap();
+            within("a confirm", confirm).await.unwrap().accepted().unwrap();
             let message = channel.basic_get(&queue).no_ack().await.unwrap().unwrap();
-            assert!(message.into_body() == body, "{len} octets, borrowed");
+            assert!(message.message.into_body() == body, "{len} octets, borrowed");
         }
     }
 
@@ -138,7 +138,7 @@ on_every_server! {
             delivery.ack().unwrap();
         }
         for confirm in confirms {
-            within("a confirm", confirm).await.unwrap();
+            within("a confirm", confirm).await.unwrap().accepted().unwrap();
         }
     }
 

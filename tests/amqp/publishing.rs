@@ -108,6 +108,21 @@ on_every_server! {
         assert!(within("the end of returns", returns.next()).await.is_none());
     }
 
+    /// The last 1024 returns are kept for whoever asks, and the loss of older ones is told.
+    async fn returns_that_nobody_asks_for(server: Server) {
+        let channel = server.channel().await;
+        let key = unique("nowhere");
+        for n in 0..1500u32 {
+            drop(channel.basic_publish("", &key, n.to_string()).mandatory(true).await.unwrap());
+        }
+        assert_works(&channel).await; // whose answer stands behind all returns
+        let mut returns = channel.returned_messages();
+        for n in 476..1500 {
+            let (returned, lost) = within("a return", returns.next()).await.unwrap();
+            assert_eq!((number(&returned.message()), lost), (n, if n == 476 { 476 } else { 0 }));
+        }
+    }
+
     /// c93: among a thousand that are published at the same time exactly those come back that no queue takes.
     async fn exactly_the_unroutable_ones_come_back(server: Server) {
         let channel = server.channel().await;
@@ -279,7 +294,7 @@ on_every_server! {
                     let publish = async { channel.basic_publish("", &queue, n.to_string()).deadline(PATIENCE).await };
                     match tokio::time::timeout(limit, publish).await {
                         Ok(confirm) => {
-                            within("a confirm", confirm.unwrap()).await.unwrap();
+                            within("a confirm", confirm.unwrap()).await.unwrap().accepted().unwrap();
                             1
                         }
                         Err(_) => 0,
@@ -391,7 +406,7 @@ on_its_own! {
         let never = Duration::from_secs(3600);
         let mut stayer = Box::pin(async move { stays.basic_publish("", "q", "second").deadline(never).await.map(drop) });
         assert!(!ready_at_once(&mut stayer).await);
-        let stayer = tokio::spawn(async move { stayer.await });
+        let stayer = tokio::spawn(stayer);
         peer.frames(&[
             Frame::Method(0, connection::Blocked { reason: "for a while".into() }.into()),
             Frame::Method(1, basic::Ack { delivery_tag: 1, multiple: false }.into()),

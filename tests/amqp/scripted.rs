@@ -1,5 +1,7 @@
 //! A peer that does what a test says: it reads and writes frames, and answers nothing of its own accord.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use leveret::amqp::{Connection, ConnectionBuilder};
 use leveret::codec::method::connection;
@@ -167,8 +169,26 @@ impl Peer {
         self.raw(&octets).await;
     }
 
+    /// Sends frames as far as the client takes them within `patience` of its last octet, and gives back the rest.
+    pub(crate) async fn frames_for(&mut self, frames: &[Frame], patience: Duration) -> Option<Vec<u8>> {
+        let mut octets = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut octets, LARGEST).unwrap());
+        while !octets.is_empty() {
+            match tokio::time::timeout(patience, self.stream.write(&octets)).await {
+                Ok(written) => drop(octets.drain(..written.ok()?)),
+                Err(_) => break,
+            }
+        }
+        Some(octets)
+    }
+
     pub(crate) async fn raw(&mut self, octets: &[u8]) {
         within("room to write", self.stream.write_all(octets)).await.unwrap();
+    }
+
+    /// Closes the socket without a word, and without waiting for what the client says.
+    pub(crate) async fn hang_up(&mut self) {
+        within("the socket to close", self.stream.shutdown()).await.unwrap();
     }
 
     /// The client has nothing more to say, and has closed its socket.

@@ -169,7 +169,7 @@ on_its_own! {
         expect!(peer, Channel(channel)::CloseOk);
         until("the channel to end", async || !channel.is_open()).await;
         let other = channel_of(&connection, &mut peer).await;
-        assert_eq!(other.number(), 1, "c49: the number is free again");
+        assert_eq!(other.number(), 2);
         let error = delivery.ack().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Stale);
         assert!(error.to_string().contains("timed out"), "pain 18: {error}");

@@ -40,6 +40,29 @@ macro_rules! on_every_server {
     )*};
 }
 
+/// As `on_every_server!`, with a server that nobody else uses, so that the test may do to it what it likes.
+macro_rules! on_every_own_server {
+    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Own) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn body($server: Own) $body
+
+            #[test]
+            fn broker() {
+                crate::support::run(async { body(Own::broker().await).await });
+            }
+
+            #[test]
+            #[ignore = "needs RabbitMQ: run tests/run"]
+            fn rabbitmq() {
+                crate::support::run(async { body(Own::rabbitmq().await).await });
+            }
+        }
+    )*};
+}
+
 /// Makes a test of each body that a real RabbitMQ is needed for, because it is about what RabbitMQ alone does or can be made to do.
 macro_rules! on_rabbitmq {
     ($( $(#[$meta:meta])* async fn $name:ident($($server:ident: Server)?) $body:block )*) => {$(
@@ -147,43 +170,79 @@ pub(crate) async fn shared_ctl(arguments: &[&str]) -> String {
     command(&environment("LEVERET_RABBITMQ_CTL"), arguments).await
 }
 
-/// A RabbitMQ for one test alone, which may do to it what it likes.
+/// A server for one test alone.
 #[derive(Debug)]
-pub(crate) struct Private {
-    dir: PathBuf,
-    ctl: String,
-    url: String,
+pub(crate) enum Own {
+    Broker(Broker),
+    RabbitMq { dir: PathBuf, ctl: String, url: String },
 }
 
-impl Private {
-    pub(crate) async fn start() -> Self {
-        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("private"));
-        let script = environment("LEVERET_RABBITMQ");
-        let started = command(&script, &["start", dir.to_str().unwrap()]).await;
+impl Own {
+    pub(crate) async fn broker() -> Self {
+        Self::Broker(Broker::start().await.unwrap())
+    }
+
+    pub(crate) async fn rabbitmq() -> Self {
+        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("own"));
+        let started = command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
         let mut lines = started.lines().map(str::to_owned);
         let (url, ctl) = (lines.next().unwrap(), lines.next().unwrap());
-        Self { dir, ctl, url }
+        Self::RabbitMq { dir, ctl, url }
     }
 
     pub(crate) fn builder(&self) -> ConnectionBuilder {
-        Connection::builder(&self.url).unwrap()
+        match self {
+            Self::Broker(broker) => Connection::builder(&broker.url()).unwrap(),
+            Self::RabbitMq { url, .. } => Connection::builder(url).unwrap(),
+        }
     }
 
-    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
-        command(&self.ctl, arguments).await
+    pub(crate) async fn connect(&self) -> Connection {
+        within("a connection", self.builder().open()).await.unwrap()
     }
 
-    /// Takes it away at once.
+    /// The operator closes every connection.
+    pub(crate) async fn close_connections(&self) {
+        match self {
+            Self::Broker(broker) => broker.close_connections(320, "CONNECTION_FORCED - bye"),
+            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["close_all_connections", "bye"]).await),
+        }
+    }
+
+    /// The server runs out of memory.
+    pub(crate) async fn block(&self) {
+        match self {
+            Self::Broker(broker) => broker.block("low on memory"),
+            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.0000001"]).await),
+        }
+    }
+
+    /// The server has memory again.
+    pub(crate) async fn unblock(&self) {
+        match self {
+            Self::Broker(broker) => broker.unblock(),
+            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.4"]).await),
+        }
+    }
+
+    /// The server is gone from one moment to the next.
     pub(crate) async fn kill(&self) {
-        command(&environment("LEVERET_RABBITMQ"), &["kill", self.dir.to_str().unwrap()]).await;
+        match self {
+            Self::Broker(broker) => broker.drop_connections(),
+            Self::RabbitMq { dir, .. } => {
+                command(&environment("LEVERET_RABBITMQ"), &["kill", dir.to_str().unwrap()]).await;
+            }
+        }
     }
 }
 
-impl Drop for Private {
+impl Drop for Own {
     fn drop(&mut self) {
-        let ended = Command::new(environment("LEVERET_RABBITMQ")).arg("kill").arg(&self.dir).status();
-        if !std::thread::panicking() {
-            assert!(ended.unwrap().success(), "the RabbitMQ of this test is still there");
+        if let Self::RabbitMq { dir, .. } = self {
+            let ended = Command::new(environment("LEVERET_RABBITMQ")).arg("kill").arg(dir).status();
+            if !std::thread::panicking() {
+                assert!(ended.unwrap().success(), "the RabbitMQ of this test is still there");
+            }
         }
     }
 }

@@ -1,1 +1,230 @@
-//! ...
+//! Deadlines and heartbeats: no wait lasts for ever.
+
+use std::time::{Duration, Instant};
+
+use leveret::amqp::{Channel, Connection};
+use leveret::codec::Frame;
+use leveret::codec::method::{basic, connection, queue};
+use leveret::error::{ErrorKind, Origin, Outcome};
+
+use crate::scripted::{Peer, Stage, TUNE, channel_of, connected, connected_as};
+use crate::support::{Server, assert_works, within};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+async fn with_channel() -> (Connection, Peer, Channel) {
+    let (connection, mut peer) = connected().await;
+    let channel = channel_of(&connection, &mut peer).await;
+    (connection, peer, channel)
+}
+
+fn declared(name: &str) -> queue::DeclareOk {
+    queue::DeclareOk { queue: name.into(), ..Default::default() }
+}
+
+on_its_own! {
+    /// c120, pain 4 and 5: the late reply belongs to the call that was given up.
+    async fn a_late_reply_does_not_disturb_the_next_call() {
+        let (connection, mut peer, channel) = with_channel().await;
+        let begun = Instant::now();
+        let error = channel.queue_declare("late").deadline(SHORT).await.unwrap_err();
+        assert!(begun.elapsed() >= SHORT);
+        assert_eq!((error.kind(), error.origin()), (ErrorKind::Timeout, Origin::Network));
+        assert!(error.is_transient());
+        let text = error.to_string();
+        assert!(text.contains("queue.declare") && text.contains("50 ms"), "{text}");
+        expect!(peer, Queue(queue)::Declare);
+
+        let next = async { channel.queue_declare("next").await };
+        let (queue, ()) = tokio::join!(next, async {
+            expect!(peer, Queue(queue)::Declare);
+            peer.send(1, declared("late")).await;
+            peer.send(1, declared("next")).await;
+        });
+        assert_eq!(queue.unwrap().name(), "next");
+        assert!(connection.is_open());
+    }
+
+    /// The same for calls of other kinds, and for several at a time.
+    async fn every_call_has_a_deadline() {
+        let (connection, mut peer) = connected_as(TUNE, |builder| builder.call_deadline(SHORT)).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        for error in [
+            channel.exchange_declare("x", "fanout").await.unwrap_err(),
+            channel.exchange_bind("a", "b", "").await.unwrap_err(),
+            channel.queue_purge("q").await.unwrap_err(),
+            channel.basic_qos(1).await.unwrap_err(),
+            channel.basic_get("q").await.unwrap_err(),
+            channel.basic_consume("q").await.unwrap_err(),
+            channel.basic_recover().await.unwrap_err(),
+            channel.confirm_select().await.unwrap_err(),
+            connection.update_secret("s", "because").await.unwrap_err(),
+            connection.open_channel().await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(!error.to_string().contains("\"s\""), "{error}");
+        }
+        assert!(connection.is_open());
+        assert!(channel.is_open());
+    }
+
+    /// A channel that was given up before it was open is closed as soon as it is, and its number is not in use until then (c49).
+    async fn a_channel_that_opens_late() {
+        let (connection, mut peer) = connected_as(TUNE, |builder| builder.call_deadline(SHORT)).await;
+        connection.open_channel().await.unwrap_err();
+        assert_eq!(expect!(peer, Channel(channel)::Open).0, 1);
+        assert_eq!(expect!(peer, Channel(channel)::Close).0, 1);
+        let (channel, ()) = tokio::join!(connection.open_channel(), async {
+            let (number, _) = expect!(peer, Channel(channel)::Open);
+            assert_eq!(number, 2);
+            peer.send(2, leveret::codec::method::channel::OpenOk::default()).await;
+        });
+        let channel = channel.unwrap();
+        assert_eq!(channel.number(), 2);
+        peer.send(1, leveret::codec::method::channel::OpenOk::default()).await;
+        peer.send(1, leveret::codec::method::channel::CloseOk {}).await;
+        let get = async { channel.basic_get("q").await };
+        let (got, ()) = tokio::join!(get, async {
+            expect!(peer, Basic(basic)::Get);
+            peer.send(2, basic::GetEmpty::default()).await;
+        });
+        assert!(got.unwrap().is_none(), "by now the client knows what came before");
+        assert_eq!(channel_of(&connection, &mut peer).await.number(), 1);
+    }
+
+    /// A server that never answers a close, of a channel and of a connection.
+    async fn closing_has_a_deadline() {
+        let (connection, mut peer) = connected_as(TUNE, |builder| builder.close_deadline(SHORT)).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let error = within("the channel's close", channel.close()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        expect!(peer, Channel(channel)::Close);
+        let error = within("the connection's close", connection.close()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_eq!(within("the end", connection.closed()).await.unwrap_err().kind(), ErrorKind::Timeout);
+        expect!(peer, Connection(connection)::Close);
+        peer.end().await;
+    }
+
+    /// c56: a server that closes the socket instead of answering has done what was asked.
+    async fn the_end_of_the_stream_is_an_answer_to_close() {
+        let (connection, mut peer) = connected().await;
+        let (closed, ()) = tokio::join!(within("the end", connection.close()), async {
+            expect!(peer, Connection(connection)::Close);
+            drop(peer);
+        });
+        closed.unwrap();
+    }
+
+    /// A server that reads nothing: what is published waits for room, and not for ever.
+    async fn publishing_waits_for_room_and_gives_up() {
+        let (connection, mut peer) = connected_as(TUNE, |builder| builder.max_unwritten(1)).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let body = vec![0; 1 << 20];
+        let mut sent = 0;
+        let error = loop {
+            match channel.basic_publish("", "q", &body).deadline(Duration::from_millis(300)).await {
+                Ok(_) => sent += 1,
+                Err(error) => break error,
+            }
+            assert!(sent < 1000, "the sockets do not take a gigabyte");
+        };
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent), "{error}");
+        let waits = async { channel.basic_publish("", "q", "the last").await };
+        let ((), last) = tokio::join!(
+            async {
+                for _ in 0..sent {
+                    assert_eq!(peer.published().await.1.len(), body.len());
+                }
+                assert_eq!(peer.published().await.1, "the last");
+            },
+            waits
+        );
+        drop(last.unwrap());
+    }
+
+    /// c12, pain 8 of lapin: whoever no longer waits for a connection leaves no socket behind.
+    async fn connecting_can_be_given_up() {
+        let stage = Stage::new().await;
+        let mut connecting = Box::pin(stage.builder().open());
+        let mut peer = tokio::select! {
+            peer = stage.accept() => peer,
+            _ = &mut connecting => panic!("nobody has answered"),
+        };
+        within("the header", async {
+            tokio::select! {
+                () = peer.header() => {}
+                _ = &mut connecting => panic!("nobody has answered"),
+            }
+        })
+        .await;
+        drop(connecting);
+        peer.end().await;
+    }
+
+    /// c21, c37, c39, c40: heartbeats are sent, and when none come the connection is given up without a handshake.
+    async fn a_silent_server_is_given_up() {
+        let tune = connection::Tune { heartbeat: 1, ..TUNE };
+        let (connection, mut peer) = connected_as(tune, |builder| builder).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let silent_since = Instant::now();
+        let call = async { channel.basic_get("q").await };
+        let (error, closed, heartbeats) = tokio::join!(call, connection.closed(), async {
+            expect!(peer, Basic(basic)::Get);
+            let mut heartbeats = 0;
+            while let Some(frame) = peer.frame().await {
+                assert_eq!(frame, Frame::Heartbeat, "no close handshake");
+                heartbeats += 1;
+            }
+            heartbeats
+        });
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Heartbeat);
+        let error = closed.unwrap_err();
+        assert_eq!((error.kind(), error.origin()), (ErrorKind::Heartbeat, Origin::Network));
+        assert!(error.is_transient());
+        let silence = silent_since.elapsed();
+        assert!(silence >= Duration::from_millis(1900) && silence < Duration::from_secs(10), "{silence:?}");
+        assert!((2..=6).contains(&heartbeats), "{heartbeats} heartbeats in {silence:?}");
+    }
+
+    /// c41: whatever arrives is a sign of life, also single octets of a frame that is not whole for a long time.
+    async fn every_octet_is_a_sign_of_life() {
+        let tune = connection::Tune { heartbeat: 1, ..TUNE };
+        let (connection, mut peer) = connected_as(tune, |builder| builder).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let mut octets = Vec::new();
+        Frame::Method(1, declared("slow").into()).encode(&mut octets, 4096).unwrap();
+        let declare = async { channel.queue_declare("slow").await };
+        let (queue, ()) = tokio::join!(declare, async {
+            expect!(peer, Queue(queue)::Declare);
+            let (most, last) = octets.split_at(7);
+            for octet in most {
+                peer.raw(&[*octet]).await;
+                // Seven times more than half a second: longer than a silence may last.
+                tokio::time::sleep(Duration::from_millis(600)).await;
+            }
+            peer.raw(last).await;
+        });
+        assert_eq!(queue.unwrap().name(), "slow");
+    }
+
+    /// c38
+    async fn a_heartbeat_of_the_wrong_shape() {
+        for octets in [&b"\x08\0\x01\0\0\0\0\xce"[..], b"\x08\0\0\0\0\0\x01\0\xce"] {
+            let (connection, mut peer) = connected().await;
+            peer.raw(octets).await;
+            assert_eq!(within("the end", connection.closed()).await.unwrap_err().kind(), ErrorKind::Protocol);
+        }
+    }
+}
+
+on_every_server! {
+    /// A connection on which nothing happens stays open (c39), on the smallest interval there is.
+    async fn heartbeats_keep_a_quiet_connection(server: Server) {
+        let connection = within("a connection", server.builder().heartbeat(1).open()).await.unwrap();
+        assert_eq!(connection.tuning().heartbeat, 1);
+        tokio::time::timeout(Duration::from_secs(4), connection.closed()).await.expect_err("it stays");
+        assert_works(&connection.open_channel().await.unwrap()).await;
+        connection.close().await.unwrap();
+    }
+}

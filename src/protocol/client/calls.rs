@@ -83,9 +83,9 @@ impl Calls {
         CallId(self.base + self.slots.len() as u64 - 1)
     }
 
-    /// Gives `reply` to the first unanswered call that it can answer, or back when there is none. `Ok(Some)` is a message
-    /// whose caller has gone, and which has to be settled all the same.
-    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<Option<Reply>, Reply> {
+    /// Gives `reply` to the first unanswered call that it can answer; its name is the error when there is none. `Ok(Some)` is a
+    /// message whose caller has gone, and which has to be settled all the same.
+    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<Option<Reply>, &'static str> {
         let info = reply.method.info();
         let names = match &reply.method {
             Method::Basic(basic::Method::ConsumeOk(ok)) => Some(&ok.consumer_tag),
@@ -99,7 +99,7 @@ impl Calls {
             }
             _ => false,
         };
-        let Some(slot) = self.slots.iter_mut().find(fits) else { return Err(reply) };
+        let Some(slot) = self.slots.iter_mut().find(fits) else { return Err(info.name) };
         let Slot::Expected { caller, unsettled, .. } = std::mem::replace(slot, Slot::Done) else { return Ok(None) };
         let mut unwanted = None;
         match caller {

@@ -4,12 +4,13 @@
 //!   ┌─────────┐ open-ok  ┌──────┐ close sent  ┌─────────┐ close-ok  ┌────────┐
 //!   │ Opening │ ───────► │ Open │ ──────────► │ Closing │ ────────► │ Closed │
 //!   └─────────┘          └──────┘             └─────────┘           └────────┘
-//!                            │   close received: close-ok is sent       ▲
-//!                            └──────────────────────────────────────────┘
+//!        │                   │                     │                    ▲
+//!        └───────────────────┴─────────────────────┴────────────────────┘
+//!                        close received: close-ok is sent
 //! ```
 //!
 //! While a channel is closing everything but close and close-ok is discarded (c47). Its number is free again after
-//! close-ok (c49).
+//! close-ok (c49), with the exception that [`numbers`](super::numbers) explains.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -48,6 +49,8 @@ pub(crate) struct Channel {
     pub(crate) returned_waker: Option<Waker>,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
+    /// The server has sent `channel.close`.
+    pub(crate) closed_by_server: bool,
     pub(crate) envelope: Envelope,
     assembler: Assembler<Pending>,
 }
@@ -104,6 +107,7 @@ impl Channel {
             returned_lost: 0,
             returned_waker: None,
             released: false,
+            closed_by_server: false,
             envelope: Envelope::default(),
             assembler: Assembler::new(),
         }
@@ -119,7 +123,7 @@ impl Channel {
     ) -> Result<bool, Failure> {
         match (kind, payload) {
             (FrameType::Method, Incoming::Borrowed(payload)) => return self.method_frame(payload, hands),
-            _ if self.state == State::Closing => {}
+            _ if self.state != State::Open => {}
             (FrameType::Header, Incoming::Borrowed(payload)) => {
                 if let Some((method, content)) = self.assembler.header(payload, hands.max_body)? {
                     self.message(method, content, hands)?;
@@ -135,7 +139,7 @@ impl Channel {
     }
 
     fn method_frame(&mut self, payload: &[u8], hands: &mut Hands<'_>) -> Result<bool, Failure> {
-        if self.state != State::Closing
+        if self.state == State::Open
             && let Some((id, fields)) = payload.split_first_chunk::<4>()
         {
             match *id {
@@ -149,13 +153,21 @@ impl Channel {
         }
         let method = Method::decode(&bytes::Bytes::copy_from_slice(payload))?;
         match method {
-            Method::Channel(ChannelMethod::Close(close)) => Ok(self.closed_by_server(&close, hands)),
+            Method::Channel(ChannelMethod::Close(close)) => {
+                self.closed_by_server(&close, hands);
+                Ok(true)
+            }
             Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing => {
                 self.answer(Reply { method, content: None }, hands)?;
                 self.state = State::Closed;
                 Ok(true)
             }
-            _ if self.state == State::Closing => Ok(false),
+            Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Opening => {
+                self.state = State::Open;
+                self.answer(Reply { method, content: None }, hands).map(|()| false)
+            }
+            // c47; and before open-ok it can only be for the channel that had the number before.
+            _ if self.state != State::Open => Ok(false),
             _ if !self.assembler.is_idle() => Err(Failure::new(
                 ReplyCode::UNEXPECTED_FRAME,
                 format!("the server sent {} in the middle of a message", method.info().name),
@@ -172,10 +184,6 @@ impl Channel {
                 if flow.active {
                     hands.publishers.wake_all(hands.wakes);
                 }
-            }
-            Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Opening => {
-                self.state = State::Open;
-                self.answer(Reply { method, content: None }, hands)?;
             }
             Method::Basic(basic::Method::Cancel(cancel)) => self.cancelled_by_server(&cancel, hands),
             Method::Basic(basic::Method::ConsumeOk(basic::ConsumeOk { ref consumer_tag })) => {
@@ -203,8 +211,7 @@ impl Channel {
     }
 
     fn answer(&mut self, reply: Reply, hands: &mut Hands<'_>) -> Result<(), Failure> {
-        let unwanted = self.calls.answer(reply, hands.wakes).map_err(|reply| {
-            let name = reply.method.info().name;
+        let unwanted = self.calls.answer(reply, hands.wakes).map_err(|name| {
             Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name}, which nothing here asked for"))
         })?;
         self.put_back(unwanted, hands);
@@ -252,10 +259,7 @@ impl Channel {
     ) -> Result<bool, Failure> {
         let Some(fields) = method.get(DeliverView::ID.len()..) else { return Ok(false) };
         let (view, (size, properties)) = (DeliverView::parse(fields)?, ContentHeader::split(header)?);
-        if size != body.len() as u64
-            || size > hands.max_body
-            || self.state == State::Closing
-            || !self.assembler.is_idle()
+        if size != body.len() as u64 || size > hands.max_body || self.state != State::Open || !self.assembler.is_idle()
         {
             return Ok(false);
         }
@@ -337,14 +341,11 @@ impl Channel {
         }
         let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
         let Some(consumer) = self.consumers.get_mut(id) else { return };
-        match consumer.state {
-            ConsumerState::Live => {
-                let reason = Error::new(ErrorKind::Cancelled, format!("the server cancelled the consumer {tag}"));
-                consumer.end(Some(reason), hands.wakes);
-                self.consumers.forget_tag(tag);
-            }
-            // Our own cancel is under way and will be answered.
-            _ => {}
+        // Otherwise our own cancel is under way and will be answered.
+        if matches!(consumer.state, ConsumerState::Live) {
+            let reason = Error::new(ErrorKind::Cancelled, format!("the server cancelled the consumer {tag}"));
+            consumer.end(Some(reason), hands.wakes);
+            self.consumers.forget_tag(tag);
         }
     }
 
@@ -377,11 +378,15 @@ impl Channel {
         }
     }
 
-    /// `channel.close`. Returns whether the number is free: it is, unless our own close still has to be answered.
-    fn closed_by_server(&mut self, close: &channel::Close, hands: &mut Hands<'_>) -> bool {
+    /// `channel.close`.
+    fn closed_by_server(&mut self, close: &channel::Close, hands: &mut Hands<'_>) {
         hands.send(self.number, channel::CloseOk::default());
-        if self.state == State::Closing {
-            return false;
+        self.closed_by_server = true;
+        if std::mem::replace(&mut self.state, State::Closed) == State::Closing {
+            // c46: both closes were under way. RabbitMQ (3.10) answers ours only sometimes; we wait for nothing more.
+            let reply = Reply { method: channel::CloseOk::default().into(), content: None };
+            let _ = self.calls.answer(reply, hands.wakes);
+            return;
         }
         let error = Error::closed_by_peer(
             ErrorKind::ChannelClosed,
@@ -390,8 +395,6 @@ impl Channel {
             (close.class_id, close.method_id),
         );
         self.finish(&error, hands.wakes, hands.buffered);
-        self.state = State::Closed;
-        true
     }
 
     /// Sends `channel.close`; nothing else is sent or accepted from now on.

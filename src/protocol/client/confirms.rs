@@ -17,10 +17,14 @@ use std::task::{Poll, Waker};
 
 use super::wakers::WakerQueue;
 use crate::codec::{ReplyCode, ShortString};
+use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::Content;
 
 /// What the server said about a published message.
+///
+/// A server's no is a value here and not an error: look at it, or let [`accepted`](Self::accepted) make an error of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a message may have been refused or returned; `accepted()?` makes an error of that"]
 pub enum Confirmation {
     /// The server has taken responsibility (`basic.ack`). A mandatory message that no queue took is acked too, and has been
     /// returned.
@@ -29,6 +33,29 @@ pub enum Confirmation {
     Nack(Option<Box<Returned>>),
     /// The channel is not in confirm mode: nobody will ever know.
     NotRequested,
+}
+
+impl Confirmation {
+    /// `Ok` if the server has taken responsibility for the message and routed it.
+    ///
+    /// # Errors
+    ///
+    /// `Returned`, with the server's code and text, when no queue took it; `Nacked`; both with the outcome `Refused`.
+    /// `InvalidArgument` with the outcome `Unknown` on a channel without confirms, where nobody knows.
+    pub fn accepted(self) -> Result<(), Error> {
+        match self {
+            Self::Ack(None) => Ok(()),
+            Self::Ack(Some(returned)) => Err(Error::returned(returned.reply_code, returned.reply_text.as_bytes())),
+            Self::Nack(_) => {
+                let error = Error::new(ErrorKind::Nacked, "the server did not take responsibility for the message");
+                Err(error.with_outcome(Outcome::Refused))
+            }
+            Self::NotRequested => {
+                let message = "nobody knows what became of the message: confirm_select was not called on its channel";
+                Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown))
+            }
+        }
+    }
 }
 
 /// A message that the server gave back (`basic.return`).

@@ -7,9 +7,12 @@ use crate::codec::ShortString;
 use crate::error::Error;
 use crate::protocol::Content;
 
-/// A consumer of a channel.
+/// A consumer of a channel. Not used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsumerId(pub(super) usize);
+pub struct ConsumerId {
+    at: usize,
+    serial: u64,
+}
 
 /// A message that was delivered to a consumer.
 #[derive(Clone, Debug)]
@@ -34,14 +37,15 @@ pub enum Deliveries {
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
     slots: Vec<Option<Consumer>>,
-    by_tag: HashMap<ShortString, usize>,
+    by_tag: HashMap<ShortString, ConsumerId>,
     /// Who got the last delivery: mostly the one who gets the next.
-    last: usize,
-    names: u64,
+    last: Option<ConsumerId>,
+    serial: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Consumer {
+    serial: u64,
     pub(crate) tag: ShortString,
     pub(crate) no_ack: bool,
     pub(crate) state: ConsumerState,
@@ -74,11 +78,12 @@ pub(crate) enum ConsumerState {
 }
 
 impl Consumers {
-    /// A tag that no consumer of this channel has.
-    pub(crate) fn new_tag(&mut self) -> ShortString {
+    /// A tag that no consumer of this channel has. `given` counts the tags of the whole connection, so that one channel's consumers
+    /// cannot be taken for those of another that had its number before.
+    pub(crate) fn new_tag(&self, given: &mut u64) -> ShortString {
         loop {
-            self.names += 1;
-            let tag = ShortString::from(format!("leveret-{}", self.names));
+            *given += 1;
+            let tag = ShortString::from(format!("leveret-{given}"));
             if !self.by_tag.contains_key(&tag) {
                 return tag;
             }
@@ -92,7 +97,10 @@ impl Consumers {
             return None;
         }
         let at = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        self.serial += 1;
+        let id = ConsumerId { at, serial: self.serial };
         let consumer = Consumer {
+            serial: id.serial,
             tag: tag.clone(),
             no_ack,
             state: ConsumerState::Live,
@@ -104,15 +112,15 @@ impl Consumers {
             Some(slot) => *slot = Some(consumer),
             None => self.slots.push(Some(consumer)),
         }
-        self.by_tag.insert(tag, at);
-        Some(ConsumerId(at))
+        self.by_tag.insert(tag, id);
+        Some(id)
     }
 
     /// Removes a consumer and whatever is in its queue.
-    pub(crate) fn remove(&mut self, ConsumerId(at): ConsumerId) -> Option<Consumer> {
-        let consumer = self.slots.get_mut(at)?.take()?;
+    pub(crate) fn remove(&mut self, id: ConsumerId) -> Option<Consumer> {
+        let consumer = self.slots.get_mut(id.at)?.take_if(|consumer| consumer.serial == id.serial)?;
         // An ended consumer's tag may be in use again.
-        if self.by_tag.get(&consumer.tag) == Some(&at) {
+        if self.by_tag.get(&consumer.tag) == Some(&id) {
             self.by_tag.remove(&consumer.tag);
         }
         Some(consumer)
@@ -123,21 +131,23 @@ impl Consumers {
         self.by_tag.remove(tag);
     }
 
-    pub(crate) fn get_mut(&mut self, ConsumerId(at): ConsumerId) -> Option<&mut Consumer> {
-        self.slots.get_mut(at)?.as_mut()
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
+        self.slots.get_mut(id.at)?.as_mut().filter(|consumer| consumer.serial == id.serial)
     }
 
     /// The consumer with this tag.
     #[inline]
     pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerId> {
-        if let Some(Some(consumer)) = self.slots.get(self.last)
+        if let Some(last) = self.last
+            && let Some(consumer) = self.get_mut(last)
             && consumer.tag.as_bytes() == tag
             && !matches!(consumer.state, ConsumerState::Ended(_))
         {
-            return Some(ConsumerId(self.last));
+            return Some(last);
         }
-        self.last = *self.by_tag.get(tag)?;
-        Some(ConsumerId(self.last))
+        self.last = self.by_tag.get(tag).copied();
+        self.last
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Consumer> {

@@ -122,8 +122,7 @@ impl Connection {
             }
             (Phase::Open, method) => {
                 let reply = Reply { method: method.into(), content: None };
-                self.calls.answer(reply, &mut self.wakes).map_err(|reply| {
-                    let name = reply.method.info().name;
+                self.calls.answer(reply, &mut self.wakes).map_err(|name| {
                     Failure::new(ReplyCode::COMMAND_INVALID, format!("the server sent {name} on an open connection"))
                 })?;
             }
@@ -175,7 +174,7 @@ impl Connection {
         if !together || body.payload.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
             return Ok(None);
         }
-        let id = self.numbers.get(usize::from(method.channel).wrapping_sub(1)).copied().flatten();
+        let id = self.numbers.channel(method.channel);
         let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else { return Ok(None) };
         let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands)?;
         Ok(done.then(|| end + body.wire_len()))
@@ -184,20 +183,19 @@ impl Connection {
     #[inline]
     fn channel_frame(&mut self, kind: FrameType, number: u16, payload: Incoming<'_>) -> Result<(), Failure> {
         let closing = matches!(self.phase, Phase::Closing { .. });
-        let id = self.numbers.get(usize::from(number).wrapping_sub(1)).copied().flatten();
+        let id = self.numbers.channel(number);
         let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else {
             let message = format!("the server sent a frame on channel {number}, which is not open");
-            return if closing { Ok(()) } else { Err(Failure::new(ReplyCode::CHANNEL_ERROR, message)) };
+            let ignored = closing || self.numbers.is_retired(number);
+            return if ignored { Ok(()) } else { Err(Failure::new(ReplyCode::CHANNEL_ERROR, message)) };
         };
         if closing {
             return Ok(());
         }
         let number_is_free = channel.frame(kind, payload, &mut hands)?;
         if number_is_free {
-            let released = channel.released;
-            if let Some(slot) = self.numbers.get_mut(usize::from(number).wrapping_sub(1)) {
-                *slot = None;
-            }
+            let (released, closed_by_server) = (channel.released, channel.closed_by_server);
+            self.numbers.release(number, closed_by_server);
             if released && let Some(slot) = id.and_then(|ChannelId(at)| self.channels.get_mut(at)) {
                 *slot = None;
             }
@@ -243,9 +241,7 @@ impl Connection {
         let Self { channels, wakes, buffered, .. } = self;
         for channel in channels.iter_mut().flatten() {
             channel.finish(&reason, wakes, buffered);
-            if matches!(self.phase, Phase::Ended) {
-                channel.state = State::Closed;
-            }
+            channel.state = State::Closed;
         }
         self.calls.fail_all(&mut self.wakes);
         self.publishers.wake_all(&mut self.wakes);

@@ -11,6 +11,7 @@ mod confirms;
 mod consumer;
 mod handshake;
 mod inbound;
+mod numbers;
 mod publish;
 mod requests;
 mod wakers;
@@ -28,9 +29,10 @@ pub use consumer::{ConsumerId, Delivered, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
-pub(crate) use publish::{Publish, Waiting};
-pub(crate) use requests::Settle;
-pub(crate) use wakers::Place;
+use numbers::Numbers;
+pub use publish::{Publish, Waiting};
+pub use requests::Settle;
+pub use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
@@ -54,10 +56,12 @@ pub struct Connection {
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
     channels: Vec<Option<Channel>>,
-    /// Which of `channels` has number `index + 1`.
-    numbers: Vec<Option<ChannelId>>,
+    /// Which of `channels` has which number.
+    numbers: Numbers,
     /// `connection.update-secret`.
     calls: calls::Calls,
+    /// How many consumer tags were made up here.
+    consumer_tags_given: u64,
     blocked: Option<String>,
     /// Publishers who wait for more than their channel's window.
     publishers: WakerQueue,
@@ -111,8 +115,9 @@ impl Connection {
             heartbeat: Heartbeat::new(now),
             left_over: 0,
             channels: Vec::new(),
-            numbers: Vec::new(),
+            numbers: Numbers::default(),
             calls: calls::Calls::default(),
+            consumer_tags_given: 0,
             blocked: None,
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),
@@ -233,8 +238,11 @@ impl Connection {
     }
 
     /// Who is to be woken once the lock is released.
+    #[inline]
     pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.append(&mut self.wakes);
+        if !self.wakes.is_empty() {
+            wakes.append(&mut self.wakes);
+        }
     }
 
     /// Keeps the driver's waker until there is something for it to do.
@@ -257,7 +265,7 @@ impl Connection {
 
 impl Connection {
     /// Ready once the handshake is done, or has failed.
-    pub(crate) fn poll_open(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
+    pub fn poll_open(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
         match (&self.phase, &self.end) {
             (_, Some(error)) => Poll::Ready(Err(error.clone())),
             (Phase::Handshake(_), None) => {
@@ -287,7 +295,7 @@ impl Connection {
     }
 
     /// Ready once the connection has ended: with the reason, unless that was a close on this side.
-    pub(crate) fn poll_ended(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
+    pub fn poll_ended(&mut self, place: &mut Option<Place>, waker: &Waker) -> Poll<Result<(), Error>> {
         match (&self.phase, &self.end) {
             (Phase::Ended, Some(error)) if error.kind() != ErrorKind::Closed => Poll::Ready(Err(error.clone())),
             (Phase::Ended, _) => Poll::Ready(Ok(())),
@@ -299,7 +307,7 @@ impl Connection {
     }
 
     /// Somebody no longer waits for the connection to open or to end.
-    pub(crate) fn unwatch(&mut self, place: Place) {
+    pub fn unwatch(&mut self, place: Place) {
         self.watchers.leave(place, &mut self.wakes);
     }
 

@@ -11,18 +11,24 @@ use crate::protocol::Body;
 
 /// A message that is to be published (`basic.publish`).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Publish<'a> {
-    pub(crate) exchange: &'a str,
-    pub(crate) routing_key: &'a str,
-    pub(crate) mandatory: bool,
-    pub(crate) immediate: bool,
-    pub(crate) properties: Option<&'a Properties>,
-    pub(crate) body: Body<'a>,
+pub struct Publish<'a> {
+    /// The exchange; empty for the default one.
+    pub exchange: &'a [u8],
+    /// The routing key.
+    pub routing_key: &'a [u8],
+    /// Return the message when no queue takes it.
+    pub mandatory: bool,
+    /// Return the message when no consumer takes it at once.
+    pub immediate: bool,
+    /// The properties.
+    pub properties: Option<&'a Properties>,
+    /// The body.
+    pub body: Body<'a>,
 }
 
 /// Where a publisher waits.
 #[derive(Debug)]
-pub(crate) enum Waiting {
+pub enum Waiting {
     /// For the connection: it is blocked, paused, or has too much to write.
     Connection(Option<Place>),
     /// For the channel's window of unconfirmed messages.
@@ -34,7 +40,7 @@ impl Connection {
     ///
     /// An error means that nothing was sent.
     #[inline]
-    pub(crate) fn poll_publish(
+    pub fn poll_publish(
         &mut self,
         id: ChannelId,
         publish: &Publish<'_>,
@@ -90,13 +96,13 @@ impl Connection {
             (Ok(()), None) => Ok(0),
             (Ok(()), Some(confirms)) => Ok(confirms.publish(publish.mandatory.then(|| {
                 let Publish { exchange, routing_key, body, .. } = publish;
-                fingerprint(exchange.as_bytes(), routing_key.as_bytes(), body.as_slice())
+                fingerprint(exchange, routing_key, body.as_slice())
             }))),
         })
     }
 
     /// A publisher no longer waits.
-    pub(crate) fn leave(&mut self, id: ChannelId, waiting: Waiting) {
+    pub fn leave(&mut self, id: ChannelId, waiting: Waiting) {
         match waiting {
             Waiting::Connection(Some(place)) => self.publishers.leave(place, &mut self.wakes),
             Waiting::Window(Some(place)) => {
@@ -112,7 +118,7 @@ impl Connection {
     }
 
     /// Why a publisher has to wait, for the error of one whose deadline has passed.
-    pub(crate) fn why_publishing_waits(&self) -> Error {
+    pub fn why_publishing_waits(&self) -> Error {
         match &self.blocked {
             Some(reason) => Error::new(ErrorKind::Blocked, format!("the server takes no messages: {reason}")),
             None => {
@@ -146,8 +152,8 @@ impl Envelope {
             self.exchange_end = Self::EXCHANGE_AT + exchange.len();
             write_frame(&mut self.frame, FrameType::Method, channel, max_payload, "basic.publish", |out| {
                 out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
-                write_short_string(out, exchange.as_bytes(), "basic.publish.exchange")?;
-                write_short_string(out, routing_key.as_bytes(), "basic.publish.routing_key")?;
+                write_short_string(out, exchange, "basic.publish.exchange")?;
+                write_short_string(out, routing_key, "basic.publish.routing_key")?;
                 out.push(bits(publish));
                 Ok(())
             })?;
@@ -160,8 +166,8 @@ impl Envelope {
 /// `memcmp` may load from where an empty string points, under an empty mask, and pay dearly for the fault it suppresses
 /// (60 ns were seen).
 #[inline]
-fn same(octets: Option<&[u8]>, text: &str) -> bool {
-    octets.is_some_and(|octets| octets.len() == text.len() && (text.is_empty() || octets == text.as_bytes()))
+fn same(octets: Option<&[u8]>, text: &[u8]) -> bool {
+    octets.is_some_and(|octets| octets.len() == text.len() && (text.is_empty() || octets == text))
 }
 
 fn bits(publish: &Publish<'_>) -> u8 {
@@ -180,15 +186,12 @@ mod tests {
     /// What is remembered of one message must not leak into the next.
     #[test]
     fn an_envelope_is_used_for_its_own_address_only() {
+        fn publish<'a>(exchange: &'a str, routing_key: &'a str, mandatory: bool) -> Publish<'a> {
+            let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
+            let body = Body::Borrowed(b"");
+            Publish { exchange, routing_key, mandatory, immediate: false, properties: None, body }
+        }
         let mut envelope = Envelope::default();
-        let publish = |exchange, routing_key, mandatory| Publish {
-            exchange,
-            routing_key,
-            mandatory,
-            immediate: false,
-            properties: None,
-            body: Body::Borrowed(b""),
-        };
         let long = "x".repeat(256);
         for next in [
             publish("", "", false),

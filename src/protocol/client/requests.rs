@@ -14,22 +14,31 @@ use crate::error::{Error, ErrorKind, Outcome};
 
 /// What becomes of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settle {
+pub enum Settle {
     /// `basic.ack`
-    Ack { multiple: bool },
+    Ack {
+        /// All up to and including the tag.
+        multiple: bool,
+    },
     /// `basic.nack`
-    Nack { multiple: bool, requeue: bool },
+    Nack {
+        /// All up to and including the tag.
+        multiple: bool,
+        /// Back into the queue.
+        requeue: bool,
+    },
     /// `basic.reject`
-    Reject { requeue: bool },
+    Reject {
+        /// Back into the queue.
+        requeue: bool,
+    },
 }
 
 impl Connection {
-    /// Opens a channel on the lowest free number (`channel.open`).
+    /// Opens a channel on a free number (`channel.open`).
     pub fn open_channel(&mut self) -> Result<(ChannelId, CallId), Error> {
         self.usable()?;
-        let free = self.numbers.iter().position(Option::is_none).unwrap_or(self.numbers.len());
-        let number = u16::try_from(free + 1).ok().filter(|number| *number <= self.tuning.channel_max);
-        let Some(number) = number else {
+        let Some(number) = self.numbers.next(self.tuning.channel_max) else {
             let message = format!("{} channels are open, as many as were agreed", self.tuning.channel_max);
             return Err(Error::new(ErrorKind::LimitReached, message));
         };
@@ -41,10 +50,7 @@ impl Connection {
             Some(slot) => *slot = Some(channel),
             None => self.channels.push(Some(channel)),
         }
-        match self.numbers.get_mut(free) {
-            Some(slot) => *slot = Some(ChannelId(at)),
-            None => self.numbers.push(Some(ChannelId(at))),
-        }
+        self.numbers.take(number, ChannelId(at));
         Ok((ChannelId(at), call))
     }
 
@@ -216,9 +222,10 @@ impl Connection {
     /// Starts a consumer, which takes deliveries from now on (`basic.consume`). With an empty tag it gets one of its own.
     pub fn consume(&mut self, id: ChannelId, mut consume: basic::Consume) -> Result<(ConsumerId, CallId), Error> {
         let max_payload = self.max_payload;
+        let mut tags_given = self.consumer_tags_given;
         let (channel, out) = self.open(id)?;
         if consume.consumer_tag.is_empty() {
-            consume.consumer_tag = channel.consumers.new_tag();
+            consume.consumer_tag = channel.consumers.new_tag(&mut tags_given);
         }
         let tag = consume.consumer_tag.clone();
         let Some(consumer) = channel.consumers.add(tag.clone(), consume.no_ack) else {
@@ -230,7 +237,9 @@ impl Connection {
             channel.consumers.remove(consumer);
             return Err(error.into());
         }
-        Ok((consumer, channel.calls.expect_for(basic::Consume::INFO, tag)))
+        let call = channel.calls.expect_for(basic::Consume::INFO, tag);
+        self.consumer_tags_given = tags_given;
+        Ok((consumer, call))
     }
 
     /// The consumer's tag.
@@ -314,7 +323,7 @@ impl Connection {
 
     /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`).
     #[inline]
-    pub(crate) fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
+    pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
         match self.channels.get(id.0).and_then(Option::as_ref) {
             Some(channel) if channel.state == State::Open => {
                 self.out.put(&settle_frame(channel.number, delivery_tag, settle));

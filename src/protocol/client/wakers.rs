@@ -5,7 +5,7 @@ use std::task::Waker;
 
 /// A place in a [`WakerQueue`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place(u64);
+pub struct Place(u64);
 
 /// A queue of wakers. Who is woken has left the queue.
 #[derive(Debug, Default)]

@@ -72,13 +72,14 @@ fn thousands_of_channels_can_come_and_go() {
     for round in 0..3000 {
         let channel = pair.open_channel();
         if round % 2 == 0 {
-            pair.server.close_channel(1, ReplyCode::NOT_FOUND, "", (0, 0));
+            let number = pair.client.channel_number(channel).unwrap();
+            pair.server.close_channel(number, ReplyCode::NOT_FOUND, "", (0, 0));
             pair.drive();
         }
         pair.client.release_channel(channel);
         pair.drive();
     }
-    assert_eq!(pair.client.open_channel().map(|(id, _)| pair.client.channel_number(id)).unwrap(), Some(1));
+    pair.client.open_channel().unwrap();
     pair.client.open_channel().unwrap();
     assert_eq!(pair.client.open_channel().unwrap_err().kind(), ErrorKind::LimitReached);
 }
@@ -105,7 +106,8 @@ fn c46_crossing_closes_of_a_channel_are_both_answered() {
     pair.drive();
     assert!(matches!(pair.reply(channel, call), Poll::Ready(Ok(_))), "{:?}", pair.events);
     assert!(pair.client.end().is_none());
-    assert_eq!(pair.client.open_channel().map(|(id, _)| pair.client.channel_number(id)).unwrap(), Some(1));
+    let next = pair.client.open_channel().map(|(id, _)| pair.client.channel_number(id));
+    assert_eq!(next.unwrap(), Some(2), "1 rests for a while");
 }
 
 #[test]

@@ -216,8 +216,8 @@ impl Pair {
 
     pub(super) fn publish(&mut self, id: ChannelId, routing_key: &str, body: &[u8]) -> Poll<Result<u64, Error>> {
         let publish = Publish {
-            exchange: "",
-            routing_key,
+            exchange: b"",
+            routing_key: routing_key.as_bytes(),
             mandatory: false,
             immediate: false,
             properties: None,
