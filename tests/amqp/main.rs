@@ -17,6 +17,7 @@ mod support;
 #[macro_use]
 mod scripted;
 
+mod certificates;
 mod chaos;
 mod connecting;
 mod consuming;
@@ -27,6 +28,7 @@ mod outages;
 mod publishing;
 mod settling;
 mod sharing;
+mod tls;
 mod topology;
 mod transactions;
 mod waiting;

@@ -6,9 +6,6 @@ mod provider;
 mod stream;
 mod words;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,1 +1,0 @@
-//! Files and settings that cannot be used, found before anybody connects.
