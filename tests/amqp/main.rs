@@ -29,6 +29,7 @@ mod publishing;
 mod settling;
 mod sharing;
 mod tls;
+mod tls_rabbitmq;
 mod topology;
 mod transactions;
 mod waiting;
