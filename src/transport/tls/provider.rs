@@ -57,7 +57,7 @@ mod without_c {
     }
 
     /// What graviola asks of the processor (its `verify_cpu_features`), and whether it is there.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(feature = "tls", target_arch = "x86_64"))]
     fn processor() -> [(&'static str, bool); 7] {
         [
             ("aes", is_x86_feature_detected!("aes")),
@@ -70,7 +70,7 @@ mod without_c {
         ]
     }
 
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(all(feature = "tls", target_arch = "aarch64"))]
     fn processor() -> [(&'static str, bool); 4] {
         use std::arch::is_aarch64_feature_detected as detected;
         [
