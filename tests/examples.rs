@@ -108,7 +108,7 @@ async fn quickstart_says_that_nobody_listens() {
 async fn quickstart_says_what_is_wrong_with_a_url() {
     for (url, words) in [
         ("nonsense", "the URL does not begin with amqp://"),
-        ("http://guest:hush@localhost", "the URL's scheme is http, not amqp"),
+        ("http://guest:hush@localhost", "scheme is neither amqp nor amqps"),
         ("amqp://guest:hush@localhost:70000", "invalid port number"),
         ("amqp://guest:hush@localhost/a/b", "a slash in a virtual host is written %2f"),
         ("amqps://guest:hush@localhost", "needs TLS"),
