@@ -1,53 +1,67 @@
 //! leveret itself, as its documentation says it is used: every confirm is awaited, every delivery acknowledged.
 
 use std::collections::VecDeque;
+use std::error::Error;
 
 use bytes::Bytes;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection};
+use leveret::error::Result;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 
-use crate::usage::{Meter, Usage};
-use crate::{Direction, Outcome, Work};
+use crate::usage::Meter;
+use crate::work::{Direction, Outcome, Work};
 
 /// Everything on one thread.
-pub(crate) fn run(port: u16, work: &Work) -> Outcome {
+pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
     work_through(&Builder::new_current_thread().enable_all().build()?, port, work)
 }
 
 /// The driver on another thread than the program, when the runtime sees fit.
-pub(crate) fn run_on_two_threads(port: u16, work: &Work) -> Outcome {
+pub(crate) fn run_on_two_threads(port: u16, work: &'static Work) -> Outcome {
     work_through(&Builder::new_multi_thread().worker_threads(2).enable_all().build()?, port, work)
 }
 
-fn work_through(runtime: &Runtime, port: u16, work: &Work) -> Outcome {
-    let Work { direction, body, window, messages, virtual_host, .. } = *work;
-    let queue = work.queue();
+fn work_through(runtime: &Runtime, port: u16, work: &'static Work) -> Outcome {
     let done = async move {
-        let builder = Connection::builder(&format!("amqp://127.0.0.1:{port}?heartbeat=0"))?;
-        let connection = builder.virtual_host(virtual_host).open().await?;
-        let channel = connection.open_channel().await?;
-        let usage = match direction {
-            Direction::Publish => publish(&channel, &queue, body, window, messages).await?,
-            Direction::Consume => consume(&channel, &queue, window, messages).await?,
+        let connection = connect(port, work).await?;
+        let mut idle = Vec::new();
+        for _ in 0..work.idle_channels {
+            idle.push(connection.open_channel().await?);
+        }
+        let mut channels = Vec::new();
+        for _ in 0..work.channels {
+            let channel = connection.open_channel().await?;
+            if work.direction == Direction::Publish {
+                channel.confirm_select().await?;
+            }
+            channels.push(channel);
+        }
+        let mut meter = Meter::start(work);
+        let done = match (work.direction, work.tasks, channels.as_slice()) {
+            (Direction::Publish, 1, [channel]) => publish(channel, work, Some(&mut meter)).await?,
+            (Direction::Publish, ..) => publish_with_many(&channels, work).await?,
+            (Direction::Consume, ..) => consume(&channels[0], work).await?,
+            (Direction::ConsumeWithoutAcks, ..) => consume_without_acks(&channels[0], work).await?,
         };
-        drop(channel);
+        let usage = meter.stop(done);
+        drop((channels, idle));
         connection.close().await?;
         Ok::<_, leveret::error::Error>(usage)
     };
     Ok(runtime.block_on(runtime.spawn(done))??)
 }
 
-async fn publish(
-    channel: &Channel,
-    queue: &str,
-    body: usize,
-    window: u64,
-    messages: u64,
-) -> leveret::error::Result<Usage> {
-    channel.confirm_select().await?;
-    let body = Bytes::from(vec![b'x'; body]);
+async fn connect(port: u16, work: &Work) -> Result<Connection> {
+    let builder = Connection::builder(&format!("amqp://127.0.0.1:{port}?heartbeat=0"))?;
+    builder.virtual_host(work.virtual_host).open().await
+}
+
+/// One task's part of the work.
+async fn publish(channel: &Channel, work: &Work, mut meter: Option<&mut Meter>) -> Result<u64> {
+    let (queue, body) = (work.queue(), Bytes::from(vec![b'x'; work.body]));
+    let (window, messages) = (work.window / u64::from(work.tasks), work.messages / u64::from(work.tasks));
     let mut unconfirmed = VecDeque::<Confirm>::with_capacity(window as usize);
-    let meter = Meter::start();
     let mut confirmed = 0;
     for _ in 0..messages {
         if unconfirmed.len() as u64 == window
@@ -55,25 +69,58 @@ async fn publish(
         {
             confirmed += u64::from(confirm.await? == Confirmation::Ack(None));
         }
-        unconfirmed.push_back(channel.basic_publish("", queue, &body).await?);
+        if let Some(meter) = &mut meter {
+            meter.tick();
+        }
+        unconfirmed.push_back(channel.basic_publish("", &queue, &body).await?);
     }
     for confirm in unconfirmed {
         confirmed += u64::from(confirm.await? == Confirmation::Ack(None));
     }
-    Ok(meter.stop(confirmed))
+    Ok(confirmed)
 }
 
-async fn consume(channel: &Channel, queue: &str, window: u64, messages: u64) -> leveret::error::Result<Usage> {
-    let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
-    let meter = Meter::start();
-    let mut consumer = channel.basic_consume(queue).prefetch(prefetch).await?;
+async fn publish_with_many(channels: &[Channel], work: &'static Work) -> Result<u64> {
+    let mut tasks = JoinSet::new();
+    for (_, channel) in (0..work.tasks).zip(channels.iter().cycle()) {
+        let channel = channel.clone();
+        tasks.spawn(async move { publish(&channel, work, None).await });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+async fn consume(channel: &Channel, work: &Work) -> Result<u64> {
+    let mut consumer = channel.basic_consume(&work.queue()).prefetch(work.prefetch()).await?;
     let mut received = 0;
-    while received < messages
+    while received < work.messages
         && let Some(delivery) = consumer.next().await
     {
         let delivery = delivery?;
         received += 1;
         delivery.ack()?;
     }
-    Ok(meter.stop(received))
+    Ok(received)
+}
+
+async fn consume_without_acks(channel: &Channel, work: &Work) -> Result<u64> {
+    let mut consumer = channel.basic_consume(&work.queue()).no_ack().await?;
+    let mut received = 0;
+    while received < work.messages
+        && let Some(message) = consumer.next().await
+    {
+        received += u64::from(message?.body().len() == work.body);
+    }
+    Ok(received)
+}
+
+/// Makes sure that the work finds its queue on a real server, and finds it empty.
+pub(crate) fn prepare_queue(port: u16, work: &Work) -> std::result::Result<(), Box<dyn Error>> {
+    let done = async {
+        let connection = connect(port, work).await?;
+        let channel = connection.open_channel().await?;
+        channel.queue_declare(&work.queue()).durable(true).await?;
+        channel.queue_purge(&work.queue()).await?;
+        connection.close().await
+    };
+    Ok(Builder::new_current_thread().enable_all().build()?.block_on(done)?)
 }

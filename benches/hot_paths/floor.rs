@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use crate::usage::{Meter, Usage};
 use crate::wire::{self, Input, MethodId, broken, long, short};
-use crate::{Direction, Outcome, Work};
+use crate::work::{Direction, Outcome, Work};
 
 const CHANNEL: u16 = 1;
 
@@ -29,7 +29,8 @@ fn work_through(port: u16, work: &Work, copying: bool) -> Outcome {
     let mut floor = Floor::connect(port, work.virtual_host)?;
     let usage = match work.direction {
         Direction::Publish => floor.publish(work, copying)?,
-        Direction::Consume => floor.consume(work)?,
+        Direction::Consume => floor.consume(work, true)?,
+        Direction::ConsumeWithoutAcks => floor.consume(work, false)?,
     };
     Ok(usage)
 }
@@ -91,7 +92,7 @@ impl Floor {
         let block = one.repeat(per_write as usize);
         let mut out = Vec::with_capacity(block.len());
 
-        let meter = Meter::start();
+        let meter = Meter::start(work);
         let (mut sent, mut confirmed) = (0, 0);
         while confirmed < work.messages {
             let mut room = (work.window - (sent - confirmed)).min(work.messages - sent);
@@ -121,21 +122,21 @@ impl Floor {
         Ok(meter.stop(confirmed))
     }
 
-    fn consume(&mut self, work: &Work) -> io::Result<Usage> {
-        let prefetch = u16::try_from(work.window).unwrap_or(u16::MAX);
-        let qos: [&[u8]; 3] = [&[0; 4], &prefetch.to_be_bytes(), &[0]];
+    fn consume(&mut self, work: &Work, acks: bool) -> io::Result<Usage> {
+        let qos: [&[u8]; 3] = [&[0; 4], &work.prefetch().to_be_bytes(), &[0]];
         self.call(CHANNEL, wire::BASIC_QOS, &qos, wire::BASIC_QOS_OK)?;
         let mut ack = Vec::new();
         wire::method(&mut ack, CHANNEL, wire::BASIC_ACK, &[&[0; 8], &[0]]);
-        let mut acks = ack.repeat(work.window as usize);
+        let mut block = ack.repeat(if acks { work.window as usize } else { 0 });
+        let bits = if acks { 0 } else { 2 };
         let frames_per_delivery = {
             let mut one = Vec::new();
             wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
             1 + count_frames(&one)?
         };
 
-        let meter = Meter::start();
-        let arguments: [&[u8]; 5] = [&[0, 0], &short(work.queue().as_bytes()), &short(b"floor"), &[0], &long(b"")];
+        let meter = Meter::start(work);
+        let arguments: [&[u8]; 5] = [&[0, 0], &short(work.queue().as_bytes()), &short(b"floor"), &[bits], &long(b"")];
         self.call(CHANNEL, wire::BASIC_CONSUME, &arguments, wire::BASIC_CONSUME_OK)?;
         let (mut frames, mut received, mut acked) = (0, 0, 0_u64);
         while received < work.messages {
@@ -146,12 +147,14 @@ impl Floor {
                     received += 1;
                 }
             }
-            let part = &mut acks[..(received - acked) as usize * ack.len()];
-            for one in part.chunks_exact_mut(ack.len()) {
-                acked += 1;
-                one[11..][..8].copy_from_slice(&acked.to_be_bytes());
+            if acks {
+                let part = &mut block[..(received - acked) as usize * ack.len()];
+                for one in part.chunks_exact_mut(ack.len()) {
+                    acked += 1;
+                    one[11..][..8].copy_from_slice(&acked.to_be_bytes());
+                }
+                self.stream.write_all(part)?;
             }
-            self.stream.write_all(part)?;
             if received < work.messages {
                 self.fill()?;
             }

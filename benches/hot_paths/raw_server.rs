@@ -60,6 +60,11 @@ pub(crate) fn serve_until_stdin_ends() -> io::Result<()> {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         process::exit(0);
     });
+    serve_all(&listener)
+}
+
+/// Serves whoever connects, each in a thread of its own.
+pub(crate) fn serve_all(listener: &TcpListener) -> io::Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || match serve(&stream) {

@@ -1,29 +1,61 @@
-//! What a piece of work cost this process, and how that compares.
+//! What a piece of work cost this process.
 //!
-//! CPU is user and system time of the whole process (all threads, this is why the server is another process). Machines
-//! are shared and their speed changes from second to second, so what counts are ratios between runs next to each other.
+//! CPU is user and system time of the whole process (all threads, this is why the server is another process, and every run of a
+//! client one of its own).
 
 use std::time::{Duration, Instant};
+use std::{fmt, fs, io};
 
+use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::work::{Direction, Work};
+
 /// What some messages cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) messages: u64,
     cpu: Duration,
     wall: Duration,
+    /// The most memory that the process ever had, in KiB.
+    peak: u64,
+    /// How long single messages took, from publish to confirm, where one was sent at a time: the 50th, 99th and 99.9th percentile.
+    latencies: [Duration; 3],
 }
 
 impl Usage {
     /// Microseconds of CPU per message.
-    fn cpu_per_message(&self) -> f64 {
+    pub(crate) fn cpu_per_message(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.messages as f64
     }
 
-    fn wall_per_message(&self) -> f64 {
+    pub(crate) fn wall_per_message(&self) -> f64 {
         self.wall.as_secs_f64() * 1e6 / self.messages as f64
+    }
+
+    pub(crate) fn peak_mib(&self) -> f64 {
+        self.peak as f64 / 1024.0
+    }
+
+    /// In microseconds.
+    pub(crate) fn latency(&self, percentile: usize) -> f64 {
+        self.latencies[percentile].as_secs_f64() * 1e6
+    }
+
+    /// Reads what `Display` wrote.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let numbers: Vec<u64> = text.split_whitespace().map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        let &[messages, cpu, wall, peak, p50, p99, p999] = numbers.as_slice() else { return None };
+        let latencies = [p50, p99, p999].map(Duration::from_nanos);
+        Some(Self { messages, cpu: Duration::from_nanos(cpu), wall: Duration::from_nanos(wall), peak, latencies })
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.messages, self.cpu.as_nanos(), self.wall.as_nanos(), self.peak)?;
+        self.latencies.iter().try_for_each(|latency| write!(f, " {}", latency.as_nanos()))
     }
 }
 
@@ -31,15 +63,34 @@ impl Usage {
 pub(crate) struct Meter {
     cpu: Duration,
     wall: Instant,
+    /// Where one message is sent at a time.
+    latencies: Option<(Instant, Histogram<u64>)>,
 }
 
 impl Meter {
-    pub(crate) fn start() -> Self {
-        Self { cpu: cpu_of_this_process(), wall: Instant::now() }
+    pub(crate) fn start(work: &Work) -> Self {
+        let one_at_a_time = work.direction == Direction::Publish && work.window == 1;
+        // Nanoseconds, to three digits.
+        let latencies = one_at_a_time.then(|| (Instant::now(), Histogram::new(3).unwrap()));
+        Self { cpu: cpu_of_this_process(), wall: Instant::now(), latencies }
+    }
+
+    /// Before every publish: where one message is sent at a time, that is as long as one takes.
+    pub(crate) fn tick(&mut self) {
+        if let Some((last, histogram)) = &mut self.latencies {
+            let now = Instant::now();
+            histogram.saturating_record(u64::try_from(now.duration_since(*last).as_nanos()).unwrap());
+            *last = now;
+        }
     }
 
     pub(crate) fn stop(self, messages: u64) -> Usage {
-        Usage { messages, wall: self.wall.elapsed(), cpu: cpu_of_this_process().saturating_sub(self.cpu) }
+        let (wall, cpu) = (self.wall.elapsed(), cpu_of_this_process().saturating_sub(self.cpu));
+        let latencies = self.latencies.map(|(_, histogram)| {
+            [0.5, 0.99, 0.999].map(|quantile| Duration::from_nanos(histogram.value_at_quantile(quantile)))
+        });
+        let peak = memory("VmHWM").unwrap_or_default();
+        Usage { messages, wall, cpu, peak, latencies: latencies.unwrap_or_default() }
     }
 }
 
@@ -50,33 +101,10 @@ fn cpu_of_this_process() -> Duration {
     duration(usage.user_time()) + duration(usage.system_time())
 }
 
-/// Prints one client's row. Both have one entry per round, and the rounds belong together.
-pub(crate) fn print_row(name: &str, runs: &[Usage], floor: &[Usage]) {
-    let cpu: Vec<f64> = runs.iter().map(Usage::cpu_per_message).collect();
-    let rate: Vec<f64> = runs.iter().map(|usage| 1e6 / usage.wall_per_message()).collect();
-    println!(
-        "  {name:<28} {:>10.3} {:>14.0}    {:<22} {}",
-        median(&cpu),
-        median(&rate),
-        ratios(runs, floor, Usage::cpu_per_message),
-        ratios(runs, floor, Usage::wall_per_message),
-    );
-}
-
-pub(crate) fn print_heading(work: &str) {
-    println!("{work}");
-    println!("  {:<28} {:>10} {:>14}    {:<22} time / floor", "", "CPU µs/msg", "messages/s", "CPU / floor");
-}
-
-fn ratios(runs: &[Usage], floor: &[Usage], value: fn(&Usage) -> f64) -> String {
-    let mut ratios: Vec<f64> = runs.iter().zip(floor).map(|(run, floor)| value(run) / value(floor)).collect();
-    ratios.sort_by(f64::total_cmp);
-    format!("{:.2} ({:.2}..{:.2})", median(&ratios), ratios[0], ratios[ratios.len() - 1])
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+/// A line of /proc/self/status, in KiB: `VmHWM`, the most resident memory so far, or `VmRSS`, now.
+pub(crate) fn memory(name: &str) -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    number.ok_or_else(|| io::Error::other("/proc/self/status says nothing of memory"))
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::call::{awaited, call, reply};
-use super::delivery::{Acker, Delivery, Message};
+use super::delivery::{Delivery, Message};
 use super::shared::{ChannelGuard, Guard};
 use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
@@ -285,10 +285,12 @@ impl<'a> BasicGet<'a> {
     }
 
     async fn send(self) -> Result<Option<(basic::GetOk, Message)>> {
-        let reply = self.channel.call(self.method, self.deadline).await?;
+        let (channel, no_ack) = (self.channel, self.method.no_ack);
+        let reply = channel.call(self.method, self.deadline).await?;
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
-                let message = Message { content, redelivered: ok.redelivered };
+                let channel = (!no_ack).then(|| channel.inner.clone());
+                let message = Message::new(content, ok.redelivered, channel);
                 Ok(Some((ok, message)))
             }
             _ => Ok(None),
@@ -327,10 +329,8 @@ impl BasicQos<'_> {
 
 awaited! {
     BasicGet<'a> => Option<Got>, |get| async move {
-        let channel = get.channel;
-        let got = get.send().await?;
-        Ok(got.map(|(ok, message)| Got {
-            delivery: Delivery::new(message, Acker::new(channel.inner.clone(), ok.delivery_tag)),
+        Ok(get.send().await?.map(|(ok, message)| Got {
+            delivery: Delivery::new(message, ok.delivery_tag),
             message_count: ok.message_count,
         }))
     };

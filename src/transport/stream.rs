@@ -1,5 +1,6 @@
-//! What carries the octets: a TCP connection or a pipe in memory, and TLS around one of them.
+//! What carries the octets: a TCP connection, a pipe in memory, or something that a program brings; and TLS around one of them.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,8 +24,22 @@ pub struct Stream(Kind);
 enum Kind {
     Tcp(TcpStream),
     Memory(DuplexStream),
+    Other(Other),
     #[cfg(feature = "tls-core")]
     Tls(Box<super::tls::TlsStream>),
+}
+
+/// A stream of a type that is not known here.
+struct Other(Box<dyn ReadWrite>);
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
+
+impl fmt::Debug for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Other")
+    }
 }
 
 impl Stream {
@@ -32,6 +47,11 @@ impl Stream {
     pub fn pipe() -> (Self, Self) {
         let (a, b) = tokio::io::duplex(PIPE);
         (Self(Kind::Memory(a)), Self(Kind::Memory(b)))
+    }
+
+    /// Anything that carries octets both ways: a proxy's tunnel, a WebSocket, a Unix socket.
+    pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Kind::Other(Other(Box::new(stream))))
     }
 
     /// A TCP connection, with Nagle's algorithm off (it costs 40 ms per round trip) and keepalive on.
@@ -50,11 +70,11 @@ impl Stream {
         Self(Kind::Tls(Box::new(stream)))
     }
 
-    /// The address of the other side; a pipe has none.
+    /// The address of the other side of a TCP connection, TLS around it or not.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr().ok(),
-            Kind::Memory(_) => None,
+            Kind::Memory(_) | Kind::Other(_) => None,
             #[cfg(feature = "tls-core")]
             Kind::Tls(stream) => stream.get_ref().peer_addr(),
         }
@@ -66,6 +86,7 @@ macro_rules! forward {
         match &mut $self.get_mut().0 {
             Kind::Tcp($stream) => $call,
             Kind::Memory($stream) => $call,
+            Kind::Other(Other($stream)) => $call,
             #[cfg(feature = "tls-core")]
             Kind::Tls($stream) => $call,
         }

@@ -12,7 +12,7 @@ use leveret::amqp::rustls::server::{ServerConfig, WebPkiClientVerifier};
 use leveret::amqp::rustls::{
     ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier, version,
 };
-use leveret::amqp::{Confirmation, Connection, ConnectionBuilder, TlsConfig, TlsVersion};
+use leveret::amqp::{Config, Confirmation, Connection, ConnectionBuilder, TlsConfig, TlsVersion};
 use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind, Origin, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -177,6 +177,64 @@ on_its_own! {
             let other = if ours == TlsVersion::Tls12 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
             stage.refuses(stage.tls().versions([other]), &["none of the TLS versions"]).await;
         }
+    }
+
+    /// RabbitMQ's names, and those of configuration files.
+    async fn urls_and_configs_say_it_all() {
+        let clients = Authority::new("the clients' authority");
+        let authority = Authority::new("the authority");
+        let stage = Stage::with(Authority::new("unused"), &authority.server(&["hare.example"]), BOTH, Some(&clients)).await;
+        let (pair, folder) = (clients.client("hare"), Folder::new());
+        folder.file("ca.pem", &authority.pem);
+        folder.file("c.pem", &pair.certificate);
+        folder.file("k.pem", &pair.key);
+        let dir = folder.path().display();
+        let client = format!("certfile={dir}/c.pem&keyfile={dir}/k.pem");
+        let url = format!("amqps://localhost:{}?{client}", stage.port);
+        let all = format!("{url}&cacertfile={dir}/ca.pem&server_name_indication=hare.example");
+        let config = serde_json::json!({
+            "host": "127.0.0.1",
+            "port": stage.port,
+            "tls": {
+                "ca_cert_file": format!("{dir}/ca.pem"), "cert_file": format!("{dir}/c.pem"),
+                "key_file": format!("{dir}/k.pem"), "server_name": "hare.example",
+            }
+        });
+        for config in [
+            Config::from_url(&all).unwrap(),
+            Config::from_url(&format!("{url}&verify=verify_none")).unwrap(),
+            serde_json::from_value(config).unwrap(),
+        ] {
+            within("a connection", Connection::open_config(&config)).await.unwrap().close().await.unwrap();
+        }
+        for (url, words) in [
+            (format!("{url}&cacertfile={dir}/ca.pem"), "not for the name localhost"),
+            (url.replace("k.pem", "none.pem"), "none.pem cannot be read"),
+            (url.replace("k.pem", "c.pem"), "there is no private key"),
+        ] {
+            let error = within("an error", Connection::open(&url)).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Tls && error.to_string().contains(words), "{error}");
+        }
+        folder.file("k.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let error = within("an error", Connection::open(&format!("{all}&password=hush"))).await.unwrap_err();
+        assert_tls(&error, &["k.pem is encrypted"], std::panic::Location::caller());
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+
+    /// Another host may have a better certificate; each is asked for its own name.
+    async fn of_several_hosts_one_with_a_good_certificate_will_do() {
+        let authority = Authority::new("the authority");
+        let bad = authority.server_with(&["localhost"], expired);
+        let bad = Stage::with(Authority::new("unused"), &bad, BOTH, None).await;
+        let good = Stage::with(Authority::new("unused"), &authority.server(&["127.0.0.1"]), BOTH, None).await;
+        let tls = TlsConfig::new().root_pem(&authority.pem);
+        let builder = |second: &str| {
+            let url = format!("amqps://localhost:{},{second}:{}", bad.port, good.port);
+            Connection::builder(&url).unwrap().tls(tls.clone())
+        };
+        within("a connection", builder("127.0.0.1").open()).await.unwrap().close().await.unwrap();
+        let error = within("an error", builder("localhost").open()).await.unwrap_err();
+        assert_tls(&error, &["expired on 2002-03-04", "not for the name localhost"], std::panic::Location::caller());
     }
 
     /// An `amqp://` URL does not stand in the way.

@@ -3,26 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 
+use super::batch::Batch;
 use crate::codec::ShortString;
 use crate::error::Error;
-use crate::protocol::Content;
 
 /// A consumer of a channel. Not used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsumerId {
     at: usize,
     serial: u64,
-}
-
-/// A message that was delivered to a consumer.
-#[derive(Clone, Debug)]
-pub struct Delivered {
-    /// The delivery tag, unique on its channel.
-    pub delivery_tag: u64,
-    /// It may have been delivered before.
-    pub redelivered: bool,
-    /// The message.
-    pub content: Content,
 }
 
 /// What a consumer gets when it asks for deliveries.
@@ -52,7 +41,7 @@ pub(crate) struct Consumer {
     /// `basic.consume-ok` has come. Before it no cancel is sent: a channel of RabbitMQ (3.10) that is asked to cancel a consumer
     /// whose start it has not finished dies of it, and takes the connection along with 541.
     pub(crate) started: bool,
-    pub(crate) queue: VecDeque<Delivered>,
+    pub(crate) queue: VecDeque<Batch>,
     pub(crate) waker: Option<Waker>,
 }
 
@@ -164,6 +153,6 @@ impl Consumer {
 
     /// Octets in the queue.
     pub(crate) fn buffered(&self) -> usize {
-        self.queue.iter().map(|delivered| delivered.content.len()).sum()
+        self.queue.iter().map(Batch::len).sum()
     }
 }

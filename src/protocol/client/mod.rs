@@ -4,6 +4,7 @@
 //! It is driven as [`protocol`](super) describes, and used through methods that name a channel by its [`ChannelId`] and that
 //! answer with a [`Poll`] where the answer may have to wait for the server.
 
+mod batch;
 mod calls;
 mod channel;
 mod config;
@@ -14,6 +15,7 @@ mod inbound;
 mod numbers;
 mod publish;
 mod requests;
+mod sasl;
 mod wakers;
 
 use std::task::{Poll, Waker};
@@ -21,17 +23,20 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+pub use batch::{Batch, Delivered};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
-pub use config::{Config, Credentials, SaslMechanism, Tuning};
+pub use config::{Config, Tuning};
+pub(crate) use config::{FRAME_MIN, INITIAL_FRAME_MAX};
 pub use confirms::{Confirmation, Returned, Watermark};
-pub use consumer::{ConsumerId, Delivered, Deliveries};
+pub use consumer::{ConsumerId, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
 use numbers::Numbers;
 pub use publish::{Publish, Waiting};
 pub use requests::Settle;
+pub use sasl::{Credentials, Sasl, SaslError, SaslExchange, SaslMechanism};
 pub use wakers::Place;
 use wakers::WakerQueue;
 
@@ -102,7 +107,9 @@ pub struct ChannelId(usize);
 impl Connection {
     /// A connection whose stream has just been established. The protocol header is ready to be written.
     pub fn new(config: Config, now: Instant) -> Self {
-        let tuning = Tuning { channel_max: 0, frame_max: config.frame_max.max(config::FRAME_MIN), heartbeat: 0 };
+        // Nothing is agreed on yet: a server's first words may be long, whatever limit is asked for later (c16).
+        let frame_max = config.frame_max.max(INITIAL_FRAME_MAX);
+        let tuning = Tuning { channel_max: 0, frame_max, heartbeat: 0 };
         let mut out = OutBuffer::new();
         out.put(&ProtocolHeader::AMQP_0_9_1.to_bytes());
         Self {
@@ -207,11 +214,7 @@ impl Connection {
                 return;
             }
             Phase::Handshake(Some(handshake)) if handshake.awaits_login() && reason.kind() == ErrorKind::Io => {
-                Error::because(
-                    ErrorKind::Auth,
-                    "the connection was closed during the login, most likely a wrong user name or password",
-                    &reason,
-                )
+                Error::because(ErrorKind::Auth, handshake.refused_login(), &reason)
             }
             Phase::Handshake(Some(handshake)) if reason.kind() == ErrorKind::Io => {
                 let message = format!("the connection was closed where {} was due", handshake.expects());

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
+use super::batch::Batch;
 use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
 use super::confirms::{Confirmation, Returned, Watermark};
-use super::consumer::{ConsumerId, ConsumerState, Delivered, Deliveries};
+use super::consumer::{ConsumerId, ConsumerState, Deliveries};
 use super::{ChannelId, Connection, Phase};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
@@ -253,7 +254,7 @@ impl Connection {
         &mut self,
         id: ChannelId,
         consumer: ConsumerId,
-        into: &mut VecDeque<Delivered>,
+        into: &mut VecDeque<Batch>,
         waker: &Waker,
     ) -> Poll<Deliveries> {
         let Some(consumer) = self.channel(id).and_then(|channel| channel.consumers.get_mut(consumer)) else {
@@ -272,7 +273,7 @@ impl Connection {
             };
         }
         std::mem::swap(&mut consumer.queue, into);
-        let taken: usize = into.iter().map(|delivered| delivered.content.len()).sum();
+        let taken: usize = into.iter().map(Batch::len).sum();
         self.buffered = self.buffered.saturating_sub(taken);
         Poll::Ready(Deliveries::Some)
     }
@@ -293,12 +294,12 @@ impl Connection {
     }
 
     /// The consumer's handle is gone: it is cancelled, and what nobody has handled goes back to the queue. `unhandled` are
-    /// deliveries that were taken and never looked at.
-    pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: VecDeque<Delivered>) {
+    /// the tags of deliveries that were taken and never looked at.
+    pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: &[u64]) {
         let Some((channel, mut hands)) = self.parts(id) else { return };
         let Some(released) = channel.consumers.get_mut(consumer) else { return };
         let queue = std::mem::take(&mut released.queue);
-        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(|delivered| delivered.content.len()).sum());
+        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(Batch::len).sum());
         let (no_ack, ended) = (released.no_ack, matches!(released.state, ConsumerState::Ended(_)));
         let to_be_cancelled =
             (matches!(released.state, ConsumerState::Live) && released.started).then(|| released.tag.clone());
@@ -313,8 +314,9 @@ impl Connection {
                 channel.cancel_for_nobody(tag, &mut hands);
             }
             if !no_ack {
-                for delivered in unhandled.into_iter().chain(queue) {
-                    let frame = settle_frame(channel.number, delivered.delivery_tag, Settle::Reject { requeue: true });
+                let queued = queue.iter().flat_map(Batch::delivered).map(|delivered| delivered.delivery_tag);
+                for delivery_tag in unhandled.iter().copied().chain(queued) {
+                    let frame = settle_frame(channel.number, delivery_tag, Settle::Reject { requeue: true });
                     hands.out.put(&frame);
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// A place in a [`WakerQueue`].
+/// A place in a queue of those who wait.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place(u64);
 

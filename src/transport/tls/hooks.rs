@@ -22,7 +22,7 @@ pub(super) enum Asked {
     Sent,
 }
 
-/// Hands out the one client certificate that there may be, and remembers that it was asked. Of one connection only.
+/// Hands out the one client certificate that there may be, and remembers that it was asked.
 #[derive(Debug)]
 pub(super) struct ClientCertificate {
     certificate: Option<Arc<CertifiedKey>>,
@@ -35,6 +35,11 @@ impl ClientCertificate {
 
     pub(super) fn new(certificate: Option<CertifiedKey>) -> Self {
         Self { certificate: certificate.map(Arc::new), seen: AtomicU8::new(0) }
+    }
+
+    /// Another handshake begins.
+    pub(super) fn forget(&self) {
+        self.seen.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn asked(&self) -> Asked {

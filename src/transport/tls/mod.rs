@@ -17,7 +17,7 @@ use rustls::{ClientConfig, InconsistentKeys, RootCertStore, SupportedProtocolVer
 
 use hooks::{AnyCertificate, ClientCertificate};
 use material::{Certificates, Key};
-use stream::Prepared;
+pub(crate) use stream::TlsReady;
 pub(super) use stream::TlsStream;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// |---|---|
 /// | roots | those of the platform |
 /// | client certificate | none |
-/// | server's name | the host that the connection goes to |
+/// | server's name | the host that the connection goes to, each of several its own |
 /// | versions | TLS 1.2 and 1.3 |
 /// | cryptography | of the first feature that is on: `tls-aws-lc-rs`, `tls-ring`, `tls` (graviola, in Rust) |
 ///
@@ -209,24 +209,23 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// `Tls` for a file that cannot be read or understood, an encrypted key, or a key that does not belong to its certificate;
+    /// `Tls` for a file that cannot be read or understood, an encrypted key, a key that does not belong to its certificate, or a
+    /// server's name that is none;
     /// `Unsupported` where there is no cryptography for this build or processor; `InvalidArgument` for settings beside a
     /// `ClientConfig`.
     pub fn check(&self) -> Result<()> {
+        self.server_name.as_deref().map(server_name).transpose()?;
         self.build().map(drop)
     }
 
-    /// Everything for a connection to this host. Files are read on a thread of their own.
-    pub(crate) async fn prepare(self, host: &str) -> Result<Prepared> {
-        let name = self.server_name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            tls(format!("no certificate can be for {name:?}, which is neither a DNS name nor an IP address"))
-        })?;
+    /// Everything for a connection. Files are read on a thread where that disturbs nobody.
+    pub(crate) async fn prepare(self) -> Result<TlsReady> {
+        let name = self.server_name.as_deref().map(server_name).transpose()?;
         let built = tokio::task::spawn_blocking(move || self.build()).await;
         let (config, client_certificate) = built.map_err(|error| {
             Error::with_source(ErrorKind::Closed, "the runtime ended while TLS was made ready", error)
         })??;
-        Ok(Prepared { config, name, client_certificate })
+        Ok(TlsReady { config, name, client_certificate })
     }
 
     fn build(&self) -> Result<(Arc<ClientConfig>, Option<Arc<ClientCertificate>>)> {
@@ -326,6 +325,11 @@ fn certify(certificates: &Certificates, key: &Key, provider: &CryptoProvider) ->
         };
         Error::explained(ErrorKind::Tls, message, error)
     })
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>> {
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| tls(format!("no certificate can be for {name:?}, which is neither a DNS name nor an IP address")))
 }
 
 fn tls(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -11,26 +11,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 
 use super::hooks::{Asked, ClientCertificate};
+use super::server_name;
 use super::words::explain;
 use crate::error::Result;
 use crate::transport::Stream;
 
-/// Everything for one connection, with files read and keys checked.
+/// Everything for connecting, with files read and keys checked.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct TlsReady {
     pub(super) config: Arc<ClientConfig>,
-    /// Who the server has to be.
-    pub(super) name: ServerName<'static>,
+    /// Who the server has to be, if not the host.
+    pub(super) name: Option<ServerName<'static>>,
     /// Knows what became of the client certificate, unless the configuration is somebody else's.
     pub(super) client_certificate: Option<Arc<ClientCertificate>>,
 }
 
-impl Prepared {
-    /// The handshake.
-    pub(crate) async fn connect(self, stream: Stream) -> Result<Stream> {
-        let Self { config, name, client_certificate } = self;
+impl TlsReady {
+    /// The handshake with a host. One after the other, not two at once: the client certificate remembers what the last one was.
+    pub(crate) async fn connect(&self, stream: Stream, host: &str) -> Result<Stream> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => server_name(host)?,
+        };
         let shown = name.to_str().into_owned();
-        match TlsConnector::from(config).connect(name, stream).await {
+        let client_certificate = self.client_certificate.clone();
+        if let Some(certificate) = &client_certificate {
+            certificate.forget();
+        }
+        match TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await {
             Ok(inner) => Ok(Stream::tls(TlsStream { inner, name: shown, client_certificate, heard: false })),
             Err(error) => Err(explain(error, &shown, asked(client_certificate.as_deref()))),
         }

@@ -1,0 +1,328 @@
+//! Connecting: the settings, and the way from them to an open connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+#[cfg(feature = "tls-core")]
+use super::TlsConfig;
+use super::config::{Config, HostOrder};
+use super::connection::{Connection, Watcher};
+use super::provider::{CredentialsProvider, Refresh, Source};
+use super::servers::{Attempts, earlier, share};
+use super::shared::{Guard, Shared};
+use super::{Address, ReplyCode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::client::{self as machine, Connection as Machine, Sasl};
+#[cfg(feature = "tls-core")]
+use crate::transport::TlsReady;
+use crate::transport::{Stream, connect, drive, now, resolve};
+
+/// How to connect: a [`Config`], and what is not data. Begins with a URL, a config or [`default`](Self::default); everything
+/// can be changed, each setting by the method with the name of the config's field.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionBuilder {
+    pub(super) config: Config,
+    sasl: Vec<Arc<dyn Sasl>>,
+    source: Option<Source>,
+    runtime: Option<Handle>,
+    #[cfg(feature = "tls-core")]
+    tls: Option<TlsConfig>,
+}
+
+impl From<Config> for ConnectionBuilder {
+    fn from(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+}
+
+impl ConnectionBuilder {
+    /// The settings, as far as they are data.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Another way to log in, preferred to those of [`mechanisms`](Self::mechanisms). Of several, the first is preferred.
+    #[must_use]
+    pub fn sasl(mut self, mechanism: impl Sasl + 'static) -> Self {
+        self.sasl.push(Arc::new(mechanism));
+        self
+    }
+
+    /// Where the credentials come from, in place of those that were set: asked before each connect and, when they expire, again
+    /// while the connection is open.
+    #[must_use]
+    pub fn credentials_provider(mut self, provider: impl CredentialsProvider) -> Self {
+        self.source = Some(Source::new(provider));
+        self
+    }
+
+    /// Speaks TLS, and as this says: in place of what the URL or the config say of it. Hosts that name no port are then asked on
+    /// 5671.
+    #[cfg(feature = "tls-core")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.config.tls.get_or_insert_default();
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The runtime that the connection lives on, where that is not the caller's: the caller's may end before the connection does.
+    #[must_use]
+    pub fn spawn_on(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes whatever has been opened.
+    pub async fn open(self) -> Result<Connection> {
+        self.open_over(None).await
+    }
+
+    /// Connects over a stream that is there already: a pipe in memory, or a TCP connection of one's own making. Where TLS is
+    /// wanted, it is done inside of that stream, with the name of the first host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the stream.
+    pub async fn open_with(self, stream: Stream) -> Result<Connection> {
+        self.open_over(Some(stream)).await
+    }
+
+    /// Connects over anything that carries octets both ways: a proxy's tunnel, a WebSocket, a Unix socket.
+    ///
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use leveret::amqp::ConnectionBuilder;
+    ///
+    /// let socket = tokio::net::UnixStream::connect("/run/amqp.sock").await?;
+    /// let connection = ConnectionBuilder::default().connect_with(socket).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the stream.
+    pub async fn connect_with(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Connection> {
+        self.open_with(Stream::new(stream)).await
+    }
+
+    async fn open_over(self, stream: Option<Stream>) -> Result<Connection> {
+        self.config.check()?;
+        #[cfg(not(feature = "tls-core"))]
+        if self.config.tls.is_some() {
+            let message = "amqps:// needs TLS, and leveret was built without it: switch on its feature tls (a default one), \
+                           tls-ring or tls-aws-lc-rs";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let runtime = self.runtime.clone();
+        let connect = self.connect(stream);
+        match runtime {
+            None => connect.await,
+            Some(runtime) => runtime.spawn(connect).await.unwrap_or_else(|error| {
+                Err(Error::with_source(
+                    ErrorKind::Closed,
+                    "the runtime that was to hold the connection has ended",
+                    error,
+                ))
+            }),
+        }
+    }
+
+    /// Runs on the runtime that the driver is to live on.
+    async fn connect(self, stream: Option<Stream>) -> Result<Connection> {
+        let Self { config, sasl, source, .. } = self;
+        let until = Instant::now().checked_add(config.connect_timeout);
+        // Files that cannot be used are noticed before anybody is called.
+        #[cfg(feature = "tls-core")]
+        let tls = match self.tls.or_else(|| config.tls.as_ref().map(TlsConfig::from)) {
+            Some(tls) => {
+                let ready = within(share(until, 1), tls.prepare()).await;
+                Some(ready.unwrap_or_else(|| Err(late("", config.connect_timeout)))?)
+            }
+            None => None,
+        };
+        let (credentials, refresh) = match source {
+            Some(source) => {
+                let (credentials, refresh) = source.begin(config.connect_timeout, config.call_deadline).await?;
+                (credentials, Some(refresh))
+            }
+            None => (config.credentials.clone(), None),
+        };
+        let machine = config.machine(credentials, &sasl);
+        config.check_login(&machine)?;
+        let login = Login {
+            config: &config,
+            machine,
+            refresh,
+            #[cfg(feature = "tls-core")]
+            tls,
+        };
+        let Some(stream) = stream else { return login.anywhere(until).await };
+        let host = config.hosts.first().map_or("localhost", |address| address.host.as_str());
+        within(share(until, 1), login.over(stream, host)).await.unwrap_or_else(|| Err(late("", config.connect_timeout)))
+    }
+}
+
+/// No connection in time; `whom` is empty or begins with a space.
+fn late(whom: &str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no connection{whom} within {} ms", limit.as_millis()))
+}
+
+async fn within<T>(until: Instant, wait: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(until, wait).await.ok()
+}
+
+/// What it takes to log in at any of the servers.
+struct Login<'a> {
+    config: &'a Config,
+    machine: machine::Config,
+    refresh: Option<Refresh>,
+    #[cfg(feature = "tls-core")]
+    tls: Option<TlsReady>,
+}
+
+impl Login<'_> {
+    /// Tries the hosts one after the other, and each address of their names, until one lets the client in.
+    async fn anywhere(&self, until: Option<Instant>) -> Result<Connection> {
+        let mut hosts: Vec<&Address> = self.config.hosts.iter().collect();
+        self.arrange(&mut hosts);
+        let mut attempts = Attempts::default();
+        for (at, address) in hosts.iter().enumerate() {
+            let port = address.port.unwrap_or_else(|| self.config.default_port());
+            let name = Address::new(address.host.as_str(), port).to_string();
+            if at > 0 && until.is_some_and(|until| Instant::now() >= until) {
+                attempts.not_tried(name);
+                continue;
+            }
+            let host_until = share(until, hosts.len() - at);
+            let found = within(host_until, resolve(&address.host, port)).await;
+            let found = found.unwrap_or_else(|| Err(late(&format!(" to {name}"), self.limit(until, host_until))));
+            let mut found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    attempts.failed(name, error);
+                    continue;
+                }
+            };
+            self.arrange(&mut found);
+            for (at, socket_address) in found.iter().enumerate() {
+                let label = match socket_address.to_string() {
+                    same if same == name => same,
+                    other => format!("{name} ({other})"),
+                };
+                let attempt_until = match self.config.attempt_timeout {
+                    // What one attempt leaves is the others', so those of a host are not held to its share.
+                    Some(limit) => earlier(Instant::now().checked_add(limit), until),
+                    None => share(Some(host_until), found.len() - at),
+                };
+                let limit = self.limit(until, attempt_until);
+                match within(attempt_until, self.at(*socket_address, &address.host, &label)).await {
+                    Some(Ok(connection)) => {
+                        tracing::debug!(server = %label, "connection open");
+                        return Ok(connection);
+                    }
+                    Some(Err(error)) if would_be_the_same_elsewhere(&error) => return Err(error),
+                    Some(Err(error)) => attempts.failed(label, error),
+                    None => attempts.failed(label, late(&format!(" to {name}"), limit)),
+                }
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    /// How long somebody has who begins now, for the error that says so: all of the time, where it is the whole that ends.
+    fn limit(&self, whole: Option<Instant>, until: Instant) -> Duration {
+        match whole {
+            Some(whole) if until < whole => until.saturating_duration_since(Instant::now()),
+            _ => self.config.connect_timeout,
+        }
+    }
+
+    async fn at(&self, address: SocketAddr, host: &str, label: &str) -> Result<Connection> {
+        let stream = connect(address)
+            .await
+            .map_err(|error| Error::with_source(ErrorKind::Handshake, format!("cannot connect to {label}"), error))?;
+        self.over(stream, host).await
+    }
+
+    fn arrange<T>(&self, places: &mut [T]) {
+        if self.config.order == HostOrder::Shuffled {
+            fastrand::shuffle(places);
+        }
+    }
+
+    /// Logs in over a stream to this host.
+    #[cfg_attr(not(feature = "tls-core"), expect(unused_variables, reason = "only certificates have names"))]
+    async fn over(&self, stream: Stream, host: &str) -> Result<Connection> {
+        #[cfg(feature = "tls-core")]
+        let stream = match &self.tls {
+            Some(tls) => tls.connect(stream, host).await?,
+            None => stream,
+        };
+        let nameless = self.config.virtual_host.is_empty();
+        let shared = Shared::new(Machine::new(self.machine.clone(), now()));
+        let (call_deadline, close_deadline) = (self.config.call_deadline, self.config.close_deadline);
+        let guard = Arc::new(Guard { shared: shared.clone(), call_deadline, close_deadline });
+        let connection = Connection::new(guard);
+        let refresh = self.refresh.clone();
+        tokio::spawn(async move {
+            let driver = drive(stream, Arc::clone(&shared));
+            match refresh {
+                None => driver.await,
+                Some(refresh) => tokio::select! {
+                    () = driver => {}
+                    never = refresh.run(&shared) => match never {},
+                },
+            }
+        });
+        let opened = Watcher::opened(&connection).await;
+        opened.map_err(|error| if nameless { nameless_virtual_host(error) } else { error })?;
+        Ok(connection)
+    }
+}
+
+/// Whether another host would not do better: it has the same users, and the same client asks.
+fn would_be_the_same_elsewhere(error: &Error) -> bool {
+    match error.kind() {
+        // Somebody on that port speaks something else, or has another certificate.
+        ErrorKind::Protocol | ErrorKind::Tls | ErrorKind::Unsupported => false,
+        _ => !error.is_transient(),
+    }
+}
+
+/// Few want a virtual host without a name, and the server's "vhost  not found" does not tell what happened.
+fn nameless_virtual_host(error: Error) -> Error {
+    match error.reply_code() {
+        Some(ReplyCode::NOT_ALLOWED) => {
+            let message = "the virtual host's name is empty, as in a URL that ends in / (the usual one is /%2f)";
+            Error::because(error.kind(), message, &error)
+        }
+        _ => error,
+    }
+}

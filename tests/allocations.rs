@@ -1,0 +1,150 @@
+//! How often the client allocates, and how much it keeps, counted by an allocator that counts per thread: publishing a
+//! message allocates nothing once the buffers have grown, receiving a small one allocates once.
+//!
+//! The client and its driver run on the test's own thread, which is the one that is counted. The server is the raw one of the
+//! benchmarks, on threads of its own.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails loudly")]
+
+#[path = "../benches/hot_paths/raw_server.rs"]
+#[expect(dead_code, reason = "as a process of its own it serves the benchmarks")]
+mod raw_server;
+#[path = "../benches/hot_paths/wire.rs"]
+mod wire;
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Properties};
+use tokio::runtime::{Builder, Runtime};
+
+/// What may happen once in a while and not per message: a queue grows because the server was slower than before.
+const SLACK: u64 = 30;
+
+/// How many messages are unconfirmed or unsettled. What the client has read ahead when counting ends is counted, too.
+const WINDOW: u16 = 100;
+
+fn port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || raw_server::serve_all(&listener).unwrap());
+    port
+}
+
+/// A client on the thread that calls, with a channel.
+fn client(virtual_host: &str) -> (Runtime, Connection, Channel) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+    let (connection, channel) = runtime.block_on(async {
+        let connection = Connection::builder(&url).unwrap().virtual_host(virtual_host).open().await.unwrap();
+        let channel = connection.open_channel().await.unwrap();
+        (connection, channel)
+    });
+    (runtime, connection, channel)
+}
+
+/// Publishes and awaits every confirm.
+async fn publish(channel: &Channel, body: &Bytes, properties: Option<&Properties>, messages: usize) {
+    let mut unconfirmed = VecDeque::<Confirm>::with_capacity(WINDOW.into());
+    for _ in 0..messages {
+        if unconfirmed.len() == usize::from(WINDOW) {
+            let confirm = unconfirmed.pop_front();
+            assert_eq!(confirm.unwrap().await.unwrap(), Confirmation::Ack(None));
+        }
+        let mut publish = channel.basic_publish("", "somewhere", body);
+        if let Some(properties) = properties {
+            publish = publish.properties(properties);
+        }
+        unconfirmed.push_back(publish.await.unwrap());
+    }
+    for confirm in unconfirmed {
+        assert_eq!(confirm.await.unwrap(), Confirmation::Ack(None));
+    }
+}
+
+/// What publishing `messages` allocates after as many have been published before.
+fn published(virtual_host: &str, body: usize, properties: Option<&Properties>, messages: usize) -> u64 {
+    let (runtime, _connection, channel) = client(virtual_host);
+    // Shared from the start: the first clone of memory that nobody shares yet allocates the counter.
+    let body = Bytes::from(vec![b'x'; body]);
+    let _shared = body.clone();
+    runtime.block_on(async {
+        channel.confirm_select().await.unwrap();
+        publish(&channel, &body, properties, messages).await;
+    });
+    let info = measure(|| runtime.block_on(publish(&channel, &body, properties, messages)));
+    info.count_total - 1 // the program's own: its queue of confirms
+}
+
+#[test]
+fn publishing_allocates_nothing_in_the_steady_state() {
+    let properties = Properties::new().content_type("text/plain").persistent().header("attempt", 1);
+    for (virtual_host, body, properties) in
+        [("/", 100, None), ("each", 100, None), ("/", 100, Some(&properties)), ("/", 2_000, None)]
+    {
+        let count = published(virtual_host, body, properties, 10_000);
+        assert!(count <= SLACK, "{count} allocations, {virtual_host}, {body} octets");
+    }
+}
+
+/// A publish that has to wait for room has a timer for its deadline: one for each time that the buffer is full, which is
+/// 256 KiB or four of these messages.
+#[test]
+fn publishing_large_messages_allocates_when_it_waits() {
+    let count = published("/", 64 * 1024, None, 1_000);
+    assert!(count <= 1_000 / 4 + SLACK, "{count} allocations");
+}
+
+async fn take(consumer: &mut Consumer, messages: usize) {
+    for _ in 0..messages {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        delivery.ack().unwrap();
+    }
+}
+
+/// Starts a consumer, lets it run until everything has grown, and counts what `messages` more allocate.
+fn consume(size: usize, messages: usize) -> AllocationInfo {
+    let (runtime, _connection, channel) = client("/");
+    let mut consumer = runtime.block_on(async {
+        let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+        take(&mut consumer, messages).await;
+        consumer
+    });
+    measure(|| runtime.block_on(take(&mut consumer, messages)))
+}
+
+#[test]
+fn a_small_delivery_is_less_than_one_allocation() {
+    for (size, most) in [(16, 500), (100, 2_000), (4_000, 8_500)] {
+        let info = consume(size, 10_000);
+        assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
+    }
+}
+
+/// A large one has its body where it was read: memory for the read, and what names the body's place in it.
+#[test]
+fn a_large_delivery_is_few_allocations() {
+    let info = consume(64 * 1024, 1_000);
+    assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
+}
+
+/// What comes over the wire for a small message is not kept; what is, is little more than the message.
+#[test]
+fn a_delivery_that_is_kept_costs_less_than_twice_its_size() {
+    const MESSAGES: usize = 10_000;
+    let (runtime, _connection, channel) = client("/");
+    let mut kept: Vec<Delivery> = Vec::with_capacity(MESSAGES);
+    let info = measure(|| {
+        runtime.block_on(async {
+            let mut consumer = channel.basic_consume("100").prefetch(10_000).await.unwrap();
+            while kept.len() < MESSAGES {
+                kept.push(consumer.next().await.unwrap().unwrap());
+            }
+        });
+    });
+    let bytes = usize::try_from(info.bytes_current).unwrap() + MESSAGES * size_of::<Delivery>();
+    assert!(bytes <= 2 * 100 * MESSAGES, "{} octets for each of 100: {info:?}", bytes / MESSAGES);
+}
