@@ -56,20 +56,25 @@ impl Secure {
 
     /// A port where the server has this certificate, and Erlang's ssl these options besides.
     async fn listener(&self, pair: &Pair, options: &str) -> u16 {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (certificate, key) = (format!("{port}.pem"), format!("{port}.key"));
+        let (certificate, key) = (unique("server.pem"), unique("server.key"));
         std::fs::write(self.folder.join(&certificate), &pair.certificate).unwrap();
         std::fs::write(self.folder.join(&key), &pair.key).unwrap();
         let file = |name: &str| format!("\"{}\"", self.folder.join(name).display());
-        let expression = format!(
-            "rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}}}, \
-             [{{cacertfile, {}}}, {{certfile, {}}}, {{keyfile, {}}} {options}], 1).",
-            file("ca.pem"),
-            file(&certificate),
-            file(&key),
-        );
-        assert_eq!(command(&self.ctl, &["eval", &expression]).await.trim(), "ok");
-        port
+        let (roots, certificate, key) = (file("ca.pem"), file(&certificate), file(&key));
+        // A port that is free may be somebody's a moment later.
+        let mut said = Vec::new();
+        while said.len() < 5 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let expression = format!(
+                "catch rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}}}, \
+                 [{{cacertfile, {roots}}}, {{certfile, {certificate}}}, {{keyfile, {key}}} {options}], 1)."
+            );
+            match command(&self.ctl, &["eval", &expression]).await.trim() {
+                "ok" => return port,
+                other => said.push(other.to_owned()),
+            }
+        }
+        panic!("RabbitMQ does not listen: {said:?}");
     }
 
     /// A user without a password, who can only come with a certificate.
