@@ -197,7 +197,11 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                 Err(error) => return self.write_failed(error),
             }
         }
-        Poll::Ready(())
+        // TLS may have taken octets that the socket has not.
+        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(()),
+            Err(error) => self.write_failed(error),
+        }
     }
 
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
