@@ -131,6 +131,15 @@ impl Error {
         Self::build(kind, message.into(), None, Some(Arc::new(source)))
     }
 
+    /// With a cause of whatever type a user's code has.
+    pub(crate) fn with_boxed(
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Self {
+        Self::build(kind, message.into(), None, Some(Arc::from(source)))
+    }
+
     /// The peer closed something, in its own words.
     pub(crate) fn closed_by_peer(kind: ErrorKind, code: u16, text: &[u8], method: (u16, u16)) -> Self {
         let code = ReplyCode(code);

@@ -121,6 +121,7 @@
 //!
 //! * `client` (default): [`amqp`], on tokio.
 //! * `broker`: `leveret::broker`, the server in memory, for tests and first steps.
+//! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.

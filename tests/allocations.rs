@@ -117,10 +117,10 @@ fn consume(size: usize, messages: usize) -> AllocationInfo {
 }
 
 #[test]
-fn a_small_delivery_is_one_allocation() {
-    for size in [16, 100, 4_000] {
+fn a_small_delivery_is_less_than_one_allocation() {
+    for (size, most) in [(16, 500), (100, 2_000), (4_000, 8_500)] {
         let info = consume(size, 10_000);
-        assert!(info.count_total <= 10_000 + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
+        assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
 }
 

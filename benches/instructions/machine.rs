@@ -91,7 +91,7 @@ pub(crate) fn consume(messages: u64) {
     while received < messages {
         client.turn(deliveries.next(BLOCK));
         assert!(client.machine.poll_deliveries(channel, consumer, &mut taken, Waker::noop()).is_ready());
-        while let Some(delivered) = taken.pop_front() {
+        for delivered in taken.drain(..).flat_map(|batch| batch.into_parts().1) {
             received += 1;
             client.machine.settle(channel, delivered.delivery_tag, Settle::Ack { multiple: false }).unwrap();
         }

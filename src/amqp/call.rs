@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::channel::Inner;
-use super::shared::Guard;
+use super::shared::ChannelGuard;
 use crate::codec::Method;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::client::{CallId, Reply};
 
 /// Sends a request on a channel and waits for what answers it. `window` is for `confirm.select` only.
 pub(crate) async fn call(
-    channel: &Arc<Inner>,
+    channel: &Arc<ChannelGuard>,
     method: Method,
     deadline: Option<Duration>,
     window: usize,
@@ -25,7 +24,7 @@ pub(crate) async fn call(
 
 /// Waits for the answer to a request that was sent.
 pub(crate) async fn reply(
-    channel: &Arc<Inner>,
+    channel: &Arc<ChannelGuard>,
     id: CallId,
     name: &'static str,
     deadline: Option<Duration>,
@@ -33,29 +32,25 @@ pub(crate) async fn reply(
     let shared = &channel.guard.shared;
     let poll = |waker: &Waker| shared.with(|machine| machine.poll_call(channel.id, id, waker));
     let abandon = || shared.with(|machine| machine.abandon_call(channel.id, id));
-    within(&channel.guard, name, deadline, poll, abandon).await
+    within(deadline.unwrap_or(channel.guard.call_deadline), name, poll, abandon).await
 }
 
 /// Polls for an answer until it is there or the deadline passes. Whoever stops waiting leaves the expectation behind, so that
 /// the late reply meets it.
 pub(crate) async fn within<T>(
-    guard: &Guard,
+    limit: Duration,
     name: &'static str,
-    deadline: Option<Duration>,
     mut poll: impl FnMut(&Waker) -> Poll<Result<T>>,
     abandon: impl FnMut(),
 ) -> Result<T> {
-    let deadline = deadline.unwrap_or(guard.call_deadline);
     let mut abandon = OnDrop(Some(abandon));
-    let answer = tokio::time::timeout(deadline, poll_fn(|cx| poll(cx.waker()))).await;
+    let answer = tokio::time::timeout(limit, poll_fn(|cx| poll(cx.waker()))).await;
     match answer {
         Ok(answer) => {
             abandon.0 = None;
             answer
         }
-        Err(_) => {
-            Err(Error::new(ErrorKind::Timeout, format!("no answer to {name} within {} ms", deadline.as_millis())))
-        }
+        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no answer to {name} within {} ms", limit.as_millis()))),
     }
 }
 
@@ -69,3 +64,21 @@ impl<F: FnMut()> Drop for OnDrop<F> {
         }
     }
 }
+
+/// Makes values that can be awaited, as `Value<'a> => Output, |value| future`.
+macro_rules! awaited {
+    ($( $request:ident<'a> => $output:ty, |$value:ident| $future:expr; )*) => {
+        $(
+            impl<'a> std::future::IntoFuture for $request<'a> {
+                type Output = $crate::error::Result<$output>;
+                type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+                fn into_future(self) -> Self::IntoFuture {
+                    let $value = self;
+                    Box::pin($future)
+                }
+            }
+        )*
+    };
+}
+pub(crate) use awaited;

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::call::{call, reply};
-use super::delivery::{Acker, Delivery, Message};
-use super::shared::Guard;
-use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned, topology};
+use super::call::{awaited, call, reply};
+use super::delivery::{Delivery, Message};
+use super::shared::{ChannelGuard, Guard};
+use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{ChannelId, Reply, Watermark};
+use crate::protocol::client::Reply;
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -25,22 +25,7 @@ const DEFAULT_WINDOW: usize = 65_536;
 /// from it.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    pub(crate) inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) guard: Arc<Guard>,
-    pub(crate) id: ChannelId,
-    pub(crate) watermark: Watermark,
-    /// The program has set a prefetch of its own.
-    pub(crate) prefetch_set: AtomicBool,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.guard.shared.with(|machine| machine.release_channel(self.id));
-    }
+    pub(crate) inner: Arc<ChannelGuard>,
 }
 
 impl Channel {
@@ -49,7 +34,7 @@ impl Channel {
             let (id, call) = machine.open_channel()?;
             Ok::<_, Error>((id, call, machine.watermark(id)))
         })?;
-        let inner = Inner { guard: guard.clone(), id, watermark, prefetch_set: AtomicBool::new(false) };
+        let inner = ChannelGuard { guard: guard.clone(), id, watermark, prefetch_set: AtomicBool::new(false) };
         let channel = Self { inner: Arc::new(inner) };
         reply(&channel.inner, call, "channel.open", None).await?;
         Ok(channel)
@@ -199,7 +184,7 @@ impl Channel {
 /// Messages that the server gave back and that belong to no confirm.
 #[derive(Debug)]
 pub struct ReturnedMessages {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
 }
 
 impl ReturnedMessages {
@@ -300,10 +285,12 @@ impl<'a> BasicGet<'a> {
     }
 
     async fn send(self) -> Result<Option<(basic::GetOk, Message)>> {
-        let reply = self.channel.call(self.method, self.deadline).await?;
+        let (channel, no_ack) = (self.channel, self.method.no_ack);
+        let reply = channel.call(self.method, self.deadline).await?;
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
-                let message = Message { content, redelivered: ok.redelivered };
+                let channel = (!no_ack).then(|| channel.inner.clone());
+                let message = Message::new(content, ok.redelivered, channel);
                 Ok(Some((ok, message)))
             }
             _ => Ok(None),
@@ -340,12 +327,10 @@ impl BasicQos<'_> {
     }
 }
 
-topology::awaited! {
+awaited! {
     BasicGet<'a> => Option<Got>, |get| async move {
-        let channel = get.channel;
-        let got = get.send().await?;
-        Ok(got.map(|(ok, message)| Got {
-            delivery: Delivery::new(message, Acker::new(channel.inner.clone(), ok.delivery_tag)),
+        Ok(get.send().await?.map(|(ok, message)| Got {
+            delivery: Delivery::new(message, ok.delivery_tag),
             message_count: ok.message_count,
         }))
     };

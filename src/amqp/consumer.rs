@@ -5,19 +5,20 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::call::reply;
-use super::channel::{Channel, Inner};
-use super::delivery::{Acker, Delivery, Message};
-use super::topology::awaited;
+use super::call::{awaited, reply};
+use super::channel::Channel;
+use super::delivery::{Delivery, Memory, Message};
+use super::shared::ChannelGuard;
+
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::method::basic;
-use crate::error::{ErrorKind, Result};
-use crate::protocol::client::{ConsumerId, Delivered, Deliveries};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::client::{Batch, ConsumerId, Delivered, Deliveries};
 
 /// Unsettled deliveries of a consumer for which no prefetch was set: enough to keep a fast one busy, and not the whole queue.
 const DEFAULT_PREFETCH: u16 = 256;
@@ -91,13 +92,15 @@ impl<'a> BasicConsume<'a> {
         self
     }
 
-    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection.
+    /// Messages count as settled when the server sends them: faster, and those on their way are lost with the connection. Comes last,
+    /// because what it makes is a stream of another type.
     pub fn no_ack(mut self) -> BasicConsumeNoAck<'a> {
         self.method.no_ack = true;
         BasicConsumeNoAck(self)
     }
 
     async fn start(self) -> Result<Queue> {
+        let settles = !self.method.no_ack;
         let inner = &self.channel.inner;
         let prefetch = match self.prefetch {
             Some(count) => Some(count),
@@ -121,7 +124,7 @@ impl<'a> BasicConsume<'a> {
                 }
             }
         })?;
-        let queue = Queue { channel: inner.clone(), consumer, taken: VecDeque::new(), over: false };
+        let queue = Queue::new(inner.clone(), consumer, settles);
         if let Some(qos) = qos {
             reply(inner, qos, "basic.qos", self.deadline).await?;
         }
@@ -147,33 +150,58 @@ awaited! {
 /// What was delivered to one consumer. The machine's queue is taken over as a whole, so most deliveries need no lock.
 #[derive(Debug)]
 struct Queue {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
-    taken: VecDeque<Delivered>,
+    /// Messages are to be settled.
+    settles: bool,
+    taken: VecDeque<Batch>,
+    /// The batch at hand: its memory, and what is left of it.
+    memory: Arc<Memory>,
+    rest: std::vec::IntoIter<Delivered>,
     over: bool,
 }
 
 impl Queue {
+    fn new(channel: Arc<ChannelGuard>, consumer: ConsumerId, settles: bool) -> Self {
+        let rest = Vec::new().into_iter();
+        Self { channel, consumer, settles, taken: VecDeque::new(), memory: Arc::default(), rest, over: false }
+    }
+
     #[inline]
-    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Delivered>>> {
-        if let Some(delivered) = self.taken.pop_front() {
-            return Poll::Ready(Some(Ok(delivered)));
-        }
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let Self { channel, consumer, taken, over } = self;
-        let polled =
-            channel.guard.shared.with(|machine| machine.poll_deliveries(channel.id, *consumer, taken, cx.waker()));
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Deliveries::Some) => Poll::Ready(taken.pop_front().map(Ok)),
-            Poll::Ready(Deliveries::End(reason)) => {
-                *over = true;
-                // Whoever closed it on this side knows why.
-                Poll::Ready(reason.filter(|reason| reason.kind() != ErrorKind::Closed).map(Err))
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(Message, u64)>>> {
+        loop {
+            if let Some(delivered) = self.rest.next() {
+                let Delivered { delivery_tag, redelivered, layout, apart } = delivered;
+                let message = Message { memory: self.memory.clone(), layout, apart, redelivered };
+                return Poll::Ready(Some(Ok((message, delivery_tag))));
+            }
+            if let Poll::Ready(end) = ready!(self.poll_batch(cx)) {
+                return Poll::Ready(end.map(Err));
             }
         }
+    }
+
+    /// Ready when there is a batch at hand, or when there will be none.
+    fn poll_batch(&mut self, cx: &Context<'_>) -> Poll<Poll<Option<Error>>> {
+        if self.over {
+            return Poll::Ready(Poll::Ready(None));
+        }
+        if self.taken.is_empty() {
+            let Self { channel, consumer, taken, over, .. } = self;
+            let polled =
+                channel.guard.shared.with(|machine| machine.poll_deliveries(channel.id, *consumer, taken, cx.waker()));
+            if let Deliveries::End(reason) = ready!(polled) {
+                *over = true;
+                // Whoever closed it on this side knows why.
+                return Poll::Ready(Poll::Ready(reason.filter(|reason| reason.kind() != ErrorKind::Closed)));
+            }
+        }
+        if let Some(batch) = self.taken.pop_front() {
+            let (octets, delivered) = batch.into_parts();
+            self.memory = Arc::new(Memory { octets, channel: self.settles.then(|| self.channel.clone()) });
+            self.rest = delivered.into_iter();
+        }
+        Poll::Ready(Poll::Pending)
     }
 
     fn tag(&self) -> ShortString {
@@ -188,7 +216,7 @@ impl Queue {
 /// Ends a consumer from elsewhere: while one task waits in [`Consumer::next`], another can tell it to stop.
 #[derive(Clone, Debug)]
 pub struct Canceller {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
 }
 
@@ -213,14 +241,15 @@ impl Canceller {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let unhandled = std::mem::take(&mut self.taken);
+        let taken = self.taken.iter().flat_map(Batch::delivered);
+        let unhandled: Vec<u64> = self.rest.as_slice().iter().chain(taken).map(|one| one.delivery_tag).collect();
         let (id, consumer) = (self.channel.id, self.consumer);
-        self.channel.guard.shared.with(|machine| machine.release_consumer(id, consumer, unhandled));
+        self.channel.guard.shared.with(|machine| machine.release_consumer(id, consumer, &unhandled));
     }
 }
 
 macro_rules! consumer_methods {
-    ($consumer:ident => $item:ty, |$delivered:ident, $channel:ident| $make:expr) => {
+    ($consumer:ident => $item:ty, |$message:ident, $delivery_tag:ident| $make:expr) => {
         impl $consumer {
             /// The next one. `None` after the consumer, its channel or its connection was ended on this side, or after the error
             /// that says why it ended otherwise.
@@ -263,14 +292,7 @@ macro_rules! consumer_methods {
 
             #[inline]
             fn poll_item(&mut self, cx: &Context<'_>) -> Poll<Option<Result<$item>>> {
-                self.0.poll_next(cx).map(|next| {
-                    next.map(|delivered| {
-                        delivered.map(|$delivered| {
-                            let $channel = &self.0.channel;
-                            $make
-                        })
-                    })
-                })
+                self.0.poll_next(cx).map(|next| next.map(|next| next.map(|($message, $delivery_tag)| $make)))
             }
         }
 
@@ -291,10 +313,7 @@ macro_rules! consumer_methods {
 #[derive(Debug)]
 pub struct Consumer(Queue);
 
-consumer_methods!(Consumer => Delivery, |delivered, channel| {
-    let Delivered { delivery_tag, redelivered, content } = delivered;
-    Delivery::new(Message { content, redelivered }, Acker::new(channel.clone(), delivery_tag))
-});
+consumer_methods!(Consumer => Delivery, |message, delivery_tag| Delivery::new(message, delivery_tag));
 
 /// A consumer without acknowledgements: a stream of messages that count as settled when the server sends them.
 ///
@@ -302,6 +321,4 @@ consumer_methods!(Consumer => Delivery, |delivered, channel| {
 #[derive(Debug)]
 pub struct MessageStream(Queue);
 
-consumer_methods!(MessageStream => Message, |delivered, _channel| {
-    Message { content: delivered.content, redelivered: delivered.redelivered }
-});
+consumer_methods!(MessageStream => Message, |message, _delivery_tag| message);

@@ -1,42 +1,64 @@
 //! Messages that came, and settling them.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::channel::Inner;
+use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
-use crate::protocol::Content;
 use crate::protocol::client::{Returned, Settle};
+use crate::protocol::{Content, Layout};
+
+/// What messages stand in, and what settles them: shared by those that came close together.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) octets: Box<[u8]>,
+    /// `None` where nothing is to be settled.
+    pub(crate) channel: Option<Arc<ChannelGuard>>,
+}
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message {
-    pub(crate) content: Content,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) layout: Layout,
+    pub(crate) apart: Option<Box<Bytes>>,
     pub(crate) redelivered: bool,
 }
 
 impl Message {
-    /// The body.
-    pub fn body(&self) -> &[u8] {
-        self.content.body()
+    pub(crate) fn new(content: Content, redelivered: bool, channel: Option<Arc<ChannelGuard>>) -> Self {
+        let Content { memory: octets, layout, apart } = content;
+        Self { memory: Arc::new(Memory { octets, channel }), layout, apart, redelivered }
     }
 
-    /// The body as a value of its own, without a copy.
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        match &self.apart {
+            None => self.layout.body(&self.memory.octets),
+            Some(body) => body,
+        }
+    }
+
+    /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
-        self.content.into_body()
+        match self.apart {
+            None => Bytes::copy_from_slice(self.layout.body(&self.memory.octets)),
+            Some(body) => *body,
+        }
     }
 
     /// The exchange it was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
-        self.content.exchange()
+        self.layout.address(&self.memory.octets).0
     }
 
     /// The routing key it was published with.
     pub fn routing_key(&self) -> ShortString {
-        self.content.routing_key()
+        self.layout.address(&self.memory.octets).1
     }
 
     /// The properties.
@@ -46,12 +68,12 @@ impl Message {
     /// `Protocol` when they cannot be decoded, for example because of a header in an unknown type. The message can
     /// still be settled, and [`raw_properties`](Self::raw_properties) has what can be read.
     pub fn properties(&self) -> Result<Properties> {
-        Ok(self.content.properties().decode()?)
+        Ok(self.raw_properties().decode()?)
     }
 
     /// The properties as they came.
     pub fn raw_properties(&self) -> RawProperties {
-        self.content.properties()
+        self.layout.properties(&self.memory.octets)
     }
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
@@ -60,18 +82,35 @@ impl Message {
     }
 }
 
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &self.exchange())
+            .field("routing_key", &self.routing_key())
+            .field("redelivered", &self.redelivered)
+            .field("body", &format_args!("{} octets", self.body().len()))
+            .finish_non_exhaustive()
+    }
+}
+
 /// A message that has to be settled: it is a [`Message`], and [`ack`](Self::ack) and its kin consume it, so settling twice does not
 /// compile. Dropped without a word it stays unsettled until its channel ends.
 #[derive(Debug)]
 pub struct Delivery {
     message: Message,
-    acker: Acker,
+    delivery_tag: u64,
 }
 
 impl Delivery {
+    /// The message's memory names its channel.
     #[inline]
-    pub(crate) fn new(message: Message, acker: Acker) -> Self {
-        Self { message, acker }
+    pub(crate) fn new(message: Message, delivery_tag: u64) -> Self {
+        Self { message, delivery_tag }
+    }
+
+    #[inline]
+    fn settle(&self, settle: Settle) -> Result<()> {
+        settle_on(self.message.memory.channel.as_ref(), self.delivery_tag, settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -83,7 +122,7 @@ impl Delivery {
     /// `Stale`: the channel has ended, the server has put the message back, and nothing was sent.
     #[inline]
     pub fn ack(self) -> Result<()> {
-        self.acker.ack()
+        self.settle(Settle::Ack { multiple: false })
     }
 
     /// It was handled, and so was everything that this channel delivered before it (`basic.ack` with multiple).
@@ -94,7 +133,7 @@ impl Delivery {
     ///
     /// As [`ack`](Self::ack).
     pub fn ack_multiple(self) -> Result<()> {
-        self.acker.settle(Settle::Ack { multiple: true })
+        self.settle(Settle::Ack { multiple: true })
     }
 
     /// It was not handled (`basic.nack`, RabbitMQ): back into the queue, or dropped and dead-lettered where the queue has
@@ -104,7 +143,7 @@ impl Delivery {
     ///
     /// As [`ack`](Self::ack).
     pub fn nack(self, requeue: bool) -> Result<()> {
-        self.acker.nack(requeue)
+        self.settle(Settle::Nack { multiple: false, requeue })
     }
 
     /// It was not handled, and neither was anything that this channel delivered before it (`basic.nack` with multiple).
@@ -113,7 +152,7 @@ impl Delivery {
     ///
     /// As [`ack`](Self::ack).
     pub fn nack_multiple(self, requeue: bool) -> Result<()> {
-        self.acker.settle(Settle::Nack { multiple: true, requeue })
+        self.settle(Settle::Nack { multiple: true, requeue })
     }
 
     /// It is refused (`basic.reject`): back into the queue, or dropped and dead-lettered. RabbitMQ 4.3's quorum queues count a
@@ -123,17 +162,21 @@ impl Delivery {
     ///
     /// As [`ack`](Self::ack).
     pub fn reject(self, requeue: bool) -> Result<()> {
-        self.acker.reject(requeue)
+        self.settle(Settle::Reject { requeue })
     }
 
     /// The delivery tag: counts the deliveries of the channel.
     pub fn delivery_tag(&self) -> u64 {
-        self.acker.delivery_tag
+        self.delivery_tag
     }
 
-    /// The message, and what settles it, for settling elsewhere.
+    /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        (self.message, self.acker)
+        let Self { message, delivery_tag } = self;
+        let acker = Acker { channel: message.memory.channel.clone(), delivery_tag };
+        let (octets, layout) = message.layout.alone(&message.memory.octets);
+        let memory = Arc::new(Memory { octets, channel: None });
+        (Message { memory, layout, ..message }, acker)
     }
 }
 
@@ -148,16 +191,11 @@ impl Deref for Delivery {
 /// Settles one delivery. Keeps its channel, so a tag can never be settled on another one (c109).
 #[derive(Debug)]
 pub struct Acker {
-    channel: Arc<Inner>,
+    channel: Option<Arc<ChannelGuard>>,
     delivery_tag: u64,
 }
 
 impl Acker {
-    #[inline]
-    pub(crate) fn new(channel: Arc<Inner>, delivery_tag: u64) -> Self {
-        Self { channel, delivery_tag }
-    }
-
     /// As [`Delivery::ack`].
     ///
     /// # Errors
@@ -191,10 +229,17 @@ impl Acker {
         self.delivery_tag
     }
 
-    #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        let (id, tag) = (self.channel.id, self.delivery_tag);
-        self.channel.guard.shared.with(|machine| machine.settle(id, tag, settle))
+        settle_on(self.channel.as_ref(), self.delivery_tag, settle)
+    }
+}
+
+/// A delivery has a channel; a message without one is none, and there is nothing to settle.
+#[inline]
+fn settle_on(channel: Option<&Arc<ChannelGuard>>, delivery_tag: u64, settle: Settle) -> Result<()> {
+    match channel {
+        Some(channel) => channel.guard.shared.with(|machine| machine.settle(channel.id, delivery_tag, settle)),
+        None => Ok(()),
     }
 }
 
@@ -211,6 +256,6 @@ impl Returned {
 
     /// The message.
     pub fn message(&self) -> Message {
-        Message { content: self.content.clone(), redelivered: false }
+        Message::new(self.content.clone(), false, None)
     }
 }

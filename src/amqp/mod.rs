@@ -50,20 +50,27 @@
 //! `basic.recover-async`, which is deprecated; the class `access`, which does nothing; no-wait requests, whose errors reach
 //! nobody.
 
+mod builder;
 mod call;
 mod channel;
+mod config;
 mod connection;
 mod consumer;
 mod delivery;
+mod provider;
 mod publish;
+mod servers;
 mod shared;
 mod topology;
 mod url;
 
+pub use builder::ConnectionBuilder;
 pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, GotNoAck, ReturnedMessages};
-pub use connection::{Connection, ConnectionBuilder};
+pub use config::{Address, Config, HostOrder, Secret, TlsParameters};
+pub use connection::Connection;
 pub use consumer::{BasicConsume, BasicConsumeNoAck, Canceller, Consumer, MessageStream};
 pub use delivery::{Acker, Delivery, Message};
+pub use provider::{CredentialsProvider, ExpiringCredentials};
 pub use publish::{BasicPublish, Confirm, Payload};
 pub use topology::{
     ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeKind, ExchangeUnbind, Queue, QueueBind, QueueDeclare,
@@ -71,4 +78,6 @@ pub use topology::{
 };
 
 pub use crate::codec::{FieldArray, FieldTable, FieldValue, Properties, ReplyCode, ShortString};
-pub use crate::protocol::client::{Confirmation, Credentials, Returned, SaslMechanism, ServerInfo, Tuning};
+pub use crate::protocol::client::{
+    Confirmation, Credentials, Returned, Sasl, SaslError, SaslExchange, SaslMechanism, ServerInfo, Tuning,
+};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-use super::channel::{Channel, Inner};
+use super::channel::Channel;
+use super::shared::ChannelGuard;
 use super::{Confirmation, Properties};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Body;
@@ -192,7 +193,7 @@ impl Drop for BasicPublish<'_> {
 #[derive(Debug)]
 #[must_use = "what became of the message is known when this is awaited"]
 pub struct Confirm {
-    channel: Arc<Inner>,
+    channel: Arc<ChannelGuard>,
     tag: u64,
     /// Nothing is remembered for it any more.
     known: bool,

@@ -1,11 +1,12 @@
-//! The machine behind its one lock, and the guard that closes it when nobody holds a handle any more.
+//! The machine behind its one lock, and the guards that close connections and channels when nobody holds a handle any more.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::codec::ReplyCode;
-use crate::protocol::client::Connection as Machine;
+use crate::protocol::client::{ChannelId, Connection as Machine, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
 
 /// A connection's machine, shared by the handles and the driver.
@@ -92,5 +93,21 @@ impl Drop for Guard {
         let limit = self.close_deadline;
         // The text is short, so this cannot fail; and there is nobody left to tell.
         let _ = self.shared.with(|machine| machine.close(ReplyCode::REPLY_SUCCESS, "", now(), limit));
+    }
+}
+
+/// What every handle of a channel holds. The last one to go closes the channel.
+#[derive(Debug)]
+pub(crate) struct ChannelGuard {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) id: ChannelId,
+    pub(crate) watermark: Watermark,
+    /// The program has set a prefetch of its own.
+    pub(crate) prefetch_set: AtomicBool,
+}
+
+impl Drop for ChannelGuard {
+    fn drop(&mut self) {
+        self.guard.shared.with(|machine| machine.release_channel(self.id));
     }
 }

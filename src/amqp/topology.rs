@@ -2,29 +2,12 @@
 
 use std::time::Duration;
 
+use super::call::awaited;
 use super::channel::Channel;
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::Method;
 use crate::codec::method::{exchange, queue};
 use crate::error::{Error, ErrorKind};
-
-/// Makes values that can be awaited, as `Value<'a> => Output, |value| future`.
-macro_rules! awaited {
-    ($( $request:ident<'a> => $output:ty, |$value:ident| $future:expr; )*) => {
-        $(
-            impl<'a> std::future::IntoFuture for $request<'a> {
-                type Output = $crate::error::Result<$output>;
-                type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-                fn into_future(self) -> Self::IntoFuture {
-                    let $value = self;
-                    Box::pin($future)
-                }
-            }
-        )*
-    };
-}
-pub(crate) use awaited;
 
 /// A type of exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

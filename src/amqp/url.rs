@@ -1,71 +1,181 @@
 //! `amqp://` URLs, as RabbitMQ's URI specification has them.
 //!
 //! ```text
-//! amqp://user:password@host:port/vhost?heartbeat=10&frame_max=65536
+//! amqp://user:password@host:port,host:port/vhost?heartbeat=10&frame_max=65536
 //! ```
 //!
 //! Everything is optional but the scheme. No path means the virtual host `/`; an empty path means the virtual host with the
 //! empty name. User, password, host and virtual host are percent-decoded; `+` stands for itself.
+//!
+//! The parts are cut out here and not by the `url` crate, which knows neither several hosts nor a user without a host; it
+//! judges each host.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use url::Host;
 
-use super::SaslMechanism;
-use crate::codec::ShortString;
+use super::config::{Address, Config, Secret, TlsParameters};
+use super::{Credentials, SaslMechanism, ShortString};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Config, Credentials};
-use crate::transport::Address;
-
-const PORT: u16 = 5672;
 
 /// The parameters of the query, for the error that lists them.
-const KNOWN: [&str; 5] = ["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"];
+const KNOWN: [&str; 11] = [
+    "auth_mechanism",
+    "cacertfile",
+    "certfile",
+    "channel_max",
+    "connection_timeout",
+    "frame_max",
+    "heartbeat",
+    "keyfile",
+    "password",
+    "server_name_indication",
+    "verify",
+];
 
-/// What a URL says.
-#[derive(Debug)]
-pub(crate) struct Parsed {
-    pub(crate) address: Address,
-    pub(crate) config: Config,
-    pub(crate) connect_timeout: Option<Duration>,
+/// The variable that [`Config::from_env`] reads.
+const VARIABLE: &str = "AMQP_URL";
+
+impl Config {
+    /// What an `amqp://` or `amqps://` URL says, and the defaults for the rest. [`Connection::open`](super::Connection::open)
+    /// describes the form.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` says what is wrong with it, without repeating it.
+    pub fn from_url(url: &str) -> Result<Self> {
+        parse(url)
+    }
+
+    /// What the URL in the environment variable `AMQP_URL` says.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when it is not set, or cannot be understood.
+    pub fn from_env() -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::InvalidUrl, message);
+        match std::env::var(VARIABLE) {
+            Ok(url) => Self::from_url(&url)
+                .map_err(|error| Error::because(error.kind(), format!("the environment variable {VARIABLE}"), &error)),
+            Err(std::env::VarError::NotPresent) => {
+                Err(wrong(format!("the environment variable {VARIABLE}, which names the server, is not set")))
+            }
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(wrong(format!("the environment variable {VARIABLE} is not UTF-8")))
+            }
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// `host`, `host:port`, `[::1]` or `[::1]:port`.
+    fn from_str(text: &str) -> Result<Self> {
+        host_and_port(text, true)
+    }
 }
 
 /// Reads a URL. Errors never repeat it: it may hold a password.
-pub(crate) fn parse(text: &str) -> Result<Parsed> {
-    if text.contains('#') {
+fn parse(text: &str) -> Result<Config> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(invalid("the URL does not begin with amqp://"));
+    };
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "amqp" => None,
+        "amqps" => Some(TlsParameters::default()),
+        other if other.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
+            return Err(invalid(format!("the URL's scheme is {other}, not amqp or amqps")));
+        }
+        _ => return Err(invalid("the URL's scheme is neither amqp nor amqps")),
+    };
+    if rest.contains('#') {
         return Err(invalid("the URL has a fragment (#); in a user name or password it is written %23"));
     }
-    if !text.contains("://") {
-        return Err(invalid("the URL does not begin with amqp://"));
+    if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(invalid("the URL has a space in it, which is written %20"));
     }
-    let url = Url::parse(text).map_err(|error| invalid(format!("the URL cannot be understood: {error}")))?;
-    match url.scheme() {
-        "amqp" => {}
-        "amqps" => {
-            return Err(Error::new(ErrorKind::Unsupported, "amqps:// needs TLS, which this version does not have yet"));
-        }
-        other => return Err(invalid(format!("the URL's scheme is {other}, not amqp"))),
-    }
-    let host = match url.host() {
-        None => "localhost".to_owned(),
-        Some(Host::Domain("")) => "localhost".to_owned(),
-        Some(Host::Domain(name)) => decoded(name, "host")?,
-        Some(Host::Ipv4(address)) => address.to_string(),
-        Some(Host::Ipv6(address)) => address.to_string(),
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, Some(path)),
+        None => (rest, None),
     };
-    let mut config = Config { virtual_host: virtual_host(url.path())?, ..Config::default() };
-    if !url.username().is_empty() || url.password().is_some() {
-        let username = decoded(url.username(), "user name")?;
-        let password = decoded(url.password().unwrap_or_default(), "password")?;
-        config.credentials = Credentials::new(username, password);
+    let (user_info, hosts) = match authority.rsplit_once('@') {
+        Some((user_info, hosts)) => (Some(user_info), hosts),
+        // Otherwise the first half of a password would be taken for a host and its port, and be shown as such.
+        None if path.is_some_and(|path| path.contains('@')) || query.contains('@') => {
+            return Err(invalid(
+                "the URL has an @ behind the hosts; in a user name or password / and ? are written %2f and %3f, and elsewhere \
+                 @ is written %40",
+            ));
+        }
+        None => (None, authority),
+    };
+    let mut config = Config { tls, hosts: addresses(hosts)?, virtual_host: virtual_host(path)?, ..Config::default() };
+    if let Some(user_info) = user_info {
+        config.credentials = credentials(user_info)?;
     }
-    let connect_timeout = query(url.query().unwrap_or_default(), &mut config)?;
-    Ok(Parsed { address: Address { host, port: url.port().unwrap_or(PORT) }, config, connect_timeout })
+    parameters(query, &mut config)?;
+    Ok(config)
 }
 
-fn virtual_host(path: &str) -> Result<ShortString> {
-    match path.strip_prefix('/') {
+/// What is not said stays as it is by default, as with RabbitMQ's own clients.
+fn credentials(user_info: &str) -> Result<Credentials> {
+    let (username, secret) = match user_info.split_once(':') {
+        Some((username, secret)) => (username, Some(decoded(secret, "password")?)),
+        None => (user_info, None),
+    };
+    let default = Credentials::default();
+    if username.is_empty() && secret.is_none() {
+        return Ok(default);
+    }
+    let secret = secret.unwrap_or_else(|| default.secret().to_owned());
+    Ok(Credentials::new(decoded(username, "user name")?, secret))
+}
+
+fn addresses(list: &str) -> Result<Vec<Address>> {
+    if list.is_empty() {
+        return Ok(vec![Address::default()]);
+    }
+    list.split(',').map(|one| host_and_port(one, list.contains(','))).collect()
+}
+
+fn host_and_port(text: &str, needs_name: bool) -> Result<Address> {
+    let colon = match text.rfind(']') {
+        Some(end) => text.get(end..).and_then(|rest| rest.find(':')).map(|at| end + at),
+        None => text.find(':'),
+    };
+    let (host, port) = match colon {
+        Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+        None => (text, None),
+    };
+    let port = match port {
+        None => None,
+        Some(port) if !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit()) => {
+            Some(port.parse().map_err(|_| invalid("the URL's port is not one of 0 to 65535"))?)
+        }
+        Some(_) => return Err(invalid("the URL's port is not a number; an IPv6 address is written in brackets")),
+    };
+    if host.is_empty() {
+        return match needs_name {
+            true => Err(invalid("one of the hosts has no name")),
+            false => Ok(Address { port, ..Address::default() }),
+        };
+    }
+    // A name is looked at behind its percent signs, so that nothing hides there.
+    let name = decoded(host, "host")?;
+    let host = match Host::parse_opaque(&name) {
+        Ok(Host::Ipv6(address)) => address.to_string(),
+        Ok(Host::Domain(_) | Host::Ipv4(_)) if !name.contains('%') => name,
+        _ => return Err(invalid("the URL's host cannot be understood: it is neither a name nor an address")),
+    };
+    Ok(Address { host, port })
+}
+
+fn virtual_host(path: Option<&str>) -> Result<ShortString> {
+    match path {
         None => Ok(ShortString::from_static("/")),
         Some(name) if name.contains('/') => {
             Err(invalid("the URL's path has several segments; a slash in a virtual host is written %2f"))
@@ -74,38 +184,73 @@ fn virtual_host(path: &str) -> Result<ShortString> {
     }
 }
 
-fn query(query: &str, config: &mut Config) -> Result<Option<Duration>> {
-    let mut connect_timeout = None;
+fn parameters(query: &str, config: &mut Config) -> Result<()> {
     let mut mechanisms = Vec::new();
+    let mut seen = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decoded(value, "query")?;
+        if name != "auth_mechanism" && seen.contains(&name) {
+            return Err(invalid(format!("the URL's parameter {name} stands there twice")));
+        }
+        seen.push(name);
         match name {
             "heartbeat" => config.heartbeat = number(name, &value, "seconds")?,
             "channel_max" => config.channel_max = number(name, &value, "channels")?,
             "frame_max" => config.frame_max = number(name, &value, "octets")?,
-            "connection_timeout" => {
-                connect_timeout = Some(Duration::from_millis(number(name, &value, "milliseconds")?));
-            }
+            "connection_timeout" => match number(name, &value, "milliseconds")? {
+                0 => return Err(invalid("connection_timeout=0 leaves no time to connect; there is always a limit")),
+                limit => config.connect_timeout = Duration::from_millis(limit),
+            },
             "auth_mechanism" => mechanisms.push(SaslMechanism::from_name(&value).ok_or_else(|| {
-                invalid(format!("auth_mechanism={value} is not one of PLAIN, AMQPLAIN, EXTERNAL, ANONYMOUS"))
+                let known = SaslMechanism::ALL.map(SaslMechanism::name).join(", ");
+                invalid(format!("auth_mechanism={value} is not one of {known}"))
             })?),
-            _ => {
-                return Err(invalid(format!("the URL's parameter {name} is not one of {}", KNOWN.join(", "))));
-            }
+            _ if KNOWN.contains(&name) => tls_parameter(name, value, config)?,
+            _ => return Err(invalid(format!("the URL's parameter {name} is not one of {}", KNOWN.join(", ")))),
         }
     }
     if !mechanisms.is_empty() {
         config.mechanisms = mechanisms;
     }
-    Ok(connect_timeout)
+    Ok(())
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str, unit: &str) -> Result<T> {
+fn tls_parameter(name: &str, value: String, config: &mut Config) -> Result<()> {
+    let Some(tls) = &mut config.tls else {
+        return Err(invalid(format!("the URL's parameter {name} needs TLS: amqps:// in place of amqp://")));
+    };
+    if value.is_empty() {
+        return Err(invalid(format!("the URL's parameter {name} has no value")));
+    }
+    match (name, value.as_str()) {
+        ("cacertfile", _) => tls.ca_cert_file = Some(value.into()),
+        ("certfile", _) => tls.cert_file = Some(value.into()),
+        ("keyfile", _) => tls.key_file = Some(value.into()),
+        ("password", _) => tls.key_password = Some(Secret::new(value)),
+        ("server_name_indication", "disable") => {
+            return Err(invalid("server_name_indication=disable is not supported, only another name"));
+        }
+        ("server_name_indication", _) => tls.server_name = Some(value),
+        ("verify", "verify_peer") => tls.verify_peer = true,
+        ("verify", "verify_none") => tls.verify_peer = false,
+        _ => return Err(invalid("verify is neither verify_peer nor verify_none")),
+    }
+    Ok(())
+}
+
+fn number<T: FromStr>(name: &str, value: &str, unit: &str) -> Result<T> {
     value.parse().map_err(|_| invalid(format!("{name}={value} is not a number of {unit} in range")))
 }
 
+/// Percent-decodes. Unlike in a form, `+` is no space.
 fn decoded(text: &str, what: &str) -> Result<String> {
+    let octets = text.as_bytes();
+    let is_whole =
+        |at: usize| octets.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    if !(0..octets.len()).filter(|at| octets.get(*at) == Some(&b'%')).all(is_whole) {
+        return Err(invalid(format!("the URL's {what} has a % that stands for nothing; it is written %25")));
+    }
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(invalid(format!("the URL's {what} is not UTF-8 behind its percent signs"))),
@@ -117,64 +262,4 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(url: &str) -> (String, u16, String, String) {
-        let Parsed { address, config, .. } = parse(url).unwrap();
-        (address.host, address.port, config.virtual_host.to_string(), config.credentials.username().to_owned())
-    }
-
-    fn expected(host: &str, port: u16, virtual_host: &str, user: &str) -> (String, u16, String, String) {
-        (host.into(), port, virtual_host.into(), user.into())
-    }
-
-    #[test]
-    fn c18_hosts_users_and_virtual_hosts() {
-        for (url, parts_of_it) in [
-            ("amqp://", expected("localhost", 5672, "/", "guest")),
-            ("amqp://host", expected("host", 5672, "/", "guest")),
-            ("amqp://host/", expected("host", 5672, "", "guest")),
-            ("amqp://host/%2f", expected("host", 5672, "/", "guest")),
-            ("amqp://user:pass@host:10000/vhost", expected("host", 10000, "vhost", "user")),
-            ("amqp://user%61:%61pass@ho%61st:10000/v%2fhost", expected("hoast", 10000, "v/host", "usera")),
-            ("amqp://a+b@host", expected("host", 5672, "/", "a+b")),
-            ("amqp://[::1]", expected("::1", 5672, "/", "guest")),
-            ("amqp://127.0.0.1:1/x", expected("127.0.0.1", 1, "x", "guest")),
-        ] {
-            assert_eq!(parts(url), parts_of_it, "{url}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_without_the_password() {
-        for (url, words) in [
-            ("http://u:hush@host", "scheme"),
-            ("amqp://u:hush@host/a/b", "%2f"),
-            ("amqp://u:hush@host?heartbeat=-1", "seconds"),
-            ("amqp://u:hush@host?heartbeat=70000", "range"),
-            ("amqp://u:hush@host?colour=red", "auth_mechanism, channel_max"),
-            ("amqp://u:hush@host?auth_mechanism=MAGIC", "EXTERNAL"),
-            ("amqp://u:hu#sh@host", "%23"),
-            ("amqp://u:hush@host:99999", "port"),
-            ("no url", "begin with amqp://"),
-            ("u:hush@host", "begin with amqp://"),
-            ("amqp://u:hush@ho st", "understood"),
-        ] {
-            let error = parse(url).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidUrl, "{url}");
-            assert!(error.to_string().contains(words), "{url}: {error}");
-            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
-        }
-    }
-
-    #[test]
-    fn parameters_set_what_they_name() {
-        let parsed =
-            parse("amqp://h?heartbeat=7&frame_max=8192&channel_max=3&connection_timeout=1500&auth_mechanism=external")
-                .unwrap();
-        assert_eq!((parsed.config.heartbeat, parsed.config.frame_max, parsed.config.channel_max), (7, 8192, 3));
-        assert_eq!(parsed.connect_timeout, Some(Duration::from_millis(1500)));
-        assert_eq!(parsed.config.mechanisms, [SaslMechanism::External]);
-    }
-}
+mod tests;

@@ -88,7 +88,7 @@ impl Builder {
 
     /// The SASL mechanisms offered, with spaces between. Default: `PLAIN AMQPLAIN`.
     ///
-    /// `EXTERNAL` and `ANONYMOUS` are understood, too. There are no certificates: whoever says EXTERNAL is believed.
+    /// `EXTERNAL`, `ANONYMOUS` and `RABBIT-CR-DEMO` are understood, too. There are no certificates: whoever says EXTERNAL is believed.
     #[must_use]
     pub fn mechanisms(mut self, names: impl Into<String>) -> Self {
         self.settings.machine.mechanisms = names.into();

@@ -14,6 +14,10 @@
 //! A table is read with nom's complete parsers over a slice that is known to be whole. The nesting is limited to
 //! [`MAX_DEPTH`], so a hostile header cannot exhaust the stack.
 
+mod equal;
+#[cfg(feature = "serde")]
+mod plain;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -28,15 +32,15 @@ pub const MAX_DEPTH: usize = 32;
 /// Names with values, in the order of the wire.
 ///
 /// A name may stand twice; [`get`](Self::get) answers with the last, [`insert`](Self::insert) replaces it.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct FieldTable(Vec<(ShortString, FieldValue)>);
 
 /// The values of an array, in order.
 pub type FieldArray = Vec<FieldValue>;
 
-/// A value of a table or an array.
+/// A value of a table or an array. Equal are those that are the same on the wire: floats bit by bit.
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum FieldValue {
     /// `t`
     Bool(bool),

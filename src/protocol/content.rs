@@ -11,9 +11,8 @@
 //! Any other frame in between is an unexpected frame (505). Frames of other channels may come at any time and are none of
 //! this assembler's business.
 //!
-//! A small message is copied into memory of its own: one allocation, and whoever keeps the message for long keeps nothing else
-//! alive. (Memory that several messages share costs the same, in counting its users instead of allocating.) The body of a
-//! large one stays where it was read.
+//! A small message is copied out of the block that was read, so that keeping it keeps no block alive; the body of a large one
+//! stays where it was read.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -23,49 +22,39 @@ use crate::error::{Error, ErrorKind};
 /// Body frames from this size on are kept where they were read.
 pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
 
-/// A message as it came: exchange, routing key and properties are decoded when they are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
-    /// Exchange and routing key with their length octets, the properties, and the body unless it stayed where it was read.
-    octets: Bytes,
+/// Where the parts of a message stand, in memory that it may share with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Exchange and routing key, each with its length octet.
+    address_at: u32,
     properties_at: u32,
     body_at: u32,
-    /// The body, where it is not in `octets`. Boxed: it is the rarer case, and small messages are moved about a lot.
-    apart: Option<Box<Bytes>>,
+    end: u32,
 }
 
-impl Content {
-    /// Copies a message together.
+impl Layout {
+    /// Appends a message to `memory`.
     #[inline]
-    pub(crate) fn copy(address: &[u8], properties: &[u8], body: &[u8]) -> Self {
-        let mut octets = Vec::with_capacity(address.len() + properties.len() + body.len());
-        octets.extend_from_slice(address);
-        octets.extend_from_slice(properties);
-        octets.extend_from_slice(body);
-        Self {
-            octets: octets.into(),
-            // Both came in frames, whose size is counted in 32 bits, and are limited to much less.
-            properties_at: address.len() as u32,
-            body_at: (address.len() + properties.len()) as u32,
-            apart: None,
-        }
+    pub(crate) fn append(memory: &mut Vec<u8>, address: &[u8], properties: &[u8], body: &[u8]) -> Self {
+        // All of it came in frames, whose size is counted in 32 bits, and is limited to much less.
+        let address_at = memory.len() as u32;
+        memory.extend_from_slice(address);
+        let properties_at = memory.len() as u32;
+        memory.extend_from_slice(properties);
+        let body_at = memory.len() as u32;
+        memory.extend_from_slice(body);
+        Self { address_at, properties_at, body_at, end: memory.len() as u32 }
     }
 
-    /// The exchange the message was published to; empty for the default exchange.
-    pub fn exchange(&self) -> ShortString {
-        self.address().0
+    fn part(memory: &[u8], from: u32, to: u32) -> &[u8] {
+        memory.get(from as usize..to as usize).unwrap_or_default()
     }
 
-    /// The routing key the message was published with.
-    pub fn routing_key(&self) -> ShortString {
-        self.address().1
-    }
-
-    fn address(&self) -> (ShortString, ShortString) {
+    /// The exchange the message was published to, and the routing key.
+    pub fn address(self, memory: &[u8]) -> (ShortString, ShortString) {
         let parts = || {
-            let (exchange, rest) = short_string(&self.octets)?;
+            let (exchange, rest) = short_string(Self::part(memory, self.address_at, self.properties_at))?;
             let (routing_key, _) = short_string(rest)?;
-            // Copied: a slice would turn the message's memory into shared memory, which is no cheaper and stays that way.
             Some((Bytes::copy_from_slice(exchange).into(), Bytes::copy_from_slice(routing_key).into()))
         };
         // Checked when the method was read.
@@ -73,25 +62,73 @@ impl Content {
     }
 
     /// The properties.
+    pub fn properties(self, memory: &[u8]) -> RawProperties {
+        RawProperties::new(Bytes::copy_from_slice(Self::part(memory, self.properties_at, self.body_at)))
+    }
+
+    /// The message in memory of its own.
+    pub fn alone(self, memory: &[u8]) -> (Box<[u8]>, Self) {
+        let address = Self::part(memory, self.address_at, self.properties_at);
+        let properties = Self::part(memory, self.properties_at, self.body_at);
+        let mut own = Vec::with_capacity((self.end - self.address_at) as usize);
+        let layout = Self::append(&mut own, address, properties, self.body(memory));
+        (own.into_boxed_slice(), layout)
+    }
+
+    /// The body, where it was copied with the rest.
+    #[inline]
+    pub fn body(self, memory: &[u8]) -> &[u8] {
+        Self::part(memory, self.body_at, self.end)
+    }
+}
+
+/// A message as it came: exchange, routing key and properties are decoded when they are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Exchange and routing key, properties, and the body unless it stayed where it was read.
+    pub(crate) memory: Box<[u8]>,
+    pub(crate) layout: Layout,
+    /// The body, where it is not in `memory`. Boxed: it is the rarer case, and small messages are moved about a lot.
+    pub(crate) apart: Option<Box<Bytes>>,
+}
+
+impl Content {
+    fn copy(address: &[u8], properties: &[u8], body: &[u8]) -> Self {
+        let mut memory = Vec::with_capacity(address.len() + properties.len() + body.len());
+        let layout = Layout::append(&mut memory, address, properties, body);
+        Self { memory: memory.into_boxed_slice(), layout, apart: None }
+    }
+
+    /// The exchange the message was published to; empty for the default exchange.
+    pub fn exchange(&self) -> ShortString {
+        self.layout.address(&self.memory).0
+    }
+
+    /// The routing key the message was published with.
+    pub fn routing_key(&self) -> ShortString {
+        self.layout.address(&self.memory).1
+    }
+
+    /// The properties.
     pub fn properties(&self) -> RawProperties {
-        let properties = self.octets.get(self.properties_at as usize..self.body_at as usize).unwrap_or_default();
-        RawProperties::new(Bytes::copy_from_slice(properties))
+        self.layout.properties(&self.memory)
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
         match &self.apart {
-            None => self.octets.get(self.body_at as usize..).unwrap_or_default(),
+            None => self.layout.body(&self.memory),
             Some(body) => body,
         }
     }
 
     /// The body as a value of its own, without a copy.
-    pub fn into_body(mut self) -> Bytes {
+    pub fn into_body(self) -> Bytes {
         match self.apart {
             None => {
-                self.octets.advance(self.body_at as usize);
-                self.octets
+                let mut octets = Bytes::from(self.memory);
+                octets.advance((self.layout.body_at as usize).min(octets.len()));
+                octets
             }
             Some(body) => *body,
         }
@@ -99,7 +136,7 @@ impl Content {
 
     /// Octets that the message holds.
     pub fn len(&self) -> usize {
-        self.octets.len() + self.apart.as_ref().map_or(0, |body| body.len())
+        self.memory.len() + self.apart.as_ref().map_or(0, |body| body.len())
     }
 
     /// Whether it holds nothing.

@@ -18,8 +18,8 @@ mod heartbeat;
 mod outbound;
 pub mod server;
 
-pub use content::Content;
 pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
+pub use content::{Content, Layout};
 pub(crate) use heartbeat::Heartbeat;
 pub use outbound::{Body, OutBuffer};
 

@@ -23,7 +23,7 @@ const SPLICE_FROM: usize = 8 * 1024;
 const KEEP_CAPACITY: usize = 1024 * 1024;
 
 /// Octets to be written, in order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct OutBuffer {
     flat: Vec<u8>,
     /// Octets of `flat` that have been written.
@@ -49,6 +49,13 @@ impl Body<'_> {
             Self::Borrowed(octets) => octets,
             Self::Shared(octets) => octets,
         }
+    }
+}
+
+impl std::fmt::Debug for OutBuffer {
+    /// Only how much there is: what waits to be written may be a password, or somebody's message.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OutBuffer({} octets)", self.len())
     }
 }
 

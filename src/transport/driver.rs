@@ -73,6 +73,7 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
         armed: None,
         read: true,
         write_error: None,
+        unflushed: false,
         over: false,
     };
     poll_fn(|cx| driver.poll(cx)).await;
@@ -92,6 +93,8 @@ struct Driver<E: Endpoint + ?Sized> {
     read: bool,
     /// Writing failed. The peer's last words may still be readable; they say more than the error does.
     write_error: Option<io::Error>,
+    /// The stream has taken octets that it may still hold.
+    unflushed: bool,
     /// The endpoint has had its last turn.
     over: bool,
 }
@@ -180,7 +183,17 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             };
             match written {
                 Ok(0) => return self.write_failed(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.output.advance(count),
+                Ok(count) => {
+                    self.output.advance(count);
+                    self.unflushed = true;
+                }
+                Err(error) => return self.write_failed(error),
+            }
+        }
+        // A socket has nothing to flush; a stream in layers may have taken octets that nobody has sent.
+        if self.unflushed {
+            match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
+                Ok(()) => self.unflushed = false,
                 Err(error) => return self.write_failed(error),
             }
         }
@@ -189,6 +202,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
 
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
         self.output.clear();
+        self.unflushed = false;
         self.write_error = Some(error);
         Poll::Ready(())
     }

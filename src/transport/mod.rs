@@ -1,6 +1,6 @@
 //! The only room with sockets and the clock: dialling, streams, and the one task that drives a connection.
 //!
-//! A [`Stream`] is a TCP connection or a pipe in memory. The driver owns it, and knows a connection only as an
+//! A [`Stream`] is a TCP connection, a pipe in memory, or whatever else carries octets. The driver owns it, and knows a connection only as an
 //! `Endpoint`: something that takes octets and time under one short lock, and hands octets back.
 
 #[cfg(feature = "client")]
@@ -9,7 +9,7 @@ mod driver;
 mod stream;
 
 #[cfg(feature = "client")]
-pub(crate) use dial::{Address, dial};
+pub(crate) use dial::{connect, resolve};
 pub(crate) use driver::{Endpoint, Next, Turn, drive};
 pub use stream::Stream;
 

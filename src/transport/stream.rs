@@ -1,5 +1,6 @@
-//! What carries the octets: a TCP connection, or a pipe in memory.
+//! What carries the octets: a TCP connection, a pipe in memory, or something that a program brings.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,6 +24,20 @@ pub struct Stream(Kind);
 enum Kind {
     Tcp(TcpStream),
     Memory(DuplexStream),
+    Other(Other),
+}
+
+/// A stream of a type that is not known here.
+struct Other(Box<dyn ReadWrite>);
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
+
+impl fmt::Debug for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Other")
+    }
 }
 
 impl Stream {
@@ -30,6 +45,11 @@ impl Stream {
     pub fn pipe() -> (Self, Self) {
         let (a, b) = tokio::io::duplex(PIPE);
         (Self(Kind::Memory(a)), Self(Kind::Memory(b)))
+    }
+
+    /// Anything that carries octets both ways: a proxy's tunnel, a WebSocket, a Unix socket.
+    pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self(Kind::Other(Other(Box::new(stream))))
     }
 
     /// A TCP connection, with Nagle's algorithm off (it costs 40 ms per round trip) and keepalive on.
@@ -43,11 +63,11 @@ impl Stream {
         Ok(Self(Kind::Tcp(stream)))
     }
 
-    /// The address of the other side; a pipe has none.
+    /// The address of the other side of a TCP connection.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr().ok(),
-            Kind::Memory(_) => None,
+            Kind::Memory(_) | Kind::Other(_) => None,
         }
     }
 }
@@ -57,6 +77,7 @@ macro_rules! forward {
         match &mut $self.get_mut().0 {
             Kind::Tcp($stream) => $call,
             Kind::Memory($stream) => $call,
+            Kind::Other(Other($stream)) => $call,
         }
     };
 }

@@ -15,9 +15,10 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::batch::Batch;
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
-use super::consumer::{Consumer, ConsumerState, Consumers, Delivered};
+use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::Envelope;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
@@ -270,8 +271,8 @@ impl Channel {
             return Ok(false);
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
-        let content = Content::copy(address, properties, body);
-        consumer.push(Delivered { delivery_tag, redelivered, content }, hands);
+        *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
+        consumer.wake(hands.wakes);
         Ok(true)
     }
 
@@ -281,7 +282,9 @@ impl Channel {
                 let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
                 match consumer.state {
                     ConsumerState::Live | ConsumerState::Cancelling => {
-                        consumer.push(Delivered { delivery_tag, redelivered, content }, hands);
+                        *hands.buffered += content.len();
+                        consumer.queue.push_back(Batch::of(delivery_tag, redelivered, content));
+                        consumer.wake(hands.wakes);
                     }
                     // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
                     _ if !consumer.no_ack => hands.send(self.number, basic::Reject { delivery_tag, requeue: true }),
@@ -446,11 +449,9 @@ impl Channel {
 
 impl Consumer {
     #[inline]
-    fn push(&mut self, delivered: Delivered, hands: &mut Hands<'_>) {
-        *hands.buffered += delivered.content.len();
-        self.queue.push_back(delivered);
+    fn wake(&mut self, wakes: &mut Vec<Waker>) {
         if let Some(waker) = self.waker.take() {
-            hands.wakes.push(waker);
+            wakes.push(waker);
         }
     }
 }

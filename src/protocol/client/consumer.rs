@@ -3,26 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::task::Waker;
 
+use super::batch::Batch;
 use crate::codec::ShortString;
 use crate::error::Error;
-use crate::protocol::Content;
 
 /// A consumer of a channel. Not used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsumerId {
     at: usize,
     serial: u64,
-}
-
-/// A message that was delivered to a consumer.
-#[derive(Clone, Debug)]
-pub struct Delivered {
-    /// The delivery tag, unique on its channel.
-    pub delivery_tag: u64,
-    /// It may have been delivered before.
-    pub redelivered: bool,
-    /// The message.
-    pub content: Content,
 }
 
 /// What a consumer gets when it asks for deliveries.
@@ -40,7 +29,6 @@ pub(crate) struct Consumers {
     by_tag: HashMap<ShortString, ConsumerId>,
     /// Who got the last delivery: mostly the one who gets the next.
     last: Option<ConsumerId>,
-    names: u64,
     serial: u64,
 }
 
@@ -53,7 +41,7 @@ pub(crate) struct Consumer {
     /// `basic.consume-ok` has come. Before it no cancel is sent: a channel of RabbitMQ (3.10) that is asked to cancel a consumer
     /// whose start it has not finished dies of it, and takes the connection along with 541.
     pub(crate) started: bool,
-    pub(crate) queue: VecDeque<Delivered>,
+    pub(crate) queue: VecDeque<Batch>,
     pub(crate) waker: Option<Waker>,
 }
 
@@ -79,11 +67,12 @@ pub(crate) enum ConsumerState {
 }
 
 impl Consumers {
-    /// A tag that no consumer of this channel has.
-    pub(crate) fn new_tag(&mut self) -> ShortString {
+    /// A tag that no consumer of this channel has. `given` counts the tags of the whole connection, so that one channel's consumers
+    /// cannot be taken for those of another that had its number before.
+    pub(crate) fn new_tag(&self, given: &mut u64) -> ShortString {
         loop {
-            self.names += 1;
-            let tag = ShortString::from(format!("leveret-{}", self.names));
+            *given += 1;
+            let tag = ShortString::from(format!("leveret-{given}"));
             if !self.by_tag.contains_key(&tag) {
                 return tag;
             }
@@ -164,6 +153,6 @@ impl Consumer {
 
     /// Octets in the queue.
     pub(crate) fn buffered(&self) -> usize {
-        self.queue.iter().map(|delivered| delivered.content.len()).sum()
+        self.queue.iter().map(Batch::len).sum()
     }
 }

@@ -8,8 +8,10 @@
 //!    │ ◄──────────────────────────────────── │
 //!    │ start-ok                              │
 //!    │ ────────────────────────────────────► │
-//!    │                     secure (any times)│   ExpectTune
-//!    │ ◄──────────────────────────────────── │
+//!    │                                secure │   ExpectTune
+//!    │ ◄──────────────────────────────────── │ ┐
+//!    │ secure-ok                             │ │ any number of times
+//!    │ ────────────────────────────────────► │ ┘
 //!    │                                  tune │
 //!    │ ◄──────────────────────────────────── │
 //!    │ tune-ok, open                         │
@@ -18,13 +20,15 @@
 //!    │ ◄──────────────────────────────────── │
 //! ```
 
-use super::config::{Config, FRAME_MIN, SaslMechanism, Tuning};
-use crate::codec::method::connection::{self, Method as M};
-use crate::codec::{FieldTable, Method};
-use crate::error::{Error, ErrorKind};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
-/// Before tune-ok no frame may be larger than this (c16); RabbitMQ's own limit.
-const INITIAL_FRAME_MAX: usize = 8192;
+use super::config::{Config, FRAME_MIN, INITIAL_FRAME_MAX, Tuning};
+use super::sasl::{Sasl, SaslExchange};
+use crate::codec::method::connection::{self, Method as M};
+use crate::codec::{FRAME_OVERHEAD, FieldTable, Method};
+use crate::error::{Error, ErrorKind};
 
 /// Where the handshake stands.
 #[derive(Debug)]
@@ -55,9 +59,13 @@ pub struct ServerInfo {
 pub(crate) struct ExpectStart;
 
 /// `connection.tune` has to come, or another challenge.
-#[derive(Debug)]
 pub(crate) struct ExpectTune {
     server: ServerInfo,
+    /// The mechanism's name, for errors.
+    mechanism: String,
+    exchange: Box<dyn SaslExchange>,
+    /// How large start-ok was.
+    login_frame: usize,
 }
 
 /// `connection.open-ok` has to come.
@@ -75,7 +83,20 @@ impl Handshake {
 
     /// The largest payload that may be sent at this point.
     pub(crate) fn max_payload() -> usize {
-        INITIAL_FRAME_MAX - crate::codec::FRAME_OVERHEAD
+        INITIAL_FRAME_MAX as usize - FRAME_OVERHEAD
+    }
+
+    /// What the end of the stream most likely means while the login is under way.
+    pub(crate) fn refused_login(&self) -> Cow<'static, str> {
+        match self {
+            Self::Tune(state) if state.login_frame > FRAME_MIN as usize => format!(
+                "the connection was closed during the login: a wrong user name or password, or a server that takes no frame \
+                 of {} octets yet (RabbitMQ before 4.0 takes {FRAME_MIN})",
+                state.login_frame
+            )
+            .into(),
+            _ => "the connection was closed during the login, most likely a wrong user name or password".into(),
+        }
     }
 
     /// The server sent a method on channel 0, other than close.
@@ -83,10 +104,7 @@ impl Handshake {
         match (self, method) {
             (Self::Start(state), M::Start(start)) => state.handle(start, config),
             (Self::Tune(state), M::Tune(tune)) => state.handle(&tune, config),
-            (Self::Tune(_), M::Secure(_)) => Err(Error::new(
-                ErrorKind::Unsupported,
-                "the server asks for another round of authentication, which none of the mechanisms here knows",
-            )),
+            (Self::Tune(state), M::Secure(secure)) => state.challenged(&secure.challenge),
             (Self::OpenOk(state), M::OpenOk(_)) => Ok(Step::Done(state.server, state.tuning)),
             (state, method) => Err(Error::new(
                 ErrorKind::Protocol,
@@ -114,18 +132,77 @@ impl ExpectStart {
         }
         let offered = words(&start.mechanisms);
         let mechanism = choose(&config.mechanisms, &offered)?;
-        let start_ok = connection::StartOk {
+        let name = mechanism.name().to_owned();
+        let mut exchange = mechanism.start(&config.credentials);
+        let response = exchange.respond(None).map_err(|error| failed(&name, error))?;
+        let start_ok: Method = connection::StartOk {
             client_properties: config.announced_properties(),
-            mechanism: mechanism.name().into(),
-            response: mechanism.response(&config.credentials),
+            mechanism: name.as_str().into(),
+            response,
             locale: config.locale.clone(),
-        };
+        }
+        .into();
+        let login_frame = frame_len(&start_ok)?;
+        check_login(login_frame)?;
         let server = ServerInfo { properties: start.server_properties, mechanisms: offered };
-        Ok(Step::Next(vec![start_ok.into()], Handshake::Tune(ExpectTune { server })))
+        let next = ExpectTune { server, mechanism: name, exchange, login_frame };
+        Ok(Step::Next(vec![start_ok], Handshake::Tune(next)))
+    }
+}
+
+/// The octets of a method's frame.
+fn frame_len(method: &Method) -> Result<usize, Error> {
+    let mut octets = Vec::new();
+    method.encode(&mut octets)?;
+    Ok(octets.len() + FRAME_OVERHEAD)
+}
+
+/// c16: no server reads a larger frame at this point, it just closes the connection.
+fn check_login(octets: usize) -> Result<(), Error> {
+    if octets > INITIAL_FRAME_MAX as usize {
+        let message = format!(
+            "the login is too large: connection.start-ok with the client properties and the secret would have {octets} \
+             octets, and before the limits are agreed on a frame has {INITIAL_FRAME_MAX} at most"
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(())
+}
+
+impl Config {
+    /// Whether a login whose first response has this size can be sent at all, for those who want to know before they connect.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`: `connection.start-ok` would be larger than a server reads before the limits are agreed on.
+    pub fn check_login(&self, response: usize) -> Result<(), Error> {
+        let start_ok = connection::StartOk {
+            client_properties: self.announced_properties(),
+            locale: self.locale.clone(),
+            ..Default::default()
+        };
+        check_login(frame_len(&start_ok.into())? + response)
+    }
+}
+
+fn failed(mechanism: &str, error: super::SaslError) -> Error {
+    Error::with_boxed(ErrorKind::Auth, format!("the login with {mechanism} cannot go on"), error)
+}
+
+impl fmt::Debug for ExpectTune {
+    /// Without what the mechanism knows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpectTune").field("mechanism", &self.mechanism).finish_non_exhaustive()
     }
 }
 
 impl ExpectTune {
+    /// c8
+    fn challenged(mut self, challenge: &[u8]) -> Result<Step, Error> {
+        let response = self.exchange.respond(Some(challenge)).map_err(|error| failed(&self.mechanism, error))?;
+        Ok(Step::Next(vec![connection::SecureOk { response }.into()], Handshake::Tune(self)))
+    }
+
     fn handle(self, tune: &connection::Tune, config: &Config) -> Result<Step, Error> {
         if tune.frame_max != 0 && tune.frame_max < FRAME_MIN {
             return Err(Error::new(
@@ -148,28 +225,32 @@ fn words(list: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(list).split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-fn choose(wanted: &[SaslMechanism], offered: &[String]) -> Result<SaslMechanism, Error> {
-    wanted.iter().copied().find(|mechanism| offered.iter().any(|name| name == mechanism.name())).ok_or_else(|| {
-        let wanted: Vec<_> = wanted.iter().map(|mechanism| mechanism.name()).collect();
-        Error::new(
-            ErrorKind::Auth,
-            format!("the server offers the mechanisms {}, wanted is {}", offered.join(" "), wanted.join(" or ")),
-        )
-    })
+/// The first of those wanted that the server offers.
+fn choose<'a>(wanted: &'a [Arc<dyn Sasl>], offered: &[String]) -> Result<&'a dyn Sasl, Error> {
+    wanted.iter().find(|mechanism| offered.iter().any(|name| name == mechanism.name())).map(AsRef::as_ref).ok_or_else(
+        || {
+            let wanted: Vec<_> = wanted.iter().map(|mechanism| mechanism.name()).collect();
+            let (offered, wanted) = (offered.join(" "), wanted.join(" or "));
+            let message = format!("the server offers the mechanisms {offered}, wanted is {wanted}");
+            Error::new(ErrorKind::Auth, message)
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::client::SaslMechanism;
 
     #[test]
     fn c6_a_mechanism_is_a_whole_word() {
         let offered = words(b"AMQPLAIN  CRAM-PLAIN");
-        assert_eq!(
-            choose(&[SaslMechanism::Plain, SaslMechanism::AmqPlain], &offered).unwrap(),
-            SaslMechanism::AmqPlain
-        );
-        let error = choose(&[SaslMechanism::Plain], &offered).unwrap_err();
+        let wanted = |mechanisms: &[SaslMechanism]| -> Vec<Arc<dyn Sasl>> {
+            mechanisms.iter().map(|mechanism| Arc::new(*mechanism) as Arc<dyn Sasl>).collect()
+        };
+        let both = wanted(&[SaslMechanism::Plain, SaslMechanism::AmqPlain]);
+        assert_eq!(choose(&both, &offered).unwrap().name(), "AMQPLAIN");
+        let error = choose(&wanted(&[SaslMechanism::Plain]), &offered).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);
         assert!(error.to_string().contains("AMQPLAIN CRAM-PLAIN"), "{error}");
     }

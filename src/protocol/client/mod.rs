@@ -4,6 +4,7 @@
 //! It is driven as [`protocol`](super) describes, and used through methods that name a channel by its [`ChannelId`] and that
 //! answer with a [`Poll`] where the answer may have to wait for the server.
 
+mod batch;
 mod calls;
 mod channel;
 mod config;
@@ -14,6 +15,7 @@ mod inbound;
 mod numbers;
 mod publish;
 mod requests;
+mod sasl;
 mod wakers;
 
 use std::task::{Poll, Waker};
@@ -21,17 +23,19 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+pub use batch::{Batch, Delivered};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
-pub use config::{Config, Credentials, SaslMechanism, Tuning};
+pub use config::{Config, FRAME_MIN, INITIAL_FRAME_MAX, Tuning};
 pub use confirms::{Confirmation, Returned, Watermark};
-pub use consumer::{ConsumerId, Delivered, Deliveries};
+pub use consumer::{ConsumerId, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
 use numbers::Numbers;
 pub use publish::{Publish, Waiting};
 pub use requests::Settle;
+pub use sasl::{Credentials, Sasl, SaslError, SaslExchange, SaslMechanism};
 pub use wakers::Place;
 use wakers::WakerQueue;
 
@@ -60,6 +64,8 @@ pub struct Connection {
     numbers: Numbers,
     /// `connection.update-secret`.
     calls: calls::Calls,
+    /// How many consumer tags were made up here.
+    consumer_tags_given: u64,
     blocked: Option<String>,
     /// Publishers who wait for more than their channel's window.
     publishers: WakerQueue,
@@ -100,7 +106,9 @@ pub struct ChannelId(usize);
 impl Connection {
     /// A connection whose stream has just been established. The protocol header is ready to be written.
     pub fn new(config: Config, now: Instant) -> Self {
-        let tuning = Tuning { channel_max: 0, frame_max: config.frame_max.max(config::FRAME_MIN), heartbeat: 0 };
+        // Nothing is agreed on yet: a server's first words may be long, whatever limit is asked for later (c16).
+        let frame_max = config.frame_max.max(INITIAL_FRAME_MAX);
+        let tuning = Tuning { channel_max: 0, frame_max, heartbeat: 0 };
         let mut out = OutBuffer::new();
         out.put(&ProtocolHeader::AMQP_0_9_1.to_bytes());
         Self {
@@ -115,6 +123,7 @@ impl Connection {
             channels: Vec::new(),
             numbers: Numbers::default(),
             calls: calls::Calls::default(),
+            consumer_tags_given: 0,
             blocked: None,
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),
@@ -204,11 +213,7 @@ impl Connection {
                 return;
             }
             Phase::Handshake(Some(handshake)) if handshake.awaits_login() && reason.kind() == ErrorKind::Io => {
-                Error::because(
-                    ErrorKind::Auth,
-                    "the connection was closed during the login, most likely a wrong user name or password",
-                    &reason,
-                )
+                Error::because(ErrorKind::Auth, handshake.refused_login(), &reason)
             }
             Phase::Handshake(Some(handshake)) if reason.kind() == ErrorKind::Io => {
                 let message = format!("the connection was closed where {} was due", handshake.expects());
@@ -235,8 +240,11 @@ impl Connection {
     }
 
     /// Who is to be woken once the lock is released.
+    #[inline]
     pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.append(&mut self.wakes);
+        if !self.wakes.is_empty() {
+            wakes.append(&mut self.wakes);
+        }
     }
 
     /// Keeps the driver's waker until there is something for it to do.

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
+use super::batch::Batch;
 use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
 use super::confirms::{Confirmation, Returned, Watermark};
-use super::consumer::{ConsumerId, ConsumerState, Delivered, Deliveries};
+use super::consumer::{ConsumerId, ConsumerState, Deliveries};
 use super::{ChannelId, Connection, Phase};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
@@ -222,9 +223,10 @@ impl Connection {
     /// Starts a consumer, which takes deliveries from now on (`basic.consume`). With an empty tag it gets one of its own.
     pub fn consume(&mut self, id: ChannelId, mut consume: basic::Consume) -> Result<(ConsumerId, CallId), Error> {
         let max_payload = self.max_payload;
+        let mut tags_given = self.consumer_tags_given;
         let (channel, out) = self.open(id)?;
         if consume.consumer_tag.is_empty() {
-            consume.consumer_tag = channel.consumers.new_tag();
+            consume.consumer_tag = channel.consumers.new_tag(&mut tags_given);
         }
         let tag = consume.consumer_tag.clone();
         let Some(consumer) = channel.consumers.add(tag.clone(), consume.no_ack) else {
@@ -236,7 +238,9 @@ impl Connection {
             channel.consumers.remove(consumer);
             return Err(error.into());
         }
-        Ok((consumer, channel.calls.expect_for(basic::Consume::INFO, tag)))
+        let call = channel.calls.expect_for(basic::Consume::INFO, tag);
+        self.consumer_tags_given = tags_given;
+        Ok((consumer, call))
     }
 
     /// The consumer's tag.
@@ -250,7 +254,7 @@ impl Connection {
         &mut self,
         id: ChannelId,
         consumer: ConsumerId,
-        into: &mut VecDeque<Delivered>,
+        into: &mut VecDeque<Batch>,
         waker: &Waker,
     ) -> Poll<Deliveries> {
         let Some(consumer) = self.channel(id).and_then(|channel| channel.consumers.get_mut(consumer)) else {
@@ -269,7 +273,7 @@ impl Connection {
             };
         }
         std::mem::swap(&mut consumer.queue, into);
-        let taken: usize = into.iter().map(|delivered| delivered.content.len()).sum();
+        let taken: usize = into.iter().map(Batch::len).sum();
         self.buffered = self.buffered.saturating_sub(taken);
         Poll::Ready(Deliveries::Some)
     }
@@ -290,12 +294,12 @@ impl Connection {
     }
 
     /// The consumer's handle is gone: it is cancelled, and what nobody has handled goes back to the queue. `unhandled` are
-    /// deliveries that were taken and never looked at.
-    pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: VecDeque<Delivered>) {
+    /// the tags of deliveries that were taken and never looked at.
+    pub fn release_consumer(&mut self, id: ChannelId, consumer: ConsumerId, unhandled: &[u64]) {
         let Some((channel, mut hands)) = self.parts(id) else { return };
         let Some(released) = channel.consumers.get_mut(consumer) else { return };
         let queue = std::mem::take(&mut released.queue);
-        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(|delivered| delivered.content.len()).sum());
+        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(Batch::len).sum());
         let (no_ack, ended) = (released.no_ack, matches!(released.state, ConsumerState::Ended(_)));
         let to_be_cancelled =
             (matches!(released.state, ConsumerState::Live) && released.started).then(|| released.tag.clone());
@@ -310,8 +314,9 @@ impl Connection {
                 channel.cancel_for_nobody(tag, &mut hands);
             }
             if !no_ack {
-                for delivered in unhandled.into_iter().chain(queue) {
-                    let frame = settle_frame(channel.number, delivered.delivery_tag, Settle::Reject { requeue: true });
+                let queued = queue.iter().flat_map(Batch::delivered).map(|delivered| delivered.delivery_tag);
+                for delivery_tag in unhandled.iter().copied().chain(queued) {
+                    let frame = settle_frame(channel.number, delivery_tag, Settle::Reject { requeue: true });
                     hands.out.put(&frame);
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-/// A place in a [`WakerQueue`].
+/// A place in a queue of those who wait.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place(u64);
 
@@ -39,6 +39,9 @@ impl WakerQueue {
 
     /// Wakes up to `count` of those who wait.
     pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let count = count.min(self.waiting.len());
         wakes.extend(self.waiting.drain(..count).map(|(_, waker)| waker));
     }

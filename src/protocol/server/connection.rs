@@ -193,7 +193,7 @@ impl Connection {
     pub fn close_connection(&mut self, code: ReplyCode, text: &str, (class_id, method_id): (u16, u16), now: Instant) {
         match &self.phase {
             Phase::Closing | Phase::Finished => return,
-            Phase::Handshake(Handshake::ProtocolHeader(_) | Handshake::StartOk(_)) => {
+            Phase::Handshake(Handshake::ProtocolHeader(_) | Handshake::StartOk(_) | Handshake::SecureOk(_)) => {
                 self.phase = Phase::Finished;
                 return;
             }

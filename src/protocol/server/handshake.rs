@@ -7,15 +7,17 @@
 //!   own header, end             end              403 or end                   530                  504          open-ok, 530
 //! ```
 //!
+//! A mechanism that asks back goes from StartOk to LoginVerdict by way of SecureOk: secure is sent, secure-ok has to come (c8).
+//!
 //! The two verdicts are the owner's; until they fall no input is looked at.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::fault::Fault;
-use super::sasl::{Credentials, Login};
+use super::sasl::{CR_DEMO, CR_DEMO_ANSWER, CR_DEMO_CHALLENGE, Credentials, Login};
 use super::{Config, Event};
 use crate::codec::method::{MethodFields, connection};
-use crate::codec::{FieldTable, FieldValue, Method, ProtocolHeader, ReplyCode};
+use crate::codec::{FieldTable, FieldValue, Method, ProtocolHeader, ReplyCode, ShortString};
 
 /// The smallest frame-max that may be agreed on; RabbitMQ's since 4.1 (c15), twice the specification's.
 pub(super) const FRAME_MIN: u32 = 8192;
@@ -25,6 +27,7 @@ pub(super) const FRAME_MIN: u32 = 8192;
 pub(super) enum Handshake {
     ProtocolHeader(ExpectProtocolHeader),
     StartOk(ExpectStartOk),
+    SecureOk(ExpectSecureOk),
     LoginVerdict(ExpectLoginVerdict),
     TuneOk(ExpectTuneOk),
     Open(ExpectOpen),
@@ -36,6 +39,19 @@ pub(super) struct ExpectProtocolHeader;
 
 #[derive(Debug)]
 pub(super) struct ExpectStartOk;
+
+#[derive(Debug)]
+pub(super) struct ExpectSecureOk {
+    mechanism: ShortString,
+    user: Bytes,
+    client_properties: FieldTable,
+}
+
+/// What a start-ok leads to.
+pub(super) enum Started {
+    Login(ExpectLoginVerdict, Event),
+    Challenge(ExpectSecureOk, connection::Secure),
+}
 
 #[derive(Debug)]
 pub(super) struct ExpectLoginVerdict {
@@ -97,12 +113,16 @@ impl ExpectProtocolHeader {
 }
 
 impl ExpectStartOk {
-    pub(super) fn receive(&self, method: Method, config: &Config) -> Result<(ExpectLoginVerdict, Event), Fault> {
+    pub(super) fn receive(&self, method: Method, config: &Config) -> Result<Started, Fault> {
         let Method::Connection(connection::Method::StartOk(start_ok)) = method else {
             return Err(unexpected(&method, "starting"));
         };
         let connection::StartOk { client_properties, mechanism, response, .. } = start_ok;
         let offered = config.mechanisms.split(' ').any(|name| mechanism == name);
+        if offered && mechanism == CR_DEMO {
+            let challenge = connection::Secure { challenge: Bytes::from_static(CR_DEMO_CHALLENGE) };
+            return Ok(Started::Challenge(ExpectSecureOk { mechanism, user: response, client_properties }, challenge));
+        }
         let Some(parsed) = Credentials::parse(mechanism.as_bytes(), &response).filter(|_| offered) else {
             let text = format!("unknown authentication mechanism '{mechanism}'");
             return Err(blame::<connection::StartOk>(ReplyCode::COMMAND_INVALID, text));
@@ -111,12 +131,30 @@ impl ExpectStartOk {
             let text = format!("the response does not follow the mechanism {mechanism}");
             blame::<connection::StartOk>(ReplyCode::SYNTAX_ERROR, text)
         })?;
-        let wants_close = has_capability(&client_properties, "authentication_failure_close");
-        Ok((
-            ExpectLoginVerdict { wants_close },
-            Event::Authenticate(Login { mechanism, credentials, client_properties }),
-        ))
+        let (next, event) = login(mechanism, credentials, client_properties);
+        Ok(Started::Login(next, event))
     }
+}
+
+impl ExpectSecureOk {
+    /// c8
+    pub(super) fn receive(&self, method: Method) -> Result<(ExpectLoginVerdict, Event), Fault> {
+        let Method::Connection(connection::Method::SecureOk(connection::SecureOk { response })) = method else {
+            return Err(unexpected(&method, "securing"));
+        };
+        let Some(password) = response.strip_prefix(CR_DEMO_ANSWER) else {
+            let text = format!("the response does not follow the mechanism {}", self.mechanism);
+            return Err(blame::<connection::SecureOk>(ReplyCode::SYNTAX_ERROR, text));
+        };
+        let credentials = Credentials::Password { user: self.user.clone(), password: response.slice_ref(password) };
+        Ok(login(self.mechanism.clone(), credentials, self.client_properties.clone()))
+    }
+}
+
+fn login(mechanism: ShortString, credentials: Credentials, properties: FieldTable) -> (ExpectLoginVerdict, Event) {
+    let wants_close = has_capability(&properties, "authentication_failure_close");
+    let login = Login { mechanism, credentials, client_properties: properties };
+    (ExpectLoginVerdict { wants_close }, Event::Authenticate(login))
 }
 
 impl ExpectLoginVerdict {

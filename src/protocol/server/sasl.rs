@@ -6,6 +6,11 @@ use bytes::Bytes;
 
 use crate::codec::{FieldTable, FieldValue, ShortString};
 
+/// RabbitMQ's demonstration of a mechanism that asks back (c8): the response to start is the user, the rest follows.
+pub(super) const CR_DEMO: &str = "RABBIT-CR-DEMO";
+pub(super) const CR_DEMO_CHALLENGE: &[u8] = b"Please tell me your password";
+pub(super) const CR_DEMO_ANSWER: &[u8] = b"My password is ";
+
 /// What a client's `connection.start-ok` says.
 #[derive(Clone, Debug)]
 pub struct Login {
@@ -20,7 +25,7 @@ pub struct Login {
 /// What a SASL mechanism says of the client.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// PLAIN or AMQPLAIN.
+    /// PLAIN, AMQPLAIN or RABBIT-CR-DEMO.
     Password {
         /// The user.
         user: Bytes,

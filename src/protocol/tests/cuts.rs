@@ -31,11 +31,11 @@ fn conversation(cut: Cut) -> (usize, usize) {
     let (delivered, _) = pair.deliveries(channel, consumer);
     for (tag, body) in (1u64..).zip(&bodies) {
         assert!(matches!(pair.confirmed(channel, tag), Poll::Ready(Ok(Confirmation::Ack(None)))), "{cut:?}, {tag}");
-        let delivery = &delivered[usize::try_from(tag).unwrap() - 1];
-        assert_eq!((delivery.delivery_tag, delivery.content.body()), (tag, body.as_slice()), "{cut:?}");
-        assert_eq!(delivery.content.exchange(), "exchange");
-        assert_eq!(delivery.content.routing_key(), "key");
-        assert_eq!(delivery.content.properties().decode().unwrap().message_id, Some("id".into()));
+        let (delivery_tag, content) = &delivered[usize::try_from(tag).unwrap() - 1];
+        assert_eq!((*delivery_tag, content.body()), (tag, body.as_slice()), "{cut:?}");
+        assert_eq!(content.exchange(), "exchange");
+        assert_eq!(content.routing_key(), "key");
+        assert_eq!(content.properties().decode().unwrap().message_id, Some("id".into()));
     }
     assert_eq!(delivered.len(), bodies.len());
     (pair.received_by_client(), pair.received_by_server())

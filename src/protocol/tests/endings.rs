@@ -8,7 +8,7 @@ use super::pair::{Cut, Pair, not_found};
 use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::client::{Config, Connection, Deliveries, Settle};
+use crate::protocol::client::{Batch, Config, Connection, Deliveries, Settle};
 use crate::protocol::server::Event;
 
 fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
@@ -166,7 +166,8 @@ fn c107_a_dropped_consumer_puts_back_what_nobody_has_seen() {
     pair.drive();
     // This one is under way when the consumer goes.
     pair.deliver(1, "tag", b"late");
-    pair.client.release_consumer(channel, consumer, taken);
+    let taken: Vec<u64> = taken.iter().flat_map(Batch::delivered).map(|delivered| delivered.delivery_tag).collect();
+    pair.client.release_consumer(channel, consumer, &taken);
     pair.drive();
     let put_back: Vec<u64> = pair.events.iter().filter_map(rejected).collect();
     assert_eq!(put_back, [1, 2, 3]);

@@ -9,11 +9,9 @@ use bytes::BytesMut;
 use crate::codec::method::{basic, channel, confirm, queue};
 use crate::codec::{Method, Properties, RawProperties};
 use crate::error::Error;
-use crate::protocol::client::{
-    self, CallId, ChannelId, Config, Confirmation, ConsumerId, Delivered, Deliveries, Publish, Reply,
-};
+use crate::protocol::client::{self, CallId, ChannelId, Config, Confirmation, ConsumerId, Deliveries, Publish, Reply};
 use crate::protocol::server::{self, Event};
-use crate::protocol::{Body, OutBuffer};
+use crate::protocol::{Body, Content, OutBuffer};
 
 /// How the octets of one direction are handed over.
 #[derive(Clone, Copy, Debug)]
@@ -238,12 +236,23 @@ impl Pair {
         consumer
     }
 
-    pub(super) fn deliveries(&mut self, id: ChannelId, consumer: ConsumerId) -> (Vec<Delivered>, Poll<Deliveries>) {
+    /// The tags and messages that a consumer has got.
+    pub(super) fn deliveries(
+        &mut self,
+        id: ChannelId,
+        consumer: ConsumerId,
+    ) -> (Vec<(u64, Content)>, Poll<Deliveries>) {
         let mut all = Vec::new();
         loop {
             let mut taken = VecDeque::new();
             let polled = self.client.poll_deliveries(id, consumer, &mut taken, Waker::noop());
-            all.extend(taken);
+            for batch in taken {
+                let (memory, delivered) = batch.into_parts();
+                all.extend(delivered.into_iter().map(|one| {
+                    let content = Content { memory: memory.clone(), layout: one.layout, apart: one.apart };
+                    (one.delivery_tag, content)
+                }));
+            }
             if !matches!(polled, Poll::Ready(Deliveries::Some)) {
                 return (all, polled);
             }

@@ -9,7 +9,7 @@ use crate::codec::method::{Sender, channel, connection};
 use crate::codec::{FrameType, Method, ProtocolHeader, RawFrame, ReplyCode};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::server::channel::{Channel, PublishView, content_fault};
-use crate::protocol::server::handshake::{ExpectStartOk, Greeting, Handshake, unexpected};
+use crate::protocol::server::handshake::{ExpectStartOk, Greeting, Handshake, Started, unexpected};
 use crate::protocol::server::{Event, Fault, Publish};
 use crate::protocol::{Assembler, Incoming, KEEP_IN_PLACE_FROM};
 
@@ -126,8 +126,18 @@ impl Connection {
             return Ok(());
         }
         let next = match state {
-            Handshake::StartOk(state) => {
-                let (next, event) = state.receive(method, &self.config)?;
+            Handshake::StartOk(state) => match state.receive(method, &self.config)? {
+                Started::Login(next, event) => {
+                    self.event = Some(event);
+                    Handshake::LoginVerdict(next)
+                }
+                Started::Challenge(next, secure) => {
+                    self.put(0, secure.into());
+                    Handshake::SecureOk(next)
+                }
+            },
+            Handshake::SecureOk(state) => {
+                let (next, event) = state.receive(method)?;
                 self.event = Some(event);
                 Handshake::LoginVerdict(next)
             }

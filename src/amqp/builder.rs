@@ -1,0 +1,360 @@
+//! Connecting: the settings, and the way from them to an open connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::config::{Config, HostOrder, settings};
+use super::connection::{Connection, Watcher};
+use super::provider::{CredentialsProvider, Refresh, Source};
+use super::servers::{Attempts, earlier, share};
+use super::shared::{Guard, Shared};
+use super::{Address, Credentials, FieldTable, FieldValue, ReplyCode, SaslMechanism, ShortString};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::client::{self as machine, Connection as Machine, Sasl};
+use crate::transport::{Stream, connect, drive, now, resolve};
+
+/// How to connect: a [`Config`], and what is not data. Begins with a URL, a config or [`default`](Self::default); everything
+/// can be changed, each setting by the method with the name of the config's field.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionBuilder {
+    config: Config,
+    sasl: Vec<Arc<dyn Sasl>>,
+    source: Option<Source>,
+    runtime: Option<Handle>,
+}
+
+impl Connection {
+    /// Connects to the server at an `amqp://` URL, with the defaults of [`Config`] for what it does not say.
+    ///
+    /// ```text
+    /// amqp://user:password@host:port,host:port/vhost?heartbeat=10&frame_max=65536
+    /// ```
+    ///
+    /// Everything but `amqp://` may be left out. Without a path the virtual host is `/`; a path that is only a slash names the
+    /// virtual host without a name. What has a meaning in URLs is written with percent signs: `/%2f` is the virtual host `/`.
+    ///
+    /// | parameter | meaning |
+    /// |---|---|
+    /// | `heartbeat` | seconds, 0 for none |
+    /// | `connection_timeout` | milliseconds for connecting |
+    /// | `channel_max`, `frame_max` | limits, 0 for the server's |
+    /// | `auth_mechanism` | PLAIN, AMQPLAIN, EXTERNAL, ANONYMOUS or RABBIT-CR-DEMO; may be repeated, the first is preferred |
+    /// | `cacertfile`, `certfile`, `keyfile`, `password` | `amqps://`: PEM files, and what the key is encrypted with |
+    /// | `verify` | `amqps://`: `verify_peer` or `verify_none` |
+    /// | `server_name_indication` | `amqps://`: the name to find in the certificate |
+    ///
+    /// An unknown parameter is an error that lists these.
+    ///
+    /// Several hosts, and several addresses of a name, are tried one after the other until one lets the client in, each within
+    /// its share of the time. A login that is refused, or a virtual host that is not there, is not tried elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl`; `Handshake` when nobody listens or the handshake breaks off; `Auth` when the login is refused;
+    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Timeout`. Where several servers were tried, the error tells
+    /// what happened at each.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes whatever has been opened.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::builder(url)?.open().await
+    }
+
+    /// Connects as a [`Config`] says.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes whatever has been opened.
+    pub async fn open_config(config: &Config) -> Result<Self> {
+        ConnectionBuilder::from(config.clone()).open().await
+    }
+
+    /// Begins with the settings of an `amqp://` URL.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` says what is wrong with it, without repeating it.
+    pub fn builder(url: &str) -> Result<ConnectionBuilder> {
+        Ok(Config::from_url(url)?.into())
+    }
+}
+
+macro_rules! methods {
+    ($( $(#[$doc:meta])* fn $name:ident($config:ident $(, $argument:ident: $type:ty)*) $body:block )*) => {
+        impl ConnectionBuilder {$(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self $(, $argument: $type)*) -> Self {
+                self.config = self.config.$name($($argument),*);
+                self
+            }
+        )*}
+    };
+}
+
+settings!(methods);
+
+impl From<Config> for ConnectionBuilder {
+    fn from(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+}
+
+impl ConnectionBuilder {
+    /// The settings, as far as they are data.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Another way to log in, preferred to those of [`mechanisms`](Self::mechanisms). Of several, the first is preferred.
+    #[must_use]
+    pub fn sasl(mut self, mechanism: impl Sasl + 'static) -> Self {
+        self.sasl.push(Arc::new(mechanism));
+        self
+    }
+
+    /// Where the credentials come from, in place of those that were set: asked before each connect and, when they expire, again
+    /// while the connection is open.
+    #[must_use]
+    pub fn credentials_provider(mut self, provider: impl CredentialsProvider) -> Self {
+        self.source = Some(Source::new(provider));
+        self
+    }
+
+    /// The runtime that the connection lives on, where that is not the caller's: the caller's may end before the connection does.
+    #[must_use]
+    pub fn spawn_on(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes whatever has been opened.
+    pub async fn open(self) -> Result<Connection> {
+        self.open_over(None).await
+    }
+
+    /// Connects over a stream that is there already: a pipe in memory, or a TCP connection of one's own making.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the stream.
+    pub async fn open_with(self, stream: Stream) -> Result<Connection> {
+        self.open_over(Some(stream)).await
+    }
+
+    /// Connects over anything that carries octets both ways: a proxy's tunnel, a WebSocket, a Unix socket.
+    ///
+    /// ```no_run
+    /// # #[cfg(unix)]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use leveret::amqp::ConnectionBuilder;
+    ///
+    /// let socket = tokio::net::UnixStream::connect("/run/amqp.sock").await?;
+    /// let connection = ConnectionBuilder::default().connect_with(socket).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the stream.
+    pub async fn connect_with(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Connection> {
+        self.open_with(Stream::new(stream)).await
+    }
+
+    async fn open_over(self, stream: Option<Stream>) -> Result<Connection> {
+        self.config.check()?;
+        if self.config.tls.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "amqps:// needs TLS, which this version does not have yet"));
+        }
+        let runtime = self.runtime.clone();
+        let connect = self.connect(stream);
+        match runtime {
+            None => connect.await,
+            Some(runtime) => runtime.spawn(connect).await.unwrap_or_else(|error| {
+                Err(Error::with_source(
+                    ErrorKind::Closed,
+                    "the runtime that was to hold the connection has ended",
+                    error,
+                ))
+            }),
+        }
+    }
+
+    /// Runs on the runtime that the driver is to live on.
+    async fn connect(self, stream: Option<Stream>) -> Result<Connection> {
+        let Self { config, sasl, source, .. } = self;
+        let until = Instant::now().checked_add(config.connect_timeout);
+        let (credentials, refresh) = match source {
+            Some(source) => {
+                let (credentials, refresh) = source.begin(config.connect_timeout, config.call_deadline).await?;
+                (credentials, Some(refresh))
+            }
+            None => (config.credentials.clone(), None),
+        };
+        let machine = config.machine(credentials, &sasl);
+        config.check_login(&machine)?;
+        let login = Login { config: &config, machine, refresh };
+        let Some(stream) = stream else { return login.anywhere(until).await };
+        within(share(until, 1), login.over(stream)).await.unwrap_or_else(|| Err(late("", config.connect_timeout)))
+    }
+}
+
+/// No connection in time; `whom` is empty or begins with a space.
+fn late(whom: &str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no connection{whom} within {} ms", limit.as_millis()))
+}
+
+async fn within<T>(until: Instant, wait: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(until, wait).await.ok()
+}
+
+/// What it takes to log in at any of the servers.
+struct Login<'a> {
+    config: &'a Config,
+    machine: machine::Config,
+    refresh: Option<Refresh>,
+}
+
+impl Login<'_> {
+    /// Tries the hosts one after the other, and each address of their names, until one lets the client in.
+    async fn anywhere(&self, until: Option<Instant>) -> Result<Connection> {
+        let mut hosts: Vec<&Address> = self.config.hosts.iter().collect();
+        self.arrange(&mut hosts);
+        let mut attempts = Attempts::default();
+        for (at, address) in hosts.iter().enumerate() {
+            let port = address.port.unwrap_or_else(|| self.config.default_port());
+            let name = Address::new(address.host.as_str(), port).to_string();
+            if at > 0 && until.is_some_and(|until| Instant::now() >= until) {
+                attempts.not_tried(name);
+                continue;
+            }
+            let host_until = share(until, hosts.len() - at);
+            let found = within(host_until, resolve(&address.host, port)).await;
+            let found = found.unwrap_or_else(|| Err(late(&format!(" to {name}"), self.limit(until, host_until))));
+            let mut found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    attempts.failed(name, error);
+                    continue;
+                }
+            };
+            self.arrange(&mut found);
+            for (at, address) in found.iter().enumerate() {
+                let label = match address.to_string() {
+                    same if same == name => same,
+                    other => format!("{name} ({other})"),
+                };
+                let attempt_until = match self.config.attempt_timeout {
+                    // What one attempt leaves is the others', so those of a host are not held to its share.
+                    Some(limit) => earlier(Instant::now().checked_add(limit), until),
+                    None => share(Some(host_until), found.len() - at),
+                };
+                let limit = self.limit(until, attempt_until);
+                match within(attempt_until, self.at(*address, &label)).await {
+                    Some(Ok(connection)) => {
+                        tracing::debug!(server = %label, "connection open");
+                        return Ok(connection);
+                    }
+                    Some(Err(error)) if would_be_the_same_elsewhere(&error) => return Err(error),
+                    Some(Err(error)) => attempts.failed(label, error),
+                    None => attempts.failed(label, late(&format!(" to {name}"), limit)),
+                }
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    /// How long somebody has who begins now, for the error that says so: all of the time, where it is the whole that ends.
+    fn limit(&self, whole: Option<Instant>, until: Instant) -> Duration {
+        match whole {
+            Some(whole) if until < whole => until.saturating_duration_since(Instant::now()),
+            _ => self.config.connect_timeout,
+        }
+    }
+
+    async fn at(&self, address: SocketAddr, label: &str) -> Result<Connection> {
+        let stream = connect(address)
+            .await
+            .map_err(|error| Error::with_source(ErrorKind::Handshake, format!("cannot connect to {label}"), error))?;
+        self.over(stream).await
+    }
+
+    fn arrange<T>(&self, places: &mut [T]) {
+        if self.config.order == HostOrder::Shuffled {
+            fastrand::shuffle(places);
+        }
+    }
+
+    /// Logs in over a stream.
+    async fn over(&self, stream: Stream) -> Result<Connection> {
+        let nameless = self.config.virtual_host.is_empty();
+        let shared = Shared::new(Machine::new(self.machine.clone(), now()));
+        let (call_deadline, close_deadline) = (self.config.call_deadline, self.config.close_deadline);
+        let guard = Arc::new(Guard { shared: shared.clone(), call_deadline, close_deadline });
+        let connection = Connection::new(guard);
+        let refresh = self.refresh.clone();
+        tokio::spawn(async move {
+            let driver = drive(stream, Arc::clone(&shared));
+            match refresh {
+                None => driver.await,
+                Some(refresh) => tokio::select! {
+                    () = driver => {}
+                    never = refresh.run(&shared) => match never {},
+                },
+            }
+        });
+        let opened = Watcher::opened(&connection).await;
+        opened.map_err(|error| if nameless { nameless_virtual_host(error) } else { error })?;
+        Ok(connection)
+    }
+}
+
+/// Whether another host would not do better: it has the same users, and the same client asks.
+fn would_be_the_same_elsewhere(error: &Error) -> bool {
+    match error.kind() {
+        // Somebody on that port speaks something else.
+        ErrorKind::Protocol | ErrorKind::Unsupported => false,
+        _ => !error.is_transient(),
+    }
+}
+
+/// Few want a virtual host without a name, and the server's "vhost  not found" does not tell what happened.
+fn nameless_virtual_host(error: Error) -> Error {
+    match error.reply_code() {
+        Some(ReplyCode::NOT_ALLOWED) => {
+            let message = "the virtual host's name is empty, as in a URL that ends in / (the usual one is /%2f)";
+            Error::because(error.kind(), message, &error)
+        }
+        _ => error,
+    }
+}
