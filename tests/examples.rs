@@ -108,8 +108,8 @@ async fn quickstart_says_that_nobody_listens() {
 async fn quickstart_says_what_is_wrong_with_a_url() {
     for (url, words) in [
         ("nonsense", "the URL does not begin with amqp://"),
-        ("http://guest:hush@localhost", "scheme is neither amqp nor amqps"),
-        ("amqp://guest:hush@localhost:70000", "the URL's port is not one of 0 to 65535"),
+        ("http://guest:hush@localhost", "the URL's scheme is http, not amqp"),
+        ("amqp://guest:hush@localhost:70000", "port is not one of 0 to 65535"),
         ("amqp://guest:hush@localhost/a/b", "a slash in a virtual host is written %2f"),
         (
             "amqps://guest:hush@localhost?cacertfile=/nowhere/ca.pem",

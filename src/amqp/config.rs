@@ -5,17 +5,12 @@ mod plain;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::url;
 use super::{Credentials, FieldTable, FieldValue, SaslMechanism, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::client::{self as machine, FRAME_MIN, INITIAL_FRAME_MAX, Sasl};
-
-/// The variable that [`Config::from_env`] reads.
-const VARIABLE: &str = "AMQP_URL";
 
 /// How to connect, as data: what a URL can say and what the methods of a [`ConnectionBuilder`](super::ConnectionBuilder) can.
 ///
@@ -135,35 +130,6 @@ impl Config {
         Self::default()
     }
 
-    /// What an `amqp://` or `amqps://` URL says, and the defaults for the rest. [`Connection::open`](super::Connection::open)
-    /// describes the form.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl` says what is wrong with it, without repeating it.
-    pub fn from_url(url: &str) -> Result<Self> {
-        url::parse(url)
-    }
-
-    /// What the URL in the environment variable `AMQP_URL` says.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl` when it is not set, or cannot be understood.
-    pub fn from_env() -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::InvalidUrl, message);
-        match std::env::var(VARIABLE) {
-            Ok(url) => Self::from_url(&url)
-                .map_err(|error| Error::because(error.kind(), format!("the environment variable {VARIABLE}"), &error)),
-            Err(std::env::VarError::NotPresent) => {
-                Err(wrong(format!("the environment variable {VARIABLE}, which names the server, is not set")))
-            }
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(wrong(format!("the environment variable {VARIABLE} is not UTF-8")))
-            }
-        }
-    }
-
     /// The port of a host that names none.
     pub fn default_port(&self) -> u16 {
         if self.tls.is_some() { 5671 } else { 5672 }
@@ -221,8 +187,132 @@ impl Config {
 
 // ------------------------------------------------------------------------------------------------------ setting them
 
-/// Makes each of these a method of the config, and of the builder that holds one.
+/// The settings, each as a method: for the config, and for the builder that holds one.
 macro_rules! settings {
+    ($make:ident) => {
+        $make! {
+            /// A single server: a host name or an IP address, without brackets. The port stays as it was.
+            fn host(config, host: impl Into<String>) {
+                let port = config.hosts.first().and_then(|address| address.port);
+                config.hosts = vec![Address { host: host.into(), port }];
+            }
+
+            /// The port, of every host.
+            fn port(config, port: u16) {
+                config.hosts.iter_mut().for_each(|address| address.port = Some(port));
+            }
+
+            /// Several servers, any of which will do. They are tried one after the other until one lets the client in; see
+            /// [`Connection::open`](crate::amqp::Connection::open).
+            fn hosts(config, hosts: impl IntoIterator<Item = Address>) {
+                config.hosts = hosts.into_iter().collect();
+            }
+
+            /// Which host comes first, and which address where a name has several.
+            fn order(config, order: HostOrder) {
+                config.order = order;
+            }
+
+            /// Who logs in.
+            fn credentials(config, credentials: Credentials) {
+                config.credentials = credentials;
+            }
+
+            /// How to log in, in the order of preference.
+            fn mechanisms(config, mechanisms: impl IntoIterator<Item = SaslMechanism>) {
+                config.mechanisms = mechanisms.into_iter().collect();
+            }
+
+            /// The virtual host.
+            fn virtual_host(config, name: impl Into<ShortString>) {
+                config.virtual_host = name.into();
+            }
+
+            /// The connection's name in the server's management pages.
+            fn connection_name(config, name: impl Into<String>) {
+                config.client_properties.insert("connection_name", name.into());
+            }
+
+            /// Something else to tell the server of this client.
+            fn client_property(config, name: impl Into<ShortString>, value: impl Into<FieldValue>) {
+                config.client_properties.insert(name, value);
+            }
+
+            /// All that the server is told of this client, in place of what was said so far. Product, version, platform and
+            /// capabilities are added where they are missing.
+            fn client_properties(config, properties: FieldTable) {
+                config.client_properties = properties;
+            }
+
+            /// The locale for reply texts, `en_US` unless said otherwise; no known server has another.
+            fn locale(config, locale: impl Into<ShortString>) {
+                config.locale = locale.into();
+            }
+
+            /// Heartbeat interval in whole seconds, 0 for none. If the server proposes a lower one, that holds. Under 5 s a busy
+            /// machine is easily taken for a dead one.
+            fn heartbeat(config, seconds: u16) {
+                config.heartbeat = seconds;
+            }
+
+            /// Largest frame in octets, 0 for as large as the server allows. Under 8192, which RabbitMQ 4.1 and later refuse, only
+            /// together with [`allow_small_frames`](Self::allow_small_frames).
+            fn frame_max(config, octets: u32) {
+                config.frame_max = octets;
+            }
+
+            /// Lets `frame_max` be as small as the specification allows: 4096.
+            fn allow_small_frames(config) {
+                config.allow_small_frames = true;
+            }
+
+            /// How many channels may be open, 0 for as many as the server allows.
+            fn channel_max(config, channels: u16) {
+                config.channel_max = channels;
+            }
+
+            /// How long connecting may take, from the first name's resolution to `connection.open-ok`, at all hosts together.
+            fn connect_timeout(config, limit: Duration) {
+                config.connect_timeout = limit;
+            }
+
+            /// How long connecting may take at one address. Unless it is set, each gets its share of what is left of the connect timeout,
+            /// so that a host that does not answer leaves time for the others.
+            fn attempt_timeout(config, limit: Duration) {
+                config.attempt_timeout = Some(limit);
+            }
+
+            /// How long requests wait for their replies, and publishes for room, unless they say otherwise.
+            fn call_deadline(config, limit: Duration) {
+                config.call_deadline = limit;
+            }
+
+            /// How long closing may wait for the server before the socket is simply closed.
+            fn close_deadline(config, limit: Duration) {
+                config.close_deadline = limit;
+            }
+
+            /// The largest message accepted from the server, in octets. A larger one ends the connection.
+            fn max_message_size(config, octets: u64) {
+                config.max_message_size = octets;
+            }
+
+            /// How many octets of deliveries may wait for their consumers. Beyond it the socket is not read until they catch up.
+            fn max_buffered(config, octets: usize) {
+                config.max_buffered = octets;
+            }
+
+            /// How many octets may wait to be written before publishing waits. Acks and requests never do.
+            fn max_unwritten(config, octets: usize) {
+                config.max_unwritten = octets;
+            }
+        }
+    };
+}
+
+pub(crate) use settings;
+
+macro_rules! methods {
     ($( $(#[$doc:meta])* fn $name:ident($config:ident $(, $argument:ident: $type:ty)*) $body:block )*) => {
         impl Config {$(
             $(#[$doc])*
@@ -233,135 +323,10 @@ macro_rules! settings {
                 $config
             }
         )*}
-
-        impl super::ConnectionBuilder {$(
-            $(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self $(, $argument: $type)*) -> Self {
-                self.config = self.config.$name($($argument),*);
-                self
-            }
-        )*}
     };
 }
 
-settings! {
-    /// A single server: a host name or an IP address, without brackets. The port stays as it was.
-    fn host(config, host: impl Into<String>) {
-        let port = config.hosts.first().and_then(|address| address.port);
-        config.hosts = vec![Address { host: host.into(), port }];
-    }
-
-    /// The port, of every host.
-    fn port(config, port: u16) {
-        config.hosts.iter_mut().for_each(|address| address.port = Some(port));
-    }
-
-    /// Several servers, any of which will do. They are tried one after the other until one lets the client in; see
-    /// [`Connection::open`](crate::amqp::Connection::open).
-    fn hosts(config, hosts: impl IntoIterator<Item = Address>) {
-        config.hosts = hosts.into_iter().collect();
-    }
-
-    /// Which host comes first, and which address where a name has several.
-    fn order(config, order: HostOrder) {
-        config.order = order;
-    }
-
-    /// Who logs in.
-    fn credentials(config, credentials: Credentials) {
-        config.credentials = credentials;
-    }
-
-    /// How to log in, in the order of preference.
-    fn mechanisms(config, mechanisms: impl IntoIterator<Item = SaslMechanism>) {
-        config.mechanisms = mechanisms.into_iter().collect();
-    }
-
-    /// The virtual host.
-    fn virtual_host(config, name: impl Into<ShortString>) {
-        config.virtual_host = name.into();
-    }
-
-    /// The connection's name in the server's management pages.
-    fn connection_name(config, name: impl Into<String>) {
-        config.client_properties.insert("connection_name", name.into());
-    }
-
-    /// Something else to tell the server of this client.
-    fn client_property(config, name: impl Into<ShortString>, value: impl Into<FieldValue>) {
-        config.client_properties.insert(name, value);
-    }
-
-    /// All that the server is told of this client, in place of what was said so far. Product, version, platform and
-    /// capabilities are added where they are missing.
-    fn client_properties(config, properties: FieldTable) {
-        config.client_properties = properties;
-    }
-
-    /// The locale for reply texts, `en_US` unless said otherwise; no known server has another.
-    fn locale(config, locale: impl Into<ShortString>) {
-        config.locale = locale.into();
-    }
-
-    /// Heartbeat interval in whole seconds, 0 for none. If the server proposes a lower one, that holds. Under 5 s a busy
-    /// machine is easily taken for a dead one.
-    fn heartbeat(config, seconds: u16) {
-        config.heartbeat = seconds;
-    }
-
-    /// Largest frame in octets, 0 for as large as the server allows. Under 8192, which RabbitMQ 4.1 and later refuse, only
-    /// together with [`allow_small_frames`](Self::allow_small_frames).
-    fn frame_max(config, octets: u32) {
-        config.frame_max = octets;
-    }
-
-    /// Lets `frame_max` be as small as the specification allows: 4096.
-    fn allow_small_frames(config) {
-        config.allow_small_frames = true;
-    }
-
-    /// How many channels may be open, 0 for as many as the server allows.
-    fn channel_max(config, channels: u16) {
-        config.channel_max = channels;
-    }
-
-    /// How long connecting may take, from the first name's resolution to `connection.open-ok`, at all hosts together.
-    fn connect_timeout(config, limit: Duration) {
-        config.connect_timeout = limit;
-    }
-
-    /// How long connecting may take at one address. Unless it is set, each gets its share of what is left of the connect timeout,
-    /// so that a host that does not answer leaves time for the others.
-    fn attempt_timeout(config, limit: Duration) {
-        config.attempt_timeout = Some(limit);
-    }
-
-    /// How long requests wait for their replies, and publishes for room, unless they say otherwise.
-    fn call_deadline(config, limit: Duration) {
-        config.call_deadline = limit;
-    }
-
-    /// How long closing may wait for the server before the socket is simply closed.
-    fn close_deadline(config, limit: Duration) {
-        config.close_deadline = limit;
-    }
-
-    /// The largest message accepted from the server, in octets. A larger one ends the connection.
-    fn max_message_size(config, octets: u64) {
-        config.max_message_size = octets;
-    }
-
-    /// How many octets of deliveries may wait for their consumers. Beyond it the socket is not read until they catch up.
-    fn max_buffered(config, octets: usize) {
-        config.max_buffered = octets;
-    }
-
-    /// How many octets may wait to be written before publishing waits. Acks and requests never do.
-    fn max_unwritten(config, octets: usize) {
-        config.max_unwritten = octets;
-    }
-}
+settings!(methods);
 
 // ----------------------------------------------------------------------------------------------------------- its parts
 
@@ -385,15 +350,6 @@ impl Default for Address {
     /// `localhost`.
     fn default() -> Self {
         Self { host: "localhost".into(), port: None }
-    }
-}
-
-impl FromStr for Address {
-    type Err = Error;
-
-    /// `host`, `host:port`, `[::1]` or `[::1]:port`.
-    fn from_str(text: &str) -> Result<Self> {
-        url::address(text)
     }
 }
 

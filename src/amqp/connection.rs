@@ -3,9 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use super::builder::ConnectionBuilder;
 use super::channel::Channel;
-use super::config::Config;
 use super::provider::update_secret;
 use super::shared::{Guard, Shared};
 use super::{ReplyCode, ServerInfo, Tuning};
@@ -27,66 +25,6 @@ impl Connection {
         Self { guard }
     }
 
-    /// Connects to the server at an `amqp://` or `amqps://` URL, with the defaults of [`Config`] for what it does not say.
-    ///
-    /// ```text
-    /// amqp://user:password@host:port,host:port/vhost?heartbeat=10&frame_max=65536
-    /// ```
-    ///
-    /// Everything but `amqp://` may be left out. Without a path the virtual host is `/`; a path that is only a slash names the
-    /// virtual host without a name. What has a meaning in URLs is written with percent signs: `/%2f` is the virtual host `/`.
-    ///
-    /// | parameter | meaning |
-    /// |---|---|
-    /// | `heartbeat` | seconds, 0 for none |
-    /// | `connection_timeout` | milliseconds for connecting |
-    /// | `channel_max`, `frame_max` | limits, 0 for the server's |
-    /// | `auth_mechanism` | PLAIN, AMQPLAIN, EXTERNAL, ANONYMOUS or RABBIT-CR-DEMO; may be repeated, the first is preferred |
-    /// | `cacertfile`, `certfile`, `keyfile`, `password` | `amqps://`: PEM files, and what the key is encrypted with (not supported yet) |
-    /// | `verify` | `amqps://`: `verify_peer` or `verify_none` |
-    /// | `server_name_indication` | `amqps://`: the name to find in the certificate |
-    ///
-    /// An unknown parameter is an error that lists these.
-    ///
-    /// Several hosts, and several addresses of a name, are tried one after the other until one lets the client in, each within
-    /// its share of the time. A login that is refused, or a virtual host that is not there, is not tried elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl`; `Handshake` when nobody listens or the handshake breaks off; `Auth` when the login is refused;
-    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Tls` for trouble with certificates, or where one side speaks
-    /// TLS and the other does not; `Unsupported` for `amqps://` where this crate was built without; `Timeout`. Where several servers were tried, the error tells
-    /// what happened at each.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes whatever has been opened.
-    pub async fn open(url: &str) -> Result<Self> {
-        Self::builder(url)?.open().await
-    }
-
-    /// Connects as a [`Config`] says.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes whatever has been opened.
-    pub async fn open_config(config: &Config) -> Result<Self> {
-        ConnectionBuilder::from(config.clone()).open().await
-    }
-
-    /// Begins with the settings of an `amqp://` or `amqps://` URL.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl` says what is wrong with it, without repeating it.
-    pub fn builder(url: &str) -> Result<ConnectionBuilder> {
-        Ok(Config::from_url(url)?.into())
-    }
-
     /// Opens a channel (`channel.open`).
     ///
     /// # Errors
@@ -105,7 +43,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// `Timeout` when the server does not answer within [`ConnectionBuilder::close_deadline`], as a blocked one does not: the
+    /// `Timeout` when the server does not answer within [`Config::close_deadline`](super::Config::close_deadline), as a blocked one does not: the
     /// socket is closed then. Whatever has ended the connection before.
     ///
     /// # Cancel safety

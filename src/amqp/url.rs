@@ -10,6 +10,7 @@
 //! The parts are cut out here and not by the `url` crate, which knows neither several hosts nor a user without a host; it
 //! judges each host.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -34,14 +35,60 @@ const KNOWN: [&str; 11] = [
     "verify",
 ];
 
+/// The variable that [`Config::from_env`] reads.
+const VARIABLE: &str = "AMQP_URL";
+
+impl Config {
+    /// What an `amqp://` or `amqps://` URL says, and the defaults for the rest. [`Connection::open`](super::Connection::open)
+    /// describes the form.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` says what is wrong with it, without repeating it.
+    pub fn from_url(url: &str) -> Result<Self> {
+        parse(url)
+    }
+
+    /// What the URL in the environment variable `AMQP_URL` says.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when it is not set, or cannot be understood.
+    pub fn from_env() -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::InvalidUrl, message);
+        match std::env::var(VARIABLE) {
+            Ok(url) => Self::from_url(&url)
+                .map_err(|error| Error::because(error.kind(), format!("the environment variable {VARIABLE}"), &error)),
+            Err(std::env::VarError::NotPresent) => {
+                Err(wrong(format!("the environment variable {VARIABLE}, which names the server, is not set")))
+            }
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(wrong(format!("the environment variable {VARIABLE} is not UTF-8")))
+            }
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// `host`, `host:port`, `[::1]` or `[::1]:port`.
+    fn from_str(text: &str) -> Result<Self> {
+        host_and_port(text, true)
+    }
+}
+
 /// Reads a URL. Errors never repeat it: it may hold a password.
-pub(crate) fn parse(text: &str) -> Result<Config> {
+fn parse(text: &str) -> Result<Config> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(invalid("the URL does not begin with amqp://"));
     };
     let tls = match scheme.to_ascii_lowercase().as_str() {
         "amqp" => None,
         "amqps" => Some(TlsParameters::default()),
+        other if other.bytes().all(|octet| octet.is_ascii_alphanumeric()) => {
+            return Err(invalid(format!("the URL's scheme is {other}, not amqp or amqps")));
+        }
         _ => return Err(invalid("the URL's scheme is neither amqp nor amqps")),
     };
     if rest.contains('#') {
@@ -93,11 +140,6 @@ fn addresses(list: &str) -> Result<Vec<Address>> {
         return Ok(vec![Address::default()]);
     }
     list.split(',').map(|one| host_and_port(one, list.contains(','))).collect()
-}
-
-/// One `host:port`, for configuration files.
-pub(crate) fn address(text: &str) -> Result<Address> {
-    host_and_port(text, true)
 }
 
 fn host_and_port(text: &str, needs_name: bool) -> Result<Address> {
@@ -197,7 +239,7 @@ fn tls_parameter(name: &str, value: String, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str, unit: &str) -> Result<T> {
+fn number<T: FromStr>(name: &str, value: &str, unit: &str) -> Result<T> {
     value.parse().map_err(|_| invalid(format!("{name}={value} is not a number of {unit} in range")))
 }
 

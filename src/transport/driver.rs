@@ -19,10 +19,12 @@ use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 
-/// How much is read at a time.
-const READ_BLOCK: usize = 128 * 1024;
-/// A read block is replaced when less room than this is left in it.
-const READ_AT_LEAST: usize = 16 * 1024;
+/// How much is read at a time: little by a connection that gets little, and twice as much after each read that fills its room.
+const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+/// A read block is replaced when less than this part of it is left.
+const READ_AT_LEAST: usize = 8;
+/// After a read of this much there is probably more.
+const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
 /// How long the last octets of a finished connection may take to leave.
@@ -67,6 +69,7 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
         stream,
         endpoint,
         input: BytesMut::new(),
+        read_block: *READ_BLOCK.start(),
         output: OutBuffer::new(),
         wakes: Vec::new(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -84,6 +87,8 @@ struct Driver<E: Endpoint + ?Sized> {
     stream: Stream,
     endpoint: Arc<E>,
     input: BytesMut,
+    /// How much is to be read at a time.
+    read_block: usize,
     output: OutBuffer,
     wakes: Vec<Waker>,
     sleep: Pin<Box<Sleep>>,
@@ -120,7 +125,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
             woken = backlog && self.output.is_empty();
-            if got >= READ_AT_LEAST {
+            if got >= MUCH {
                 // There is probably more. Those who were woken have a right to run first.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -132,11 +137,14 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         if !self.read {
             return Poll::Pending;
         }
-        if self.input.capacity() - self.input.len() < READ_AT_LEAST {
-            self.input.reserve(READ_BLOCK);
+        if self.input.capacity() - self.input.len() < self.read_block / READ_AT_LEAST {
+            self.input.reserve(self.read_block);
         }
         let before = self.input.len();
         ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
+        if self.input.len() == self.input.capacity() {
+            self.read_block = (2 * self.read_block).min(*READ_BLOCK.end());
+        }
         Poll::Ready(Ok(self.input.len() - before))
     }
 

@@ -38,9 +38,12 @@ impl Stage {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
     pub(crate) fn builder(&self) -> ConnectionBuilder {
-        let port = self.listener.local_addr().unwrap().port();
-        Connection::builder(&format!("amqp://127.0.0.1:{port}")).unwrap()
+        Connection::builder(&format!("amqp://127.0.0.1:{}", self.port())).unwrap()
     }
 
     pub(crate) async fn accept(&self) -> Peer {
@@ -93,11 +96,16 @@ impl Peer {
         assert_eq!(&header, b"AMQP\0\0\x09\x01");
     }
 
-    /// The handshake, up to open-ok.
-    pub(crate) async fn open(&mut self, tune: connection::Tune) {
+    /// The handshake, until the server's limits are due.
+    pub(crate) async fn open_until_tune(&mut self) {
         self.header().await;
         self.send(0, start()).await;
         expect!(self, Connection(connection)::StartOk);
+    }
+
+    /// The handshake, up to open-ok.
+    pub(crate) async fn open(&mut self, tune: connection::Tune) {
+        self.open_until_tune().await;
         self.send(0, tune).await;
         expect!(self, Connection(connection)::TuneOk);
         expect!(self, Connection(connection)::Open);

@@ -183,7 +183,14 @@ impl Own {
     }
 
     pub(crate) async fn rabbitmq() -> Self {
+        Self::rabbitmq_with("").await
+    }
+
+    /// A RabbitMQ with these lines in its configuration.
+    pub(crate) async fn rabbitmq_with(more: &str) -> Self {
         let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("own"));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("more.conf"), more).unwrap();
         let started = command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
         let mut lines = started.lines().map(str::to_owned);
         let (url, ctl) = (lines.next().unwrap(), lines.next().unwrap());

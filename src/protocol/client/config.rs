@@ -97,11 +97,11 @@ pub struct Tuning {
 }
 
 /// The smallest frame-max of the specification: no peer may ask for less.
-pub(crate) const FRAME_MIN: u32 = 4096;
+pub const FRAME_MIN: u32 = 4096;
 
 /// Before tune-ok no frame may be larger than this (c16): RabbitMQ's own limit since 4.0. The specification has
 /// [`FRAME_MIN`], and so have older servers.
-pub(crate) const INITIAL_FRAME_MAX: u32 = 8192;
+pub const INITIAL_FRAME_MAX: u32 = 8192;
 
 /// What is used where neither side sets a limit to frames, so that there is one.
 const FRAME_MAX_UNLIMITED: u32 = 16 * 1024 * 1024;

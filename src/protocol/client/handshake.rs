@@ -170,8 +170,12 @@ fn check_login(octets: usize) -> Result<(), Error> {
 }
 
 impl Config {
-    /// Whether a login with a first response of this size can be sent at all, for those who want to know before they connect.
-    pub(crate) fn check_login(&self, response: usize) -> Result<(), Error> {
+    /// Whether a login whose first response has this size can be sent at all, for those who want to know before they connect.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`: `connection.start-ok` would be larger than a server reads before the limits are agreed on.
+    pub fn check_login(&self, response: usize) -> Result<(), Error> {
         let start_ok = connection::StartOk {
             client_properties: self.announced_properties(),
             locale: self.locale.clone(),
