@@ -27,7 +27,7 @@ const READ_AT_LEAST: usize = 8;
 const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
-/// How long the last octets of a finished connection may take to leave.
+/// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A machine behind its lock, as the driver sees it.
@@ -96,8 +96,9 @@ struct Driver<E: Endpoint + ?Sized> {
     armed: Option<Instant>,
     /// Whether the endpoint wants more input.
     read: bool,
-    /// Writing failed. The peer's last words may still be readable; they say more than the error does.
-    write_error: Option<io::Error>,
+    /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
+    /// arrived, but the runtime need not know yet that there is something to read.
+    write_error: Option<(io::Error, Instant)>,
     /// The stream has taken octets that it may still hold.
     unflushed: bool,
     /// The endpoint has had its last turn.
@@ -112,7 +113,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                 Poll::Ready(Ok(0)) => (0, Some(closed_without_a_word())),
                 Poll::Ready(Ok(count)) => (count, None),
                 Poll::Ready(Err(error)) => (0, Some(error.into())),
-                Poll::Pending => (0, self.write_error.take().map(Error::from)),
+                Poll::Pending => (0, self.unexplained()),
             };
             if got == 0 && ended.is_none() && !woken {
                 return self.poll_timer(cx);
@@ -198,28 +199,36 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                 Err(error) => return self.write_failed(error),
             }
         }
-        // A socket has nothing to flush; a stream in layers may have taken octets that nobody has sent.
+        // A socket has nothing to flush; a stream in layers, as TLS is, may have taken octets that nobody has sent.
         if self.unflushed {
             match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
                 Ok(()) => self.unflushed = false,
                 Err(error) => return self.write_failed(error),
             }
         }
-        // TLS may have taken octets that the socket has not.
-        match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
-            Ok(()) => Poll::Ready(()),
-            Err(error) => self.write_failed(error),
-        }
+        Poll::Ready(())
     }
 
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
         self.output.clear();
         self.unflushed = false;
-        self.write_error = Some(error);
+        self.write_error.get_or_insert_with(|| (error, now() + LINGER));
         Poll::Ready(())
     }
 
+    /// The error of writing, when nothing comes any more that would say more.
+    fn unexplained(&mut self) -> Option<Error> {
+        let deaf = !self.read;
+        let failed = self.write_error.take_if(|(_, until)| deaf || *until <= now());
+        failed.map(|(error, _)| error.into())
+    }
+
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((_, until)) = self.write_error
+            && self.armed.is_none_or(|armed| until < armed)
+        {
+            self.arm(until);
+        }
         if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
             self.armed = None;
             cx.waker().wake_by_ref();
