@@ -175,7 +175,7 @@ fn print_heading(work: &Work, rounds: usize, first: &Client) {
     println!("{} ({} messages, window {}, {rounds} rounds)", work.name, work.messages, work.window.min(work.messages));
     let against = if is_floor(first) { "floor" } else { "first" };
     println!(
-        "  {:<26} {:>10} {:>12}  {:<20} {:<20} {:>12} {:>12} {:>9}",
+        "  {:<26} {:>10} {:>12}  {:<24} {:<24} {:>12} {:>12} {:>9}",
         "",
         "CPU µs/msg",
         "messages/s",
@@ -195,7 +195,7 @@ fn print_row(name: &str, runs: &[Usage], first: &[Usage], counts: Option<Counts>
         None => ("-".to_owned(), "-".to_owned()),
     };
     println!(
-        "  {name:<26} {:>10.3} {:>12.0}  {:<20} {:<20} {instructions:>12} {system_calls:>12} {:>9.1}",
+        "  {name:<26} {:>10.3} {:>12.0}  {:<24} {:<24} {instructions:>12} {system_calls:>12} {:>9.1}",
         of(&Usage::cpu_per_message),
         of(&|usage| 1e6 / usage.wall_per_message()),
         ratios(runs, first, Usage::cpu_per_message),
