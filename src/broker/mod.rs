@@ -65,7 +65,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_millis(10);
 
 /// A running broker. Dropping it stops the listener and cuts every connection.
-#[derive(Debug)]
 pub struct Broker {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -180,6 +179,13 @@ impl Broker {
         let _ = tokio::time::timeout(FAREWELL, everybody_left).await;
         self.listener.abort();
         self.shared.with(state::State::cut_all);
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    /// Without the URL, which has a password in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
     }
 }
 

@@ -129,6 +129,69 @@ on_its_own! {
         }
     }
 
+    /// c11, c19: the same code means another thing before the limits and behind them.
+    async fn a_server_that_does_not_allow_it() {
+        for (steps, kind) in [(1, ErrorKind::Auth), (2, ErrorKind::ConnectionClosed)] {
+            let error = meets(async |peer| {
+                handshake(peer, steps).await;
+                let text = "NOT_ALLOWED - no".into();
+                peer.send(0, connection::Close { reply_code: 530, reply_text: text, class_id: 0, method_id: 0 }).await;
+                expect!(peer, Connection(connection)::CloseOk);
+            })
+            .await;
+            assert_eq!(error.kind(), kind, "after {steps} steps: {error}");
+        }
+    }
+
+    /// c13 to c17: what is agreed on for what the client wants and the server proposes: channels, octets, seconds.
+    async fn limits_that_are_agreed_on() {
+        for (wanted, proposed, agreed) in [
+            ((2047, 131_072, 60), (4096, 65_536, 10), (2047, 65_536, 10)),
+            ((2047, 131_072, 60), (1, 4096, 1), (1, 4096, 1)),
+            ((2047, 131_072, 60), (u16::MAX, u32::MAX, u16::MAX), (2047, 131_072, 60)),
+            ((0, 0, 0), (10, 8192, 60), (10, 8192, 0)),
+            ((0, 0, 60), (0, 0, 0), (u16::MAX, 16 * 1024 * 1024, 60)),
+            ((1, 8192, 5), (0, 0, 60), (1, 8192, 5)),
+        ] {
+            let tune =
+                |(channel_max, frame_max, heartbeat)| connection::Tune { channel_max, frame_max, heartbeat };
+            let stage = Stage::new().await;
+            let builder = stage.builder().channel_max(wanted.0).frame_max(wanted.1).heartbeat(wanted.2);
+            let (opened, (tune_ok, _peer)) = tokio::join!(builder.open(), async {
+                let mut peer = stage.accept().await;
+                peer.open_until_tune().await;
+                peer.send(0, tune(proposed)).await;
+                let (_, tune_ok) = expect!(peer, Connection(connection)::TuneOk);
+                expect!(peer, Connection(connection)::Open);
+                peer.send(0, connection::OpenOk::default()).await;
+                (tune_ok, peer)
+            });
+            let told = (tune_ok.channel_max, tune_ok.frame_max, tune_ok.heartbeat);
+            assert_eq!(told, agreed, "{wanted:?} and {proposed:?}");
+            let tuning = opened.unwrap().tuning();
+            assert_eq!((tuning.channel_max, tuning.frame_max, tuning.heartbeat), agreed);
+        }
+        let error = meets(async |peer| {
+            handshake(peer, 1).await;
+            peer.send(0, connection::Tune { frame_max: 4095, ..TUNE }).await;
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    }
+
+    /// c16: a server may have much to say of itself before any limit is agreed on, whatever the client wants later.
+    async fn a_long_start() {
+        let stage = Stage::new().await;
+        let (opened, ()) = tokio::join!(stage.builder().frame_max(0).open(), async {
+            let mut peer = stage.accept().await;
+            peer.header().await;
+            let properties = start().server_properties.with("motto", "x".repeat(7000));
+            peer.send(0, connection::Start { server_properties: properties, ..start() }).await;
+            expect!(peer, Connection(connection)::StartOk);
+        });
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::Auth, "and it went in the middle of the login");
+    }
+
     /// c53
     async fn a_server_whose_words_are_not_utf8() {
         let error = meets(async |peer| {

@@ -21,6 +21,7 @@ mod certificates;
 mod chaos;
 mod connecting;
 mod consuming;
+mod differences;
 mod ending;
 mod expiring;
 mod handshakes;

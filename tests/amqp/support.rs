@@ -17,7 +17,8 @@ const WHOLE: Duration = Duration::from_secs(120);
 
 // ------------------------------------------------------------------------------------------------------------- running
 
-/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`.
+/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`. The second is run against other servers, too, with the
+/// exceptions in `differences`.
 macro_rules! on_every_server {
     ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Server) $body:block )*) => {$(
         $(#[$meta])*
@@ -34,7 +35,10 @@ macro_rules! on_every_server {
             #[test]
             #[ignore = "needs RabbitMQ: run tests/run"]
             fn rabbitmq() {
-                crate::support::run(async { body(&Server::rabbitmq()).await });
+                crate::support::run(async {
+                    let server = &Server::rabbitmq();
+                    crate::differences::run(module_path!(), server, body(server)).await;
+                });
             }
         }
     )*};
@@ -132,7 +136,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The RabbitMQ that `tests/run` has started.
+    /// The RabbitMQ that `tests/run` has started, or the other server.
     pub(crate) fn rabbitmq() -> Self {
         Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None }
     }
@@ -314,7 +318,7 @@ pub(crate) fn assert_channel_closed(error: &Error, code: u16) {
 
 /// The channel still does what it is asked.
 pub(crate) async fn assert_works(channel: &Channel) {
-    let queue = channel.queue_declare("").exclusive(true).auto_delete(true).await.unwrap();
+    let queue = channel.queue_declare(&unique("works")).exclusive(true).auto_delete(true).await.unwrap();
     assert_eq!(channel.queue_delete(queue.name()).await.unwrap(), 0);
 }
 

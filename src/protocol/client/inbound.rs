@@ -211,6 +211,8 @@ impl Connection {
             // c46: crossing closes; ours is answered by the end of the stream.
             (Phase::Closing { .. }, _) => return,
             (Phase::Handshake(_), ReplyCode::ACCESS_REFUSED) => ErrorKind::Auth,
+            // No virtual host was named yet, so it is the login that is not allowed (garagemq says it this way).
+            (Phase::Handshake(Some(handshake)), ReplyCode::NOT_ALLOWED) if handshake.awaits_login() => ErrorKind::Auth,
             _ => ErrorKind::ConnectionClosed,
         };
         let method = (close.class_id, close.method_id);

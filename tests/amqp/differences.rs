@@ -1,0 +1,106 @@
+//! Where other servers differ from what a test wants, each with the reason: the tests of `on_every_server!` run against all of
+//! `tests/run`'s servers, and this is the list of exceptions. RabbitMQ 3.10 and 4.0 have none.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+
+use crate::support::{Server, within};
+
+/// What is done with a test that is in the list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    /// It is run, and has to fail: an exception that is no longer one is found.
+    Fails,
+    /// It is not run: it would wait long for what does not come, or take the server down for the others.
+    Skip,
+}
+
+use Then::{Fails, Skip};
+
+/// Product, the beginning of its version, test, what becomes of it, and why.
+const LIST: &[(&str, &str, &str, Then, &str)] = &[
+    ("garagemq", "", "chaos::anything_in_any_order", Skip, "no basic.recover (540)"),
+    ("garagemq", "", "connecting::a_wrong_password_is_an_error_of_its_own", Fails, "a refused login is 530, not 403"),
+    (
+        "garagemq",
+        "",
+        "connecting::an_unknown_virtual_host_is_refused",
+        Fails,
+        "an unknown virtual host is 402, not 530",
+    ),
+    ("garagemq", "", "connecting::logs_in_with_each_mechanism", Fails, "only PLAIN"),
+    ("garagemq", "", "connecting::the_secret_can_be_replaced", Skip, "connection.update-secret takes the server down"),
+    ("garagemq", "", "consuming::a_consumer_that_does_not_read", Skip, "queue.delete is not answered under load"),
+    ("garagemq", "", "consuming::a_queue_is_deleted_under_its_consumer", Skip, "queue.delete is not answered then"),
+    ("garagemq", "", "consuming::direct_reply_to", Fails, "no direct reply-to"),
+    ("garagemq", "", "ending::a_channel_ends_while_it_delivers", Skip, "frames that cross its channel.close are 501"),
+    ("garagemq", "", "ending::channels_end_apart", Skip, "frames that cross its channel.close are 501"),
+    ("garagemq", "", "ending::closes_that_cross", Skip, "frames that cross its channel.close are 501"),
+    ("garagemq", "", "ending::closing_flushes", Skip, "what was published right before a close may be lost"),
+    ("garagemq", "", "expiring::a_provider_is_asked", Skip, "connection.update-secret takes the server down"),
+    ("garagemq", "", "logins::a_wrong_password_is_known_without_a_word", Fails, "it always gives its reason"),
+    ("garagemq", "", "logins::the_preferred_mechanism_is_taken", Fails, "only PLAIN"),
+    ("garagemq", "", "messages::all_properties_and_all_types_of_headers", Skip, "an empty body is never confirmed"),
+    ("garagemq", "", "messages::bodies_around_the_size_of_a_frame", Skip, "an empty body is never confirmed"),
+    (
+        "garagemq",
+        "",
+        "messages::headers_larger_than_a_frame",
+        Fails,
+        "the test has frames of 131072 octets, these are smaller",
+    ),
+    ("garagemq", "", "messages::large_messages", Skip, "an empty body is never confirmed"),
+    ("garagemq", "", "publishing::an_unroutable_mandatory_message_comes_back", Fails, "other words: No route"),
+    ("garagemq", "", "publishing::immediate_is_not_implemented", Fails, "540 closes the channel, not the connection"),
+    ("garagemq", "", "publishing::publishing_to_an_exchange_that_is_not_there", Skip, "the content behind it is 501"),
+    ("garagemq", "", "publishing::somebody_elses_user_id_is_refused", Fails, "the user id is not looked at"),
+    ("garagemq", "", "settling::closing_a_channel_gives_back_what_is_unsettled", Skip, "not marked as redelivered"),
+    ("garagemq", "", "settling::each_way_of_settling", Skip, "what is put back comes in another order"),
+    ("garagemq", "", "settling::fetching", Skip, "basic.get-ok counts differently"),
+    ("garagemq", "", "settling::recovering", Fails, "no basic.recover (540)"),
+    (
+        "garagemq",
+        "",
+        "sharing::the_last_handle_closes_the_connection",
+        Skip,
+        "what was published right before a close may be lost",
+    ),
+    ("garagemq", "", "topology::a_topic_exchange", Fails, "# does not stand for nothing"),
+    ("garagemq", "", "topology::an_alternate_exchange", Fails, "no alternate exchanges"),
+    ("garagemq", "", "topology::an_exclusive_queue", Fails, "others may consume from an exclusive queue"),
+    ("garagemq", "", "topology::an_internal_exchange_takes_nothing_from_outside", Fails, "it does"),
+    ("garagemq", "", "topology::binding_what_is_not_there", Fails, "no exchange.bind (540)"),
+    ("garagemq", "", "topology::declaring_again_with_other_arguments", Fails, "arguments are not compared"),
+    ("garagemq", "", "topology::deleting_only_what_nobody_needs", Fails, "deleting what is not there is 404"),
+    ("garagemq", "", "topology::exchanges_bound_to_exchanges", Fails, "no exchange.bind (540)"),
+    ("garagemq", "", "topology::reserved_names", Fails, "names that begin with amq. are free"),
+    ("garagemq", "", "topology::the_life_of_a_queue", Fails, "deleting what is not there is 404"),
+    ("garagemq", "", "topology::the_server_names_a_queue", Fails, "a queue needs a name"),
+    ("garagemq", "", "transactions::a_commit_needs_a_select", Skip, "no answer to the class tx"),
+    ("garagemq", "", "transactions::acks_in_a_transaction", Skip, "no answer to the class tx"),
+    ("garagemq", "", "transactions::commit_and_rollback", Skip, "no answer to the class tx"),
+    ("garagemq", "", "transactions::transactions_and_confirms_exclude_each_other", Skip, "no answer to the class tx"),
+];
+
+/// Runs a test against the server of `tests/run`, unless that is known to differ. `module` is the path of the test.
+pub(crate) async fn run(module: &str, server: &Server, test: impl Future<Output = ()>) {
+    let (_, name) = module.split_once("::").unwrap();
+    if !LIST.iter().any(|(_, _, test, ..)| *test == name) {
+        return test.await;
+    }
+    let connection = within("a connection", server.builder().open()).await.unwrap();
+    let properties = connection.server().properties;
+    let text = |name: &str| properties.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    let (product, version) = (text("product"), text("version"));
+    connection.close().await.unwrap();
+    let entry = LIST.iter().find(|(of, from, test, ..)| *of == product && version.starts_with(from) && *test == name);
+    match entry {
+        None => test.await,
+        Some((.., Skip, why)) => println!("not with {product} {version}: {why}"),
+        Some((.., Fails, why)) => {
+            let failed = AssertUnwindSafe(test).catch_unwind().await.is_err();
+            assert!(failed, "with {product} {version}, too: the exception for {name} ({why}) can go");
+        }
+    }
+}
