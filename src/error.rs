@@ -24,6 +24,8 @@ struct Inner {
     message: Cow<'static, str>,
     reply: Option<Reply>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// The message says already what the source says.
+    explained: bool,
 }
 
 /// The words with which a peer closed a channel or a connection.
@@ -75,6 +77,9 @@ pub enum ErrorKind {
     Stale,
     /// The deadline passed. Network.
     Timeout,
+    /// Certificates, keys or TLS itself: this side's files cannot be used, the server's certificate is not accepted here, this
+    /// side's is not accepted there, or one of the two does not speak TLS. Caller.
+    Tls,
     /// The server, or this version of this library, cannot do that. Caller.
     Unsupported,
 }
@@ -119,7 +124,7 @@ impl Error {
             }
             _ => Outcome::Unknown,
         };
-        Self { inner: Arc::new(Inner { kind, message, reply, source }), outcome }
+        Self { inner: Arc::new(Inner { kind, message, reply, source, explained: false }), outcome }
     }
 
     /// With the error that caused it.
@@ -129,6 +134,18 @@ impl Error {
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
         Self::build(kind, message.into(), None, Some(Arc::new(source)))
+    }
+
+    /// With the error that caused it, which the message says in better words: `Display` leaves it out.
+    #[cfg(feature = "tls-core")]
+    pub(crate) fn explained(
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        let (message, source) = (message.into(), Some(Arc::new(source) as _));
+        let inner = Inner { kind, message, reply: None, source, explained: true };
+        Self { inner: Arc::new(inner), outcome: Outcome::Unknown }
     }
 
     /// With a cause of whatever type a user's code has.
@@ -208,6 +225,7 @@ impl Error {
             | ErrorKind::MessageTooLarge
             | ErrorKind::Returned
             | ErrorKind::Stale
+            | ErrorKind::Tls
             | ErrorKind::Unsupported => Origin::Caller,
             ErrorKind::Blocked | ErrorKind::Cancelled | ErrorKind::Nacked | ErrorKind::Protocol => Origin::Peer,
             // A peer that says "not found" or "access refused" answers a caller who has to ask otherwise.
@@ -252,8 +270,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
         match &self.inner.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
+            Some(source) if !self.inner.explained => write!(f, ": {source}"),
+            _ => Ok(()),
         }
     }
 }
@@ -284,7 +302,11 @@ impl From<DecodeError> for Error {
 }
 
 impl From<std::io::Error> for Error {
+    /// A stream that knows better what went wrong hands over an [`Error`] of its own inside.
     fn from(error: std::io::Error) -> Self {
+        if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            return inner.clone();
+        }
         Self::with_source(ErrorKind::Io, "the connection was lost", error)
     }
 }

@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! Not there yet: TLS, reconnecting, an API above the protocol's own words, and Kafka.
+//! Not there yet: reconnecting, an API above the protocol's own words, and Kafka.
 //!
 //! # Behaviour
 //!
@@ -121,10 +121,33 @@
 //!
 //! * `client` (default): [`amqp`], on tokio.
 //! * `broker`: `leveret::broker`, the server in memory, for tests and first steps.
+//! * `tls` (default): `amqps://` and [`amqp::TlsConfig`], by rustls with graviola's cryptography: Rust and inline assembly, for x86_64
+//!   and aarch64. A processor that cannot run it (before about 2013, Raspberry Pi 4) gets an error that names what is missing.
+//! * `tls-ring`, `tls-aws-lc-rs`: other cryptography, partly in C, for every target. With several of these, the first of
+//!   `tls-aws-lc-rs`, `tls-ring`, `tls` is taken; with `default-features = false` only what is named is built.
+//! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
+//! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.
+//!
+//! # TLS
+//!
+//! ```no_run
+//! # async fn example() -> leveret::error::Result<()> {
+//! use leveret::amqp::{Connection, TlsConfig};
+//!
+//! let tls = TlsConfig::new().root_file("ca.pem");
+//! let connection = Connection::builder("amqps://guest:guest@rabbit.example/%2f")?.tls(tls).open().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without `tls` an `amqps://` URL trusts the platform's roots, unless its parameters say otherwise. Files are read anew for each
+//! connection. No provider is installed for the process, and one that is installed is not used. Trouble with certificates is an error
+//! of the kind [`Tls`](error::ErrorKind::Tls), whether it shows in the handshake or, as a refused client certificate with TLS 1.3,
+//! behind it.
 //!
 //! # Testing your own program
 //!

@@ -148,3 +148,21 @@ fn a_delivery_that_is_kept_costs_less_than_twice_its_size() {
     let bytes = usize::try_from(info.bytes_current).unwrap() + MESSAGES * size_of::<Delivery>();
     assert!(bytes <= 2 * 100 * MESSAGES, "{} octets for each of 100: {info:?}", bytes / MESSAGES);
 }
+
+#[test]
+fn an_idle_connection_is_small() {
+    const CONNECTIONS: usize = 50;
+    let (_runtime, _connection, _channel) = client("/"); // what the first one needs is needed once
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+    let mut connections = Vec::with_capacity(CONNECTIONS);
+    let info = measure(|| {
+        runtime.block_on(async {
+            for _ in 0..CONNECTIONS {
+                connections.push(Connection::open(&url).await.unwrap());
+            }
+        });
+    });
+    let each = usize::try_from(info.bytes_current).unwrap() / CONNECTIONS;
+    assert!(each <= 32 * 1024, "{each} octets");
+}

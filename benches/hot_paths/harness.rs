@@ -59,12 +59,15 @@ fn try_out(clients: &[Client]) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(client: &Client, work: &Work, messages: u64, port: u16) -> Result<Usage, Box<dyn Error>> {
-    let output = command(&mut Command::new(env::current_exe()?), client, work, messages, port)?;
+    let output = command(&[], client, work, messages, port)?;
     read(client, work, messages, &output)
 }
 
-fn command(program: &mut Command, client: &Client, work: &Work, messages: u64, port: u16) -> io::Result<Output> {
-    program.args(["--one", client.name, work.name, &messages.to_string(), &port.to_string()]).output()
+/// A run, with something to watch it, and two minutes at most: a client that lost a confirm would wait for ever.
+fn command(watcher: &[&str], client: &Client, work: &Work, messages: u64, port: u16) -> io::Result<Output> {
+    let mut command = Command::new("timeout");
+    command.arg("120").args(watcher).arg(env::current_exe()?);
+    command.args(["--one", client.name, work.name, &messages.to_string(), &port.to_string()]).output()
 }
 
 fn read(client: &Client, work: &Work, messages: u64, output: &Output) -> Result<Usage, Box<dyn Error>> {
@@ -86,9 +89,8 @@ struct Counts {
 }
 
 fn watched(client: &Client, work: &Work, messages: u64, port: u16) -> Option<Counts> {
-    let mut perf = Command::new("perf");
-    perf.args(["stat", "-x", ",", "-e", "instructions:u,raw_syscalls:sys_enter"]).arg(env::current_exe().ok()?);
-    let output = command(&mut perf, client, work, messages, port).ok()?;
+    let perf = ["perf", "stat", "-x", ",", "-e", "instructions:u,raw_syscalls:sys_enter"];
+    let output = command(&perf, client, work, messages, port).ok()?;
     read(client, work, messages, &output).ok()?;
     let said = String::from_utf8_lossy(&output.stderr);
     let count = |name: &str| -> Option<f64> {
@@ -173,7 +175,7 @@ fn print_heading(work: &Work, rounds: usize, first: &Client) {
     println!("{} ({} messages, window {}, {rounds} rounds)", work.name, work.messages, work.window.min(work.messages));
     let against = if is_floor(first) { "floor" } else { "first" };
     println!(
-        "  {:<26} {:>10} {:>12}  {:<20} {:<20} {:>12} {:>12} {:>9}",
+        "  {:<26} {:>10} {:>12}  {:<24} {:<24} {:>12} {:>12} {:>9}",
         "",
         "CPU µs/msg",
         "messages/s",
@@ -193,7 +195,7 @@ fn print_row(name: &str, runs: &[Usage], first: &[Usage], counts: Option<Counts>
         None => ("-".to_owned(), "-".to_owned()),
     };
     println!(
-        "  {name:<26} {:>10.3} {:>12.0}  {:<20} {:<20} {instructions:>12} {system_calls:>12} {:>9.1}",
+        "  {name:<26} {:>10.3} {:>12.0}  {:<24} {:<24} {instructions:>12} {system_calls:>12} {:>9.1}",
         of(&Usage::cpu_per_message),
         of(&|usage| 1e6 / usage.wall_per_message()),
         ratios(runs, first, Usage::cpu_per_message),

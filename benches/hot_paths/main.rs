@@ -1,7 +1,7 @@
 //! `cargo bench --bench hot_paths`: what a confirmed publish and an acknowledged delivery cost, against the floor.
 //!
 //! Arguments behind `--`: words select the works that have one of them in their name, `--growth` does those that show how the
-//! cost grows, `--rounds 3` does fewer rounds, `--rabbitmq PORT` does others against a RabbitMQ. Run without `--bench`,
+//! cost grows, `--rounds 3` does fewer rounds, `--rabbitmq PORT` does others against a RabbitMQ, `--memory` measures memory. Run without `--bench`,
 //! as `cargo test --benches` does, it only sees that everything works, with few messages.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
@@ -9,11 +9,13 @@
 mod client;
 mod floor;
 mod harness;
+mod memory;
 mod raw_server;
 mod usage;
 mod wire;
 mod work;
 
+use std::env;
 use std::process::ExitCode;
 
 use work::{Client, Direction};
@@ -32,5 +34,12 @@ const CLIENTS: &[Client] = &[
 ];
 
 fn main() -> ExitCode {
-    harness::main(CLIENTS)
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--hold", name, port] => memory::hold(name, port.parse().unwrap()),
+        arguments if arguments.contains(&"--memory") => memory::measure(),
+        _ => return harness::main(CLIENTS),
+    };
+    done.unwrap();
+    ExitCode::SUCCESS
 }

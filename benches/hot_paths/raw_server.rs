@@ -3,7 +3,7 @@
 //! It runs as a process of its own (the benchmark starts itself again with an argument), so that its time is not the
 //! client's. One thread per connection, blocking; it stores nothing. Publishes are walked frame by frame and answered
 //! with one `basic.ack` (multiple) per channel and block read, or, on the virtual host "each", with one for each message, which is
-//! the most that a broker can make of it. A consumer is flooded with deliveries built beforehand:
+//! the most that a broker can make of it, or on "none" not at all. A consumer is flooded with deliveries built beforehand:
 //! the queue's name is the size of their bodies ("100"), at most the prefetch count are out, and they go out in large
 //! writes: once half of the window is free it is filled again, as one confirmation more does not wake a real broker either.
 //! A channel has one consumer at a time, who acknowledges in order (or everything one by one).
@@ -123,6 +123,8 @@ struct Session {
     out: Vec<u8>,
     /// Every message is confirmed by itself.
     confirms_each: bool,
+    /// No message is ever confirmed.
+    confirms_none: bool,
     closed: bool,
 }
 
@@ -218,7 +220,7 @@ impl Session {
         if self.confirms_each {
             return self.confirm(number);
         }
-        if first {
+        if first && !self.confirms_none {
             self.published.push(number);
         }
         Ok(())
@@ -262,7 +264,8 @@ impl Session {
             }
             wire::CONNECTION_TUNE_OK | wire::CHANNEL_CLOSE_OK => {}
             wire::CONNECTION_OPEN => {
-                self.confirms_each = arguments.short_string()? == b"each";
+                let virtual_host = arguments.short_string()?;
+                (self.confirms_each, self.confirms_none) = (virtual_host == b"each", virtual_host == b"none");
                 wire::method(&mut self.out, 0, wire::CONNECTION_OPEN_OK, &[&[0]]);
             }
             wire::CONNECTION_CLOSE => {

@@ -70,8 +70,8 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn start(work: &Work) -> Self {
         let one_at_a_time = work.direction == Direction::Publish && work.window == 1;
-        // Nanoseconds, to three digits.
-        let latencies = one_at_a_time.then(|| (Instant::now(), Histogram::new(3).unwrap()));
+        // Nanoseconds up to a minute, to three digits.
+        let latencies = one_at_a_time.then(|| (Instant::now(), Histogram::new_with_max(60_000_000_000, 3).unwrap()));
         Self { cpu: cpu_of_this_process(), wall: Instant::now(), latencies }
     }
 

@@ -102,7 +102,7 @@ pub(crate) static GROWTH: &[Work] = &[
 
 /// Against a real server, which takes most of the machine for itself.
 pub(crate) static RABBITMQ: &[Work] = &[
-    publish("RabbitMQ: publish, window 1", 100, 1, 3_000),
+    publish("RabbitMQ: publish, window 1", 100, 1, 10_000),
     publish("RabbitMQ: publish, window 100", 100, 100, 50_000),
     publish("RabbitMQ: publish, window 1000", 100, 1000, 50_000),
     publish("RabbitMQ: publish 64 KiB, window 100", 65_536, 100, 3_000),

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+#[cfg(feature = "tls-core")]
+use super::TlsConfig;
 use super::config::{Config, HostOrder, settings};
 use super::connection::{Connection, Watcher};
 use super::provider::{CredentialsProvider, Refresh, Source};
@@ -16,6 +18,8 @@ use super::shared::{Guard, Shared};
 use super::{Address, Credentials, FieldTable, FieldValue, ReplyCode, SaslMechanism, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::client::{self as machine, Connection as Machine, Sasl};
+#[cfg(feature = "tls-core")]
+use crate::transport::TlsReady;
 use crate::transport::{Stream, connect, drive, now, resolve};
 
 /// How to connect: a [`Config`], and what is not data. Begins with a URL, a config or [`default`](Self::default); everything
@@ -26,10 +30,12 @@ pub struct ConnectionBuilder {
     sasl: Vec<Arc<dyn Sasl>>,
     source: Option<Source>,
     runtime: Option<Handle>,
+    #[cfg(feature = "tls-core")]
+    tls: Option<TlsConfig>,
 }
 
 impl Connection {
-    /// Connects to the server at an `amqp://` URL, with the defaults of [`Config`] for what it does not say.
+    /// Connects to the server at an `amqp://` or `amqps://` URL, with the defaults of [`Config`] for what it does not say.
     ///
     /// ```text
     /// amqp://user:password@host:port,host:port/vhost?heartbeat=10&frame_max=65536
@@ -44,7 +50,7 @@ impl Connection {
     /// | `connection_timeout` | milliseconds for connecting |
     /// | `channel_max`, `frame_max` | limits, 0 for the server's |
     /// | `auth_mechanism` | PLAIN, AMQPLAIN, EXTERNAL, ANONYMOUS or RABBIT-CR-DEMO; may be repeated, the first is preferred |
-    /// | `cacertfile`, `certfile`, `keyfile`, `password` | `amqps://`: PEM files, and what the key is encrypted with |
+    /// | `cacertfile`, `certfile`, `keyfile`, `password` | `amqps://`: PEM files, and what the key is encrypted with (not supported yet) |
     /// | `verify` | `amqps://`: `verify_peer` or `verify_none` |
     /// | `server_name_indication` | `amqps://`: the name to find in the certificate |
     ///
@@ -56,8 +62,9 @@ impl Connection {
     /// # Errors
     ///
     /// `InvalidUrl`; `Handshake` when nobody listens or the handshake breaks off; `Auth` when the login is refused;
-    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Timeout`. Where several servers were tried, the error tells
-    /// what happened at each.
+    /// `ConnectionClosed` with code 530 for an unknown virtual host; `Tls` for trouble with certificates, or where one side speaks
+    /// TLS and the other does not; `Unsupported` for `amqps://` where this crate was built without; `Timeout`. Where several servers
+    /// were tried, the error tells what happened at each.
     ///
     /// # Cancel safety
     ///
@@ -79,7 +86,7 @@ impl Connection {
         ConnectionBuilder::from(config.clone()).open().await
     }
 
-    /// Begins with the settings of an `amqp://` URL.
+    /// Begins with the settings of an `amqp://` or `amqps://` URL.
     ///
     /// # Errors
     ///
@@ -131,6 +138,16 @@ impl ConnectionBuilder {
         self
     }
 
+    /// Speaks TLS, and as this says: in place of what the URL or the config say of it. Hosts that name no port are then asked on
+    /// 5671.
+    #[cfg(feature = "tls-core")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.config.tls.get_or_insert_default();
+        self.tls = Some(tls);
+        self
+    }
+
     /// The runtime that the connection lives on, where that is not the caller's: the caller's may end before the connection does.
     #[must_use]
     pub fn spawn_on(mut self, runtime: Handle) -> Self {
@@ -151,7 +168,8 @@ impl ConnectionBuilder {
         self.open_over(None).await
     }
 
-    /// Connects over a stream that is there already: a pipe in memory, or a TCP connection of one's own making.
+    /// Connects over a stream that is there already: a pipe in memory, or a TCP connection of one's own making. Where TLS is
+    /// wanted, it is done inside of that stream, with the name of the first host.
     ///
     /// # Errors
     ///
@@ -193,8 +211,11 @@ impl ConnectionBuilder {
 
     async fn open_over(self, stream: Option<Stream>) -> Result<Connection> {
         self.config.check()?;
+        #[cfg(not(feature = "tls-core"))]
         if self.config.tls.is_some() {
-            return Err(Error::new(ErrorKind::Unsupported, "amqps:// needs TLS, which this version does not have yet"));
+            let message = "amqps:// needs TLS, and leveret was built without it: switch on its feature tls (a default one), \
+                           tls-ring or tls-aws-lc-rs";
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let runtime = self.runtime.clone();
         let connect = self.connect(stream);
@@ -214,6 +235,15 @@ impl ConnectionBuilder {
     async fn connect(self, stream: Option<Stream>) -> Result<Connection> {
         let Self { config, sasl, source, .. } = self;
         let until = Instant::now().checked_add(config.connect_timeout);
+        // Files that cannot be used are noticed before anybody is called.
+        #[cfg(feature = "tls-core")]
+        let tls = match self.tls.or_else(|| config.tls.as_ref().map(TlsConfig::from)) {
+            Some(tls) => {
+                let ready = within(share(until, 1), tls.prepare()).await;
+                Some(ready.unwrap_or_else(|| Err(late("", config.connect_timeout)))?)
+            }
+            None => None,
+        };
         let (credentials, refresh) = match source {
             Some(source) => {
                 let (credentials, refresh) = source.begin(config.connect_timeout, config.call_deadline).await?;
@@ -223,9 +253,16 @@ impl ConnectionBuilder {
         };
         let machine = config.machine(credentials, &sasl);
         config.check_login(&machine)?;
-        let login = Login { config: &config, machine, refresh };
+        let login = Login {
+            config: &config,
+            machine,
+            refresh,
+            #[cfg(feature = "tls-core")]
+            tls,
+        };
         let Some(stream) = stream else { return login.anywhere(until).await };
-        within(share(until, 1), login.over(stream)).await.unwrap_or_else(|| Err(late("", config.connect_timeout)))
+        let host = config.hosts.first().map_or("localhost", |address| address.host.as_str());
+        within(share(until, 1), login.over(stream, host)).await.unwrap_or_else(|| Err(late("", config.connect_timeout)))
     }
 }
 
@@ -243,6 +280,8 @@ struct Login<'a> {
     config: &'a Config,
     machine: machine::Config,
     refresh: Option<Refresh>,
+    #[cfg(feature = "tls-core")]
+    tls: Option<TlsReady>,
 }
 
 impl Login<'_> {
@@ -269,8 +308,8 @@ impl Login<'_> {
                 }
             };
             self.arrange(&mut found);
-            for (at, address) in found.iter().enumerate() {
-                let label = match address.to_string() {
+            for (at, socket_address) in found.iter().enumerate() {
+                let label = match socket_address.to_string() {
                     same if same == name => same,
                     other => format!("{name} ({other})"),
                 };
@@ -280,7 +319,7 @@ impl Login<'_> {
                     None => share(Some(host_until), found.len() - at),
                 };
                 let limit = self.limit(until, attempt_until);
-                match within(attempt_until, self.at(*address, &label)).await {
+                match within(attempt_until, self.at(*socket_address, &address.host, &label)).await {
                     Some(Ok(connection)) => {
                         tracing::debug!(server = %label, "connection open");
                         return Ok(connection);
@@ -302,11 +341,11 @@ impl Login<'_> {
         }
     }
 
-    async fn at(&self, address: SocketAddr, label: &str) -> Result<Connection> {
+    async fn at(&self, address: SocketAddr, host: &str, label: &str) -> Result<Connection> {
         let stream = connect(address)
             .await
             .map_err(|error| Error::with_source(ErrorKind::Handshake, format!("cannot connect to {label}"), error))?;
-        self.over(stream).await
+        self.over(stream, host).await
     }
 
     fn arrange<T>(&self, places: &mut [T]) {
@@ -315,8 +354,14 @@ impl Login<'_> {
         }
     }
 
-    /// Logs in over a stream.
-    async fn over(&self, stream: Stream) -> Result<Connection> {
+    /// Logs in over a stream to this host.
+    #[cfg_attr(not(feature = "tls-core"), expect(unused_variables, reason = "only certificates have names"))]
+    async fn over(&self, stream: Stream, host: &str) -> Result<Connection> {
+        #[cfg(feature = "tls-core")]
+        let stream = match &self.tls {
+            Some(tls) => tls.connect(stream, host).await?,
+            None => stream,
+        };
         let nameless = self.config.virtual_host.is_empty();
         let shared = Shared::new(Machine::new(self.machine.clone(), now()));
         let (call_deadline, close_deadline) = (self.config.call_deadline, self.config.close_deadline);
@@ -342,8 +387,8 @@ impl Login<'_> {
 /// Whether another host would not do better: it has the same users, and the same client asks.
 fn would_be_the_same_elsewhere(error: &Error) -> bool {
     match error.kind() {
-        // Somebody on that port speaks something else.
-        ErrorKind::Protocol | ErrorKind::Unsupported => false,
+        // Somebody on that port speaks something else, or has another certificate.
+        ErrorKind::Protocol | ErrorKind::Tls | ErrorKind::Unsupported => false,
         _ => !error.is_transient(),
     }
 }

@@ -384,7 +384,7 @@ pub struct TlsParameters {
     pub cert_file: Option<PathBuf>,
     /// A PEM file with the key of the client's certificate.
     pub key_file: Option<PathBuf>,
-    /// What the key is encrypted with.
+    /// What the key is encrypted with. Encrypted keys are not supported yet: they are an error that says how to decrypt them.
     pub key_password: Option<Secret>,
     /// Whether the server's certificate is looked at. Without that, anybody on the way can read and change everything.
     pub verify_peer: bool,
@@ -402,6 +402,26 @@ impl Default for TlsParameters {
             verify_peer: true,
             server_name: None,
         }
+    }
+}
+
+/// What a URL can say, to go on from.
+#[cfg(feature = "tls-core")]
+impl From<&TlsParameters> for super::TlsConfig {
+    fn from(parameters: &TlsParameters) -> Self {
+        // A key that is encrypted is an error there, with or without what it is encrypted with.
+        let TlsParameters { ca_cert_file, cert_file, key_file, key_password: _, verify_peer, server_name } = parameters;
+        let mut tls = Self::new();
+        if let Some(file) = ca_cert_file {
+            tls = tls.root_file(file);
+        }
+        if let (Some(certificates), Some(key)) = (cert_file, key_file) {
+            tls = tls.client_certificate_files(certificates, key);
+        }
+        if let Some(name) = server_name {
+            tls = tls.server_name(name);
+        }
+        if *verify_peer { tls } else { tls.danger_accept_any_certificate() }
     }
 }
 

@@ -81,3 +81,10 @@ pub use crate::codec::{FieldArray, FieldTable, FieldValue, Properties, ReplyCode
 pub use crate::protocol::client::{
     Confirmation, Credentials, Returned, Sasl, SaslError, SaslExchange, SaslMechanism, ServerInfo, Tuning,
 };
+
+#[cfg(feature = "tls-core")]
+pub use crate::transport::{TlsConfig, TlsVersion};
+/// The version of rustls that [`TlsConfig::from_client_config`] and [`TlsConfig::provider`] take values of.
+#[cfg(feature = "tls-core")]
+#[doc(no_inline)]
+pub use rustls;

@@ -20,7 +20,7 @@ pub struct PropertyInfo {
 }
 
 macro_rules! properties {
-    ($( $(#[$doc:meta])* $field:ident: $kind:ty = $bit:literal $name:literal; )*) => {
+    ($( $(#[$doc:meta])* $field:ident: $kind:ty = $bit:literal $name:literal $([$wire:ident])?; )*) => {
         /// The properties of a message, each there or not. Not set is not the same as empty or zero.
         ///
         /// Every field can be set directly or with the method of the same name:
@@ -39,7 +39,7 @@ macro_rules! properties {
         impl Properties {
             /// Every property, in the order of the wire.
             pub const ALL: &'static [PropertyInfo] = &[$(
-                PropertyInfo { name: $name, bit: $bit, kind: <$kind as Field>::TYPE },
+                PropertyInfo { name: $name, bit: $bit, kind: properties!(@kind $kind $(, $wire)?) },
             )*];
 
             $(
@@ -101,6 +101,8 @@ macro_rules! properties {
             }
         }
     };
+    (@kind $kind:ty) => { <$kind as Field>::TYPE };
+    (@kind $kind:ty, $wire:ident) => { FieldType::$wire };
 }
 
 const HEADERS: u32 = 13;
@@ -125,7 +127,7 @@ properties! {
     /// The application's name for the message.
     message_id: ShortString = 7 "message-id";
     /// Seconds since 1970.
-    timestamp: u64 = 6 "timestamp";
+    timestamp: u64 = 6 "timestamp" [Timestamp];
     /// The kind of message (`type` on the wire).
     kind: ShortString = 5 "type";
     /// The user who published it; RabbitMQ refuses another name than the connection's (406).

@@ -19,13 +19,15 @@ use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 
-/// How much is read at a time.
-const READ_BLOCK: usize = 128 * 1024;
-/// A read block is replaced when less room than this is left in it.
-const READ_AT_LEAST: usize = 16 * 1024;
+/// How much is read at a time: little by a connection that gets little, and twice as much after each read that fills its room.
+const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+/// A read block is replaced when less than this part of it is left.
+const READ_AT_LEAST: usize = 8;
+/// After a read of this much there is probably more.
+const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
-/// How long the last octets of a finished connection may take to leave.
+/// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A machine behind its lock, as the driver sees it.
@@ -67,6 +69,7 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
         stream,
         endpoint,
         input: BytesMut::new(),
+        read_block: *READ_BLOCK.start(),
         output: OutBuffer::new(),
         wakes: Vec::new(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -84,6 +87,8 @@ struct Driver<E: Endpoint + ?Sized> {
     stream: Stream,
     endpoint: Arc<E>,
     input: BytesMut,
+    /// How much is to be read at a time.
+    read_block: usize,
     output: OutBuffer,
     wakes: Vec<Waker>,
     sleep: Pin<Box<Sleep>>,
@@ -91,8 +96,9 @@ struct Driver<E: Endpoint + ?Sized> {
     armed: Option<Instant>,
     /// Whether the endpoint wants more input.
     read: bool,
-    /// Writing failed. The peer's last words may still be readable; they say more than the error does.
-    write_error: Option<io::Error>,
+    /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
+    /// arrived, but the runtime need not know yet that there is something to read.
+    write_error: Option<(io::Error, Instant)>,
     /// The stream has taken octets that it may still hold.
     unflushed: bool,
     /// The endpoint has had its last turn.
@@ -107,7 +113,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                 Poll::Ready(Ok(0)) => (0, Some(closed_without_a_word())),
                 Poll::Ready(Ok(count)) => (count, None),
                 Poll::Ready(Err(error)) => (0, Some(error.into())),
-                Poll::Pending => (0, self.write_error.take().map(Error::from)),
+                Poll::Pending => (0, self.unexplained()),
             };
             if got == 0 && ended.is_none() && !woken {
                 return self.poll_timer(cx);
@@ -120,7 +126,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
             woken = backlog && self.output.is_empty();
-            if got >= READ_AT_LEAST {
+            if got >= MUCH {
                 // There is probably more. Those who were woken have a right to run first.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -132,11 +138,14 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         if !self.read {
             return Poll::Pending;
         }
-        if self.input.capacity() - self.input.len() < READ_AT_LEAST {
-            self.input.reserve(READ_BLOCK);
+        if self.input.capacity() - self.input.len() < self.read_block / READ_AT_LEAST {
+            self.input.reserve(self.read_block);
         }
         let before = self.input.len();
         ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
+        if self.input.len() == self.input.capacity() {
+            self.read_block = (2 * self.read_block).min(*READ_BLOCK.end());
+        }
         Poll::Ready(Ok(self.input.len() - before))
     }
 
@@ -190,7 +199,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                 Err(error) => return self.write_failed(error),
             }
         }
-        // A socket has nothing to flush; a stream in layers may have taken octets that nobody has sent.
+        // A socket has nothing to flush; a stream in layers, as TLS is, may have taken octets that nobody has sent.
         if self.unflushed {
             match ready!(Pin::new(&mut self.stream).poll_flush(cx)) {
                 Ok(()) => self.unflushed = false,
@@ -203,11 +212,23 @@ impl<E: Endpoint + ?Sized> Driver<E> {
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
         self.output.clear();
         self.unflushed = false;
-        self.write_error = Some(error);
+        self.write_error.get_or_insert_with(|| (error, now() + LINGER));
         Poll::Ready(())
     }
 
+    /// The error of writing, when nothing comes any more that would say more.
+    fn unexplained(&mut self) -> Option<Error> {
+        let deaf = !self.read;
+        let failed = self.write_error.take_if(|(_, until)| deaf || *until <= now());
+        failed.map(|(error, _)| error.into())
+    }
+
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((_, until)) = self.write_error
+            && self.armed.is_none_or(|armed| until < armed)
+        {
+            self.arm(until);
+        }
         if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
             self.armed = None;
             cx.waker().wake_by_ref();

@@ -1,4 +1,4 @@
-//! What carries the octets: a TCP connection, a pipe in memory, or something that a program brings.
+//! What carries the octets: a TCP connection, a pipe in memory, or something that a program brings; and TLS around one of them.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -25,6 +25,8 @@ enum Kind {
     Tcp(TcpStream),
     Memory(DuplexStream),
     Other(Other),
+    #[cfg(feature = "tls-core")]
+    Tls(Box<super::tls::TlsStream>),
 }
 
 /// A stream of a type that is not known here.
@@ -63,11 +65,18 @@ impl Stream {
         Ok(Self(Kind::Tcp(stream)))
     }
 
-    /// The address of the other side of a TCP connection.
+    #[cfg(feature = "tls-core")]
+    pub(super) fn tls(stream: super::tls::TlsStream) -> Self {
+        Self(Kind::Tls(Box::new(stream)))
+    }
+
+    /// The address of the other side of a TCP connection, TLS around it or not.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr().ok(),
             Kind::Memory(_) | Kind::Other(_) => None,
+            #[cfg(feature = "tls-core")]
+            Kind::Tls(stream) => stream.get_ref().peer_addr(),
         }
     }
 }
@@ -78,6 +87,8 @@ macro_rules! forward {
             Kind::Tcp($stream) => $call,
             Kind::Memory($stream) => $call,
             Kind::Other(Other($stream)) => $call,
+            #[cfg(feature = "tls-core")]
+            Kind::Tls($stream) => $call,
         }
     };
 }

@@ -42,7 +42,8 @@ on_its_own! {
             (b"\x16\x03\x03\x00\x31", "TLS"),
         ] {
             let error = meets(async |peer| peer.raw(answer).await).await;
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{word}: {error}");
+            let kind = if word == "TLS" { ErrorKind::Tls } else { ErrorKind::Unsupported };
+            assert_eq!(error.kind(), kind, "{word}: {error}");
             assert!(error.to_string().contains(word), "{error}");
             assert!(!error.is_transient(), "{error}");
         }

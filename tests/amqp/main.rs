@@ -17,6 +17,7 @@ mod support;
 #[macro_use]
 mod scripted;
 
+mod certificates;
 mod chaos;
 mod connecting;
 mod consuming;
@@ -32,6 +33,8 @@ mod publishing;
 mod settling;
 mod sharing;
 mod streams;
+mod tls;
+mod tls_rabbitmq;
 mod topology;
 mod transactions;
 mod waiting;

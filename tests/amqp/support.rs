@@ -170,7 +170,7 @@ impl Server {
     }
 }
 
-fn environment(name: &str) -> String {
+pub(crate) fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
@@ -289,7 +289,7 @@ impl Drop for Own {
     }
 }
 
-async fn command(program: &str, arguments: &[&str]) -> String {
+pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
     let Output { status, stdout, stderr } =

@@ -88,6 +88,7 @@ async fn requests_that_close_the_connection() {
             exchange::Declare { exchange: "x".into(), kind: "x-odd".into(), ..Default::default() }.into(),
             "503 COMMAND_INVALID - unknown exchange type 'x-odd' (40.10)",
         ),
+        // c113, c118, c138
         (
             1,
             basic::Qos { prefetch_size: 5, ..Default::default() }.into(),

@@ -48,12 +48,14 @@ impl Batch {
         [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        let batch = match queue.back_mut() {
-            Some(batch) if batch.memory.capacity() - batch.memory.len() >= len => batch,
-            _ => queue.push_back_mut(Self::for_messages_of(len)),
-        };
-        let layout = Layout::append(&mut batch.memory, address, properties, body);
-        batch.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
+        let room = |batch: &Self| batch.memory.capacity() - batch.memory.len() >= len;
+        if !queue.back().is_some_and(room) {
+            queue.push_back(Self::for_messages_of(len));
+        }
+        if let Some(batch) = queue.back_mut() {
+            let layout = Layout::append(&mut batch.memory, address, properties, body);
+            batch.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
+        }
         len
     }
 

@@ -154,7 +154,7 @@ impl Confirms {
             return false;
         }
         let last = if tag == 0 { next - 1 } else { tag };
-        if multiple && ack && self.mandatory.is_empty() {
+        if ack && (multiple || last == self.base) && self.mandatory.is_empty() {
             self.ack_all_up_to(last, wakes);
         } else {
             let first = if multiple { self.base } else { last.max(self.base) };
@@ -170,15 +170,16 @@ impl Confirms {
         true
     }
 
-    /// The common case of `multiple`: nothing to remember of any of them.
+    /// The common case, the oldest ones: nothing to remember of any of them.
     fn ack_all_up_to(&mut self, last: u64, wakes: &mut Vec<Waker>) {
-        let count = usize::try_from((last + 1).saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.slots.len());
-        for slot in self.slots.drain(..count) {
+        while self.base <= last
+            && let Some(slot) = self.slots.pop_front()
+        {
             if let Slot::Waiting(Some(waker)) = slot {
                 wakes.push(waker);
             }
+            self.base += 1;
         }
-        self.base += count as u64;
     }
 
     fn settle_one(&mut self, tag: u64, ack: bool, wakes: &mut Vec<Waker>) {
@@ -249,7 +250,10 @@ impl Confirms {
 
     /// What became of a message, once it is known. A kept confirmation can be taken once.
     pub(crate) fn poll(&mut self, tag: u64, waker: &Waker) -> Poll<Confirmation> {
-        if let Some(confirmation) = self.kept.remove(&tag) {
+        // Asking an empty map costs a hash as well.
+        if !self.kept.is_empty()
+            && let Some(confirmation) = self.kept.remove(&tag)
+        {
             self.show_watermark();
             return Poll::Ready(confirmation);
         }
@@ -266,7 +270,7 @@ impl Confirms {
 
     /// The future is dropped: nothing more has to be remembered for it.
     pub(crate) fn forget(&mut self, tag: u64) {
-        if self.kept.remove(&tag).is_some() {
+        if !self.kept.is_empty() && self.kept.remove(&tag).is_some() {
             self.show_watermark();
         }
         let at = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());

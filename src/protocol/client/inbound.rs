@@ -69,10 +69,10 @@ impl Connection {
         if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
             return None;
         }
-        let hint = |message: String| {
-            let error = Error::new(ErrorKind::Unsupported, message);
-            Some(Err(Failure { code: ReplyCode::NOT_IMPLEMENTED, error }))
+        let failed = |kind: ErrorKind, message: String| {
+            Some(Err(Failure { code: ReplyCode::NOT_IMPLEMENTED, error: Error::new(kind, message) }))
         };
+        let hint = |message: String| failed(ErrorKind::Unsupported, message);
         match octets {
             [b'A', ..]
                 if octets.len() < ProtocolHeader::LEN && b"AMQP".starts_with(octets.get(..4).unwrap_or(octets)) =>
@@ -83,7 +83,10 @@ impl Connection {
                 "the server does not speak AMQP 0-9-1, it answers with {}",
                 ProtocolHeader([*a, *b, *c, *d])
             )),
-            [0x15 | 0x16, ..] => hint("the server speaks TLS on this port".into()),
+            [0x15 | 0x16, ..] => failed(
+                ErrorKind::Tls,
+                "the server speaks TLS on this port: amqps:// does, or ConnectionBuilder::tls".into(),
+            ),
             [b'H', ..] => hint("the server speaks HTTP on this port".into()),
             _ => None,
         }

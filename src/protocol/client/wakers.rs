@@ -39,6 +39,9 @@ impl WakerQueue {
 
     /// Wakes up to `count` of those who wait.
     pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let count = count.min(self.waiting.len());
         wakes.extend(self.waiting.drain(..count).map(|(_, waker)| waker));
     }

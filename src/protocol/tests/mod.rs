@@ -3,5 +3,6 @@
 mod cuts;
 mod endings;
 mod pair;
+mod rules;
 mod time;
 mod violations;

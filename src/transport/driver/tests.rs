@@ -1,4 +1,4 @@
-//! The driver against an endpoint that only writes.
+//! The driver against endpoints that only write, or only listen.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -32,4 +32,74 @@ async fn what_gathers_behind_a_full_socket_is_asked_for() {
     let read = tokio::time::timeout(Duration::from_secs(1), theirs.read_exact(&mut received)).await;
     assert_eq!(read.unwrap().unwrap(), backlog + rest);
     driver.abort();
+}
+
+/// Takes no octets any more, and has something to say a little later, or nothing at all.
+struct Broken(Option<Pin<Box<Sleep>>>);
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(later) = &mut self.0 else { return Poll::Pending };
+        ready!(later.as_mut().poll(cx));
+        self.0 = None;
+        buf.put_slice(b"last words");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Has something to write whenever it can, and is finished when it has heard something.
+#[derive(Default)]
+struct Listener {
+    heard: Mutex<Vec<u8>>,
+    ended: Mutex<Option<Error>>,
+}
+
+impl Endpoint for Listener {
+    fn turn(&self, turn: Turn<'_>) -> Next {
+        if turn.output.is_empty() {
+            turn.output.put(b"hello");
+        }
+        let finished = !turn.input.is_empty();
+        self.heard.lock().unwrap().extend_from_slice(&turn.input.split());
+        *self.ended.lock().unwrap() = turn.ended;
+        Next { deadline: None, read: true, finished }
+    }
+}
+
+/// A write may fail before the runtime has noticed that the peer has said why.
+#[tokio::test(start_paused = true)]
+async fn last_words_are_heard_when_writing_has_failed() {
+    let listener = Arc::new(Listener::default());
+    let later = Box::pin(tokio::time::sleep(LINGER / 2));
+    drive(Stream::new(Broken(Some(later))), Arc::clone(&listener)).await;
+    assert_eq!(*listener.heard.lock().unwrap(), b"last words");
+    assert!(listener.ended.lock().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_that_do_not_come_are_not_waited_for_long() {
+    let (listener, begin) = (Arc::new(Listener::default()), now());
+    drive(Stream::new(Broken(None)), Arc::clone(&listener)).await;
+    let waited = now() - begin;
+    assert!(waited >= LINGER && waited < 2 * LINGER, "{waited:?}");
+    let error = listener.ended.lock().unwrap().take().unwrap();
+    assert!(error.kind() == ErrorKind::Io && error.to_string().contains("reset"), "{error}");
 }
