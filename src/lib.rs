@@ -105,7 +105,7 @@
 //! * **Reading stops** while 16 MiB of deliveries wait for their consumers
 //!   ([`max_buffered`](amqp::ConnectionBuilder::max_buffered)): the server then keeps the rest.
 //! * **Requests** have 20 seconds ([`call_deadline`](amqp::ConnectionBuilder::call_deadline)), or what their `deadline` says; connecting
-//!   has 20, closing 10. Only a `Confirm` and a consumer wait as long as their channel lives.
+//!   has 20 at all hosts together, closing 10. Only a `Confirm` and a consumer wait as long as their channel lives.
 //!
 //! # Errors
 //!
