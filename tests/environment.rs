@@ -1,7 +1,5 @@
 //! `Config::from_env`, in processes of their own: a test may not change the variables of its siblings.
 
-#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
-
 use std::process::Command;
 
 use leveret::amqp::Config;
