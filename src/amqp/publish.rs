@@ -104,12 +104,18 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
-    /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better.
+    /// Publishes if there is room; `Err(None)` says that there is none.
+    ///
+    /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better. The result
+    /// comes back in two of them, which a `Poll` of it would not.
     #[inline(never)]
-    fn poll_place(&mut self, waker: &Waker) -> Poll<Result<Confirm>> {
+    fn publish(&mut self, waker: &Waker) -> std::result::Result<Confirm, Option<Error>> {
         let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
-        let polled = channel.guard.shared.with(|machine| machine.poll_publish(channel.id, publish, place, waker));
-        polled.map_ok(|tag| Confirm { channel: channel.clone(), tag, known: tag == 0 })
+        match channel.guard.shared.with(|machine| machine.poll_publish(channel.id, publish, place, waker)) {
+            Poll::Ready(Ok(tag)) => Ok(Confirm::new(channel.clone(), tag)),
+            Poll::Ready(Err(error)) => Err(Some(error)),
+            Poll::Pending => Err(None),
+        }
     }
 
     #[cold]
@@ -133,9 +139,10 @@ impl Future for BasicPublish<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
-        match self.poll_place(cx.waker()) {
-            Poll::Pending => self.poll_timer(cx),
-            ready => ready,
+        match self.publish(cx.waker()) {
+            Ok(confirm) => Poll::Ready(Ok(confirm)),
+            Err(Some(error)) => Poll::Ready(Err(error)),
+            Err(None) => self.poll_timer(cx),
         }
     }
 }
@@ -165,30 +172,45 @@ impl Drop for BasicPublish<'_> {
 #[must_use = "what became of the message is known when this is awaited"]
 pub struct Confirm {
     channel: Arc<ChannelGuard>,
+    /// The delivery tag, and [`KNOWN`] when nothing is remembered for it any more. In one word because confirms are moved about a
+    /// lot: a `bool` would make the compiler copy it in pieces.
     tag: u64,
-    /// Nothing is remembered for it any more.
-    known: bool,
 }
 
+/// A tag's highest bit. No channel gets that far: at a thousand million messages a second it would take 292 years.
+const KNOWN: u64 = 1 << 63;
+
 impl Confirm {
+    #[inline]
+    fn new(channel: Arc<ChannelGuard>, tag: u64) -> Self {
+        Self { channel, tag: if tag == 0 { KNOWN } else { tag } }
+    }
+
     /// The number of the message on its channel, counted from 1; 0 on a channel without confirms.
     pub fn delivery_tag(&self) -> u64 {
-        self.tag
+        self.tag & !KNOWN
+    }
+
+    #[inline]
+    fn is_known(&self) -> bool {
+        self.tag >= KNOWN
     }
 
     /// The server has not acked it yet, or has said more than that.
     #[inline(never)]
     fn poll_machine(&mut self, cx: &Context<'_>) -> Poll<Result<Confirmation>> {
-        if self.tag == 0 {
+        if self.delivery_tag() == 0 {
             return Poll::Ready(Ok(Confirmation::NotRequested));
         }
-        if self.known {
+        if self.is_known() {
             let message = "what became of this message has been told already";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
         }
         let (id, tag) = (self.channel.id, self.tag);
         let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
-        self.known = polled.is_ready();
+        if polled.is_ready() {
+            self.tag |= KNOWN;
+        }
         polled
     }
 
@@ -204,8 +226,9 @@ impl Future for Confirm {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirmation>> {
-        if !self.known && self.channel.watermark.has_passed(self.tag) {
-            self.known = true;
+        // A known one is beyond every watermark.
+        if self.channel.watermark.has_passed(self.tag) {
+            self.tag |= KNOWN;
             return Poll::Ready(Ok(Confirmation::Ack(None)));
         }
         self.poll_machine(cx)
@@ -215,7 +238,7 @@ impl Future for Confirm {
 impl Drop for Confirm {
     #[inline]
     fn drop(&mut self) {
-        if !self.known && !self.channel.watermark.has_passed(self.tag) {
+        if !self.is_known() && !self.channel.watermark.has_passed(self.tag) {
             self.forget();
         }
     }
