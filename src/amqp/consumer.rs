@@ -158,7 +158,7 @@ struct Queue {
     taken: VecDeque<Batch>,
     /// The batch at hand, and the places in it that are left.
     batch: Option<Arc<Memory>>,
-    rest: Range<u32>,
+    rest: Range<usize>,
     over: bool,
 }
 
@@ -199,8 +199,7 @@ impl Queue {
         }
         if let Some(mut batch) = self.taken.pop_front() {
             batch.seal();
-            // A batch has room for a few KiB, or for one message.
-            self.rest = 0..u32::try_from(batch.delivered().len()).unwrap_or(u32::MAX);
+            self.rest = 0..batch.delivered().len();
             let channel = self.settles.then(|| self.channel.clone());
             self.batch = Some(Arc::new(Memory { batch, channel }));
         }

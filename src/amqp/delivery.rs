@@ -23,15 +23,14 @@ pub(crate) struct Memory {
 #[derive(Clone)]
 pub struct Message {
     memory: Arc<Memory>,
-    place: u32,
-    redelivered: bool,
+    place: usize,
 }
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
-    pub(crate) fn at(memory: Arc<Memory>, place: u32) -> Self {
-        Self { redelivered: memory.batch.at(place).redelivered, memory, place }
+    pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
+        Self { memory, place }
     }
 
     /// A message that came alone.
@@ -93,7 +92,7 @@ impl Message {
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.delivered().redelivered
     }
 }
 
@@ -102,7 +101,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("exchange", &self.exchange())
             .field("routing_key", &self.routing_key())
-            .field("redelivered", &self.redelivered)
+            .field("redelivered", &self.redelivered())
             .field("body", &format_args!("{} octets", self.body().len()))
             .finish_non_exhaustive()
     }

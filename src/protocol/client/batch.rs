@@ -93,8 +93,8 @@ impl Batch {
 
     /// The message at this place.
     #[inline]
-    pub fn at(&self, place: u32) -> &Delivered {
-        self.delivered.get(place as usize).unwrap_or(&NOTHING)
+    pub fn at(&self, place: usize) -> &Delivered {
+        self.delivered.get(place).unwrap_or(&NOTHING)
     }
 
     /// The octets in which the messages stand.
@@ -109,7 +109,7 @@ impl Batch {
     }
 
     /// The message at this place in a batch of its own.
-    pub fn alone(&self, place: u32) -> Self {
+    pub fn alone(&self, place: usize) -> Self {
         let Delivered { delivery_tag, redelivered, layout, ref apart } = *self.at(place);
         let (memory, layout) = layout.alone(&self.memory);
         Self::of(delivery_tag, redelivered, Content { memory, layout, apart: apart.clone() })
