@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use super::method::basic;
 #[cfg(feature = "arbitrary")]
 use super::UncheckedFrame;
+use super::method::basic;
 use super::{
     AckView, ContentHeader, DecodeError, DecodeErrorKind, DeliverView, Encoder, FRAME_OVERHEAD, FieldTable, Frame,
     FrameType, Method, Properties, RawFrame, RawProperties, frame_head, short_string, write_frame,

@@ -42,7 +42,7 @@ pub use protocol_header::ProtocolHeader;
 pub use reply_code::ReplyCode;
 pub use short_string::ShortString;
 pub use table::{FieldArray, FieldTable, FieldValue, MAX_DEPTH};
-pub(crate) use view::{AckView, DeliverView, short_string};
 pub use unchecked::UncheckedFrame;
+pub(crate) use view::{AckView, DeliverView, short_string};
 pub use wire::FieldType;
 pub(crate) use wire::{Encoder, write_short_string};

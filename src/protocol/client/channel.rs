@@ -20,6 +20,7 @@ use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::Envelope;
+use super::wakers::WakerSet;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
 use crate::codec::method::{MethodFields, basic, channel};
@@ -47,7 +48,8 @@ pub(crate) struct Channel {
     pub(crate) returned: VecDeque<Box<Returned>>,
     /// How many returned messages were pushed out of `returned`.
     pub(crate) returned_lost: u64,
-    pub(crate) returned_waker: Option<Waker>,
+    /// Who waits for `returned`.
+    pub(crate) returned_wakers: WakerSet,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
     /// The server has sent `channel.close`.
@@ -106,7 +108,7 @@ impl Channel {
             consumers: Consumers::default(),
             returned: VecDeque::new(),
             returned_lost: 0,
-            returned_waker: None,
+            returned_wakers: WakerSet::default(),
             released: false,
             closed_by_server: false,
             envelope: Envelope::default(),
@@ -315,7 +317,7 @@ impl Channel {
                 self.returned_lost += 1;
             }
             self.returned.push_back(returned);
-            wakes.extend(self.returned_waker.take());
+            self.returned_wakers.wake_all(wakes);
         }
     }
 
@@ -431,7 +433,7 @@ impl Channel {
                 consumer.end(Some(reason.clone()), wakes);
             }
         }
-        wakes.extend(self.returned_waker.take());
+        self.returned_wakers.wake_all(wakes);
     }
 
     /// Begins confirm mode. Publishes count from now on: the server handles the select before them (c90).

@@ -241,3 +241,38 @@ fn the_window_holds_publishers_back() {
     assert_eq!(pair.client.unconfirmed(channel), 0);
     assert!(matches!(pair.publish(channel, "x", b""), Poll::Ready(Ok(3))));
 }
+
+/// A channel's handle can be cloned: several may wait for what is returned.
+#[test]
+fn everybody_who_waits_for_returned_messages_is_woken() {
+    use crate::protocol::fuzzing::Bell;
+    let wake = |pair: &mut Pair| {
+        let mut wakes = Vec::new();
+        pair.client.take_wakes(&mut wakes);
+        wakes.into_iter().for_each(Waker::wake);
+    };
+    let bells = [Bell::new(), Bell::new()];
+    let (mut pair, channel) = Pair::with_channel();
+    for bell in &bells {
+        assert!(pair.client.poll_returned(channel, bell.waker()).is_pending());
+    }
+    pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (50, 10));
+    pair.drive();
+    wake(&mut pair);
+    assert_eq!(bells.each_ref().map(Bell::take), [true, true]);
+
+    // One who asks again and again is one.
+    let (mut pair, channel) = Pair::with_channel();
+    for _ in 0..1000 {
+        assert!(pair.client.poll_returned(channel, bells[0].waker()).is_pending());
+    }
+    // And those who have gone without a word do not gather.
+    for _ in 0..1000 {
+        assert!(pair.client.poll_returned(channel, Bell::new().waker()).is_pending());
+        wake(&mut pair);
+    }
+    pair.client.terminate(Error::new(ErrorKind::Io, "the end"));
+    let mut wakes = Vec::new();
+    pair.client.take_wakes(&mut wakes);
+    assert!((1..200).contains(&wakes.len()), "{} are woken", wakes.len());
+}
