@@ -371,6 +371,7 @@ impl Pair<'_> {
             }
             13 => {
                 self.owner.machine.handle_timeout(self.session.now);
+                self.owner.feed(&mut self.server_input, &mut self.session);
                 Ok(())
             }
             14 => {
