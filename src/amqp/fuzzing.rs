@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, SaslMechanism};
+use super::{Address, Config, SaslMechanism};
 
 /// A secret of this many octets with a digit in it is none of the words of an error.
 const SECRET: usize = 8;
@@ -46,7 +46,7 @@ fn secret(text: &str) -> Option<&str> {
 /// A URL that says what a config says.
 fn written(config: &Config) -> String {
     let mut url = String::from(if config.tls.is_some() { "amqps://" } else { "amqp://" });
-    let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
+    let hosts: Vec<String> = config.hosts.iter().map(host).collect();
     let (user, secret) = (config.credentials.username(), config.credentials.secret());
     let _ = write!(
         url,
@@ -80,6 +80,14 @@ fn written(config: &Config) -> String {
     }
     let _ = write!(url, "&verify={}", if tls.verify_peer { "verify_peer" } else { "verify_none" });
     url
+}
+
+fn host(address: &Address) -> String {
+    let host = match address.host.contains(':') {
+        true => format!("[{}]", address.host),
+        false => escaped(&address.host),
+    };
+    address.port.map_or(host.clone(), |port| format!("{host}:{port}"))
 }
 
 fn escaped(text: &str) -> String {

@@ -166,9 +166,10 @@ fn host_and_port(text: &str, needs_name: bool) -> Result<Address> {
     }
     // A name is looked at behind its percent signs, so that nothing hides there.
     let name = decoded(host, "host")?;
+    let strange = |c: char| c == '%' || c.is_whitespace() || c.is_control();
     let host = match Host::parse_opaque(&name) {
         Ok(Host::Ipv6(address)) => address.to_string(),
-        Ok(Host::Domain(_) | Host::Ipv4(_)) if !name.contains('%') => name,
+        Ok(Host::Domain(_) | Host::Ipv4(_)) if !name.contains(strange) => name,
         _ => return Err(invalid("the URL's host cannot be understood: it is neither a name nor an address")),
     };
     Ok(Address { host, port })

@@ -157,3 +157,11 @@ fn tls_parameters_set_what_they_name() {
     assert!(!format!("{config:?}").contains("hu&sh"));
     assert_eq!(parse("amqps://h?verify=verify_peer").unwrap().tls, Some(TlsParameters::default()));
 }
+
+/// What may not stand in a URL as it is does not get into a host's name behind percent signs either.
+#[test]
+fn a_host_has_no_control_characters() {
+    for url in ["amqp://a%1ab", "amqp://a%7f", "amqp://%c2%a0", "amqp://a%e2%80%a8b", "amqp://a%0a", "amqp://a%20b"] {
+        assert!(parse(url).unwrap_err().to_string().contains("neither a name nor an address"), "{url}");
+    }
+}
