@@ -117,7 +117,13 @@ fn parse(text: &str) -> Result<Config> {
     if let Some(user_info) = user_info {
         config.credentials = credentials(user_info)?;
     }
-    parameters(query, &mut config)?;
+    parameters(query, &mut config).map_err(|error| match query.contains('@') {
+        // It may be the rest of a password.
+        true => {
+            invalid("the URL has an @ behind a ?, and what stands there are no parameters; elsewhere it is written %40")
+        }
+        false => error,
+    })?;
     Ok(config)
 }
 

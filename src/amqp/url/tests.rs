@@ -165,3 +165,19 @@ fn a_host_has_no_control_characters() {
         assert!(parse(url).unwrap_err().to_string().contains("neither a name nor an address"), "{url}");
     }
 }
+
+/// An `@` in the user's name and a `?` in the password: what follows it is no parameter, and is not shown as one.
+#[test]
+fn what_may_be_a_password_is_not_shown_as_a_parameter() {
+    for url in [
+        "amqp://me@corp?x:hush1234@host",
+        "amqp://me@corp?x:&hush1234&@host",
+        "amqp://me@corp?heartbeat=hush1234@host",
+        "amqp://me@corp?auth_mechanism=hush1234@host",
+        "amqp://me@corp?hush1234=1&hush1234=@host",
+    ] {
+        let error = parse(url).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{url}: {error}");
+        assert!(error.to_string().contains("%40"), "{url}: {error}");
+    }
+}
