@@ -84,13 +84,23 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        *waiting = None;
+        let held = match waiting.take() {
+            Some(Waiting::Window(place)) => place,
+            _ => None,
+        };
         let written = match channel.envelope.frame(channel.number, self.max_payload, publish) {
             Ok(frame) => {
                 self.out.put_message(channel.number, self.max_payload, frame, publish.properties, publish.body)
             }
             Err(error) => Err(error),
         };
+        if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
+            match written {
+                Ok(()) => confirms.waiting.quit(&place),
+                // The room is still there, for the next in line.
+                Err(_) => confirms.waiting.leave(place, &mut self.wakes),
+            }
+        }
         Poll::Ready(match (written, &mut channel.confirms) {
             (Err(error), _) => Err(Error::from(error).with_outcome(Outcome::NotSent)),
             (Ok(()), None) => Ok(0),

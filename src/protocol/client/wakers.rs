@@ -37,6 +37,13 @@ impl WakerQueue {
         }
     }
 
+    /// Has what was waited for, whether woken for it or come unasked.
+    pub(crate) fn quit(&mut self, Place(held): &Place) {
+        if let Ok(at) = self.waiting.binary_search_by_key(held, |(place, _)| *place) {
+            self.waiting.remove(at);
+        }
+    }
+
     /// Wakes up to `count` of those who wait.
     pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
         if self.waiting.is_empty() {

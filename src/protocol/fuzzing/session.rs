@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
 
     /// One thing that a program may do.
     pub(super) fn act(&mut self) -> Result<()> {
-        let choice = self.u.int_in_range(0..=19)?;
+        let choice = self.u.int_in_range(0..=20)?;
         if choice == 0 || self.books.iter().all(|book| book.released) {
             self.open_channel();
             return Ok(());
@@ -207,6 +207,14 @@ impl<'a> Session<'a> {
             18 => {
                 self.now += Duration::from_secs(self.u.int_in_range(0..=40)?);
                 self.machine.handle_timeout(self.now);
+            }
+            // Another branch of its task was woken.
+            19 if !self.waits.is_empty() => {
+                let at = self.u.choose_index(self.waits.len())?;
+                let mut wait = self.waits.swap_remove(at);
+                if !self.poll(&mut wait) {
+                    self.waits.push(wait);
+                }
             }
             _ => {
                 let wanted = self.machine.wants_input();
