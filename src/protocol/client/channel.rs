@@ -52,6 +52,8 @@ pub(crate) struct Channel {
     pub(crate) returned_wakers: WakerSet,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
+    /// `channel.open-ok` has come.
+    opened: bool,
     /// The server has sent `channel.close`.
     pub(crate) closed_by_server: bool,
     pub(crate) envelope: Envelope,
@@ -110,6 +112,7 @@ impl Channel {
             returned_lost: 0,
             returned_wakers: WakerSet::default(),
             released: false,
+            opened: false,
             closed_by_server: false,
             envelope: Envelope::default(),
             assembler: Assembler::new(),
@@ -160,14 +163,19 @@ impl Channel {
                 self.closed_by_server(&close, hands);
                 Ok(true)
             }
-            Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing => {
+            // Before open-ok it is late, and answers the close of the channel that had the number before.
+            Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing && self.opened => {
                 self.answer(Reply { method, content: None }, hands)?;
                 self.state = State::Closed;
                 Ok(true)
             }
             Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Opening => {
-                self.state = State::Open;
+                (self.state, self.opened) = (State::Open, true);
                 self.answer(Reply { method, content: None }, hands).map(|()| false)
+            }
+            Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Closing => {
+                self.opened = true;
+                Ok(false)
             }
             // c47; and before open-ok it can only be for the channel that had the number before.
             _ if self.state != State::Open => Ok(false),

@@ -349,3 +349,31 @@ fn a_publish_that_comes_unasked_leaves_the_queue() {
     assert_eq!(acked(&mut pair, 2), [true, false]);
     assert!(poll(&mut pair, 0).is_ready());
 }
+
+/// Both have closed a channel, its number is in use again, and the answer to the first close comes late, when the second
+/// channel is being closed as well before it was open. It is not the answer to that.
+#[test]
+fn a_late_close_ok_is_not_for_the_next_channel_of_the_number() {
+    let config = Config { channel_max: 1, ..Config::default() };
+    let mut pair = Pair::new(config, Cut::Never);
+    pair.drive();
+    let first = pair.open_channel();
+    let say = |pair: &mut Pair, method: Method| {
+        let mut octets = Vec::new();
+        Frame::Method(1, method).encode(&mut octets, 4096).unwrap();
+        pair.client.feed(&mut octets.as_slice().into(), pair.now);
+    };
+    let close = |pair: &mut Pair, id| pair.client.close_channel(id, ReplyCode::REPLY_SUCCESS, "").unwrap().unwrap();
+    let closing = close(&mut pair, first);
+    say(&mut pair, not_found().into());
+    assert!(matches!(pair.reply(first, closing), Poll::Ready(Ok(_))));
+    let (second, opening) = pair.client.open_channel().unwrap();
+    let closing = close(&mut pair, second);
+    say(&mut pair, channel::CloseOk {}.into());
+    assert!(pair.reply(second, closing).is_pending(), "that was for the first");
+    say(&mut pair, channel::OpenOk::default().into());
+    assert!(pair.reply(second, opening).is_ready());
+    say(&mut pair, channel::CloseOk {}.into());
+    assert!(matches!(pair.reply(second, closing), Poll::Ready(Ok(_))));
+    assert!(pair.client.end().is_none());
+}
