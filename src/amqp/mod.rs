@@ -57,6 +57,8 @@ mod config;
 mod connection;
 mod consumer;
 mod delivery;
+#[doc(hidden)]
+pub mod fuzzing;
 mod provider;
 mod publish;
 mod servers;

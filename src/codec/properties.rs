@@ -36,6 +36,19 @@ macro_rules! properties {
             $( $(#[$doc])* pub $field: Option<$kind>, )*
         }
 
+        #[cfg(feature = "arbitrary")]
+        impl<'a> ::arbitrary::Arbitrary<'a> for Properties {
+            fn arbitrary(u: &mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Self> {
+                let mut properties = Self::default();
+                $(
+                    if u.arbitrary()? {
+                        properties.$field = Some(Field::arbitrary(u)?);
+                    }
+                )*
+                Ok(properties)
+            }
+        }
+
         impl Properties {
             /// Every property, in the order of the wire.
             pub const ALL: &'static [PropertyInfo] = &[$(

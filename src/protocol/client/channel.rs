@@ -20,6 +20,7 @@ use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::Envelope;
+use super::wakers::WakerSet;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
 use crate::codec::method::{MethodFields, basic, channel};
@@ -47,9 +48,12 @@ pub(crate) struct Channel {
     pub(crate) returned: VecDeque<Box<Returned>>,
     /// How many returned messages were pushed out of `returned`.
     pub(crate) returned_lost: u64,
-    pub(crate) returned_waker: Option<Waker>,
+    /// Who waits for `returned`.
+    pub(crate) returned_wakers: WakerSet,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
+    /// `channel.open-ok` has come.
+    opened: bool,
     /// The server has sent `channel.close`.
     pub(crate) closed_by_server: bool,
     pub(crate) envelope: Envelope,
@@ -106,8 +110,9 @@ impl Channel {
             consumers: Consumers::default(),
             returned: VecDeque::new(),
             returned_lost: 0,
-            returned_waker: None,
+            returned_wakers: WakerSet::default(),
             released: false,
+            opened: false,
             closed_by_server: false,
             envelope: Envelope::default(),
             assembler: Assembler::new(),
@@ -158,14 +163,19 @@ impl Channel {
                 self.closed_by_server(&close, hands);
                 Ok(true)
             }
-            Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing => {
+            // Before open-ok it is late, and answers the close of the channel that had the number before.
+            Method::Channel(ChannelMethod::CloseOk(_)) if self.state == State::Closing && self.opened => {
                 self.answer(Reply { method, content: None }, hands)?;
                 self.state = State::Closed;
                 Ok(true)
             }
             Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Opening => {
-                self.state = State::Open;
+                (self.state, self.opened) = (State::Open, true);
                 self.answer(Reply { method, content: None }, hands).map(|()| false)
+            }
+            Method::Channel(ChannelMethod::OpenOk(_)) if self.state == State::Closing => {
+                self.opened = true;
+                Ok(false)
             }
             // c47; and before open-ok it can only be for the channel that had the number before.
             _ if self.state != State::Open => Ok(false),
@@ -315,7 +325,7 @@ impl Channel {
                 self.returned_lost += 1;
             }
             self.returned.push_back(returned);
-            wakes.extend(self.returned_waker.take());
+            self.returned_wakers.wake_all(wakes);
         }
     }
 
@@ -431,7 +441,7 @@ impl Channel {
                 consumer.end(Some(reason.clone()), wakes);
             }
         }
-        wakes.extend(self.returned_waker.take());
+        self.returned_wakers.wake_all(wakes);
     }
 
     /// Begins confirm mode. Publishes count from now on: the server handles the select before them (c90).

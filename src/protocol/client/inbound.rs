@@ -66,7 +66,8 @@ impl Connection {
     /// Looks at octets that are no frame: a server of another protocol answers in its own words (c2, c3, c4). `Some(Ok)`
     /// means that more has to come before it is clear.
     fn not_amqp(&self, octets: &[u8]) -> Option<Result<(), Failure>> {
-        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
+        // A server of another protocol would not understand it, and one that is being left was told already.
+        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_))) | Phase::Closing { .. }) {
             return None;
         }
         let failed = |kind: ErrorKind, message: String| {
@@ -225,7 +226,8 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
-        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
+        // A server of another protocol would not understand it, and one that is being left was told already.
+        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_))) | Phase::Closing { .. }) {
             let mut text = error.to_string();
             while text.len() > 255 {
                 text.pop();

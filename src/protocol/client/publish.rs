@@ -85,7 +85,10 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        *waiting = None;
+        let held = match waiting.take() {
+            Some(Waiting::Window(place)) => place,
+            _ => None,
+        };
         let (number, max_payload, envelope) = (channel.number, self.max_payload, &mut channel.envelope);
         let written = match publish.properties {
             None if OutBuffer::is_small(&publish.body, max_payload) => envelope
@@ -96,6 +99,13 @@ impl Connection {
                 Err(error) => Err(error),
             },
         };
+        if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
+            match written {
+                Ok(()) => confirms.waiting.quit(&place),
+                // The room is still there, for the next in line.
+                Err(_) => confirms.waiting.leave(place, &mut self.wakes),
+            }
+        }
         Poll::Ready(match (written, &mut channel.confirms) {
             (Err(error), _) => Err(Error::from(error).with_outcome(Outcome::NotSent)),
             (Ok(()), None) => Ok(0),

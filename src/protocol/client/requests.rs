@@ -207,12 +207,12 @@ impl Connection {
     /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
     /// asked. `None` when there will be no more.
     pub fn poll_returned(&mut self, id: ChannelId, waker: &Waker) -> Poll<Option<(Box<Returned>, u64)>> {
-        let Some(channel) = self.channel(id) else { return Poll::Ready(None) };
+        let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(None) };
         match channel.returned.pop_front() {
             Some(returned) => Poll::Ready(Some((returned, std::mem::take(&mut channel.returned_lost)))),
             None if channel.end.is_some() => Poll::Ready(None),
             None => {
-                channel.returned_waker = Some(waker.clone());
+                channel.returned_wakers.wait(waker, hands.wakes);
                 Poll::Pending
             }
         }

@@ -176,3 +176,14 @@ fn any_method_at_any_point_of_the_handshake_is_survived() {
         }
     }
 }
+
+/// A peer that breaks the rules while it is being left is not told so in a second close.
+#[test]
+fn nothing_is_said_behind_a_close() {
+    let (mut pair, _) = Pair::with_channel();
+    pair.client.close(crate::codec::ReplyCode::REPLY_SUCCESS, "", pair.now, std::time::Duration::from_secs(9)).unwrap();
+    pair.client.take_output(&mut OutBuffer::new(), pair.now);
+    pair.client.feed(&mut BytesMut::from(&b"nonsense"[..]), pair.now);
+    assert!(pair.client.is_finished());
+    assert_eq!(said_to_server(&mut pair.client), None);
+}
