@@ -106,6 +106,11 @@ impl FieldTable {
         }
     }
 
+    /// Puts `value` under `name` behind all others, even where the name is there already.
+    pub fn push(&mut self, name: impl Into<ShortString>, value: impl Into<FieldValue>) {
+        self.0.push((name.into(), value.into()));
+    }
+
     /// Takes out every value under `name` and returns the last.
     pub fn remove(&mut self, name: &str) -> Option<FieldValue> {
         let mut removed = None;
