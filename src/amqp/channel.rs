@@ -146,6 +146,24 @@ impl Channel {
         self.inner.guard.shared.look(|machine| machine.unconfirmed(self.inner.id))
     }
 
+    /// Waits until the server has confirmed everything that was published on this channel so far, with an ack or a nack: which of
+    /// them, the [`Confirm`](super::Confirm)s say. Without `confirm.select` there is nothing to wait for.
+    ///
+    /// It has no deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// Whatever has ended the channel, with the outcome `Unknown`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn wait_for_confirms(&self) -> Result<()> {
+        let (shared, id) = (&self.inner.guard.shared, self.inner.id);
+        let last = shared.look(|machine| machine.last_published(id));
+        std::future::poll_fn(|cx| shared.with(|machine| machine.poll_settled(id, last, cx.waker()))).await
+    }
+
     /// Messages that the server gave back (`basic.return`) and that belong to no [`Confirm`](super::Confirm): those that were
     /// published as mandatory on a channel without confirms. The last 1024 are kept.
     pub fn returned_messages(&self) -> ReturnedMessages {

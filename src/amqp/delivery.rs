@@ -170,6 +170,13 @@ impl Delivery {
         self.delivery_tag
     }
 
+    /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
+    pub(crate) fn into_parts(self) -> (Message, Acker) {
+        let Self { message, delivery_tag } = self;
+        let acker = Acker { channel: message.memory.channel.clone(), delivery_tag };
+        (message, acker)
+    }
+
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
         let Self { message, delivery_tag } = self;
@@ -231,6 +238,16 @@ impl Acker {
 
     fn settle(&self, settle: Settle) -> Result<()> {
         settle_on(self.channel.as_ref(), self.delivery_tag, settle)
+    }
+
+    /// As [`Delivery::ack_multiple`].
+    pub(crate) fn ack_multiple(&self) -> Result<()> {
+        self.settle(Settle::Ack { multiple: true })
+    }
+
+    /// As [`Delivery::nack_multiple`].
+    pub(crate) fn nack_multiple(&self, requeue: bool) -> Result<()> {
+        self.settle(Settle::Nack { multiple: true, requeue })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +86,7 @@ pub struct BasicPublish<'a> {
     properties: Option<&'a Properties>,
     mandatory: bool,
     immediate: bool,
+    stamped: bool,
     deadline: Option<Duration>,
     waiting: Option<Waiting>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -102,6 +103,7 @@ impl<'a> BasicPublish<'a> {
             properties: None,
             mandatory: false,
             immediate: false,
+            stamped: false,
             deadline: None,
             waiting: None,
             timer: None,
@@ -127,6 +129,20 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
+    /// Marks the message, so that it is known for certain when it comes back. See [`Publish::stamped`].
+    pub(crate) fn stamped(mut self, stamped: bool) -> Self {
+        self.stamped = stamped;
+        self
+    }
+
+    /// Publishes the message if there is room, without waiting for any.
+    pub(crate) fn at_once(mut self) -> Result<Confirm> {
+        match self.poll_room(Waker::noop()) {
+            Poll::Ready(published) => published,
+            Poll::Pending => Err(self.why_it_waits()),
+        }
+    }
+
     /// How long to wait for room, in place of [`ConnectionBuilder::call_deadline`](super::ConnectionBuilder::call_deadline).
     /// The confirm is not waited for here.
     pub fn deadline(mut self, limit: Duration) -> Self {
@@ -138,9 +154,28 @@ impl<'a> BasicPublish<'a> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(cx).map(|()| {
-            Err(self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits))
-        })
+        timer.as_mut().poll(cx).map(|()| Err(self.why_it_waits()))
+    }
+
+    fn why_it_waits(&self) -> Error {
+        self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits)
+    }
+
+    #[inline]
+    fn poll_room(&mut self, waker: &Waker) -> Poll<Result<Confirm>> {
+        let publish = Publish {
+            exchange: self.exchange,
+            routing_key: self.routing_key,
+            mandatory: self.mandatory,
+            immediate: self.immediate,
+            stamped: self.stamped,
+            properties: self.properties,
+            body: self.payload.as_body(),
+        };
+        let inner = &self.channel.inner;
+        let waiting = &mut self.waiting;
+        let polled = inner.guard.shared.with(|machine| machine.poll_publish(inner.id, &publish, waiting, waker));
+        polled.map_ok(|tag| Confirm { channel: inner.clone(), tag, known: tag == 0 })
     }
 }
 
@@ -149,22 +184,9 @@ impl Future for BasicPublish<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
-        let this = &mut *self;
-        let publish = Publish {
-            exchange: this.exchange,
-            routing_key: this.routing_key,
-            mandatory: this.mandatory,
-            immediate: this.immediate,
-            properties: this.properties,
-            body: this.payload.as_body(),
-        };
-        let inner = &this.channel.inner;
-        let waiting = &mut this.waiting;
-        let polled = inner.guard.shared.with(|machine| machine.poll_publish(inner.id, &publish, waiting, cx.waker()));
-        match polled {
-            Poll::Ready(Ok(tag)) => Poll::Ready(Ok(Confirm { channel: inner.clone(), tag, known: tag == 0 })),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => this.poll_timer(cx),
+        match self.poll_room(cx.waker()) {
+            Poll::Pending => self.poll_timer(cx),
+            ready => ready,
         }
     }
 }

@@ -392,6 +392,23 @@ pub(crate) fn encode_table(table: &FieldTable, out: &mut Vec<u8>, what: &'static
     write_table(table, out, what, 1)
 }
 
+/// As [`encode_table`], with one more entry at the end, in place of those of its name.
+pub(crate) fn encode_table_with(
+    table: Option<&FieldTable>,
+    (name, value): (&str, i64),
+    out: &mut Vec<u8>,
+    what: &'static str,
+) -> Result<(), EncodeError> {
+    with_length(out, what, |out| {
+        for (other, value) in table.into_iter().flat_map(|table| &table.0).filter(|(other, _)| *other != name) {
+            write_short_string(out, other.as_bytes(), what)?;
+            write_value(value, out, what, 1)?;
+        }
+        write_short_string(out, name.as_bytes(), what)?;
+        write_value(&FieldValue::I64(value), out, what, 1)
+    })
+}
+
 fn write_table(table: &FieldTable, out: &mut Vec<u8>, what: &'static str, depth: usize) -> Result<(), EncodeError> {
     with_length(out, what, |out| {
         for (name, value) in &table.0 {

@@ -9,6 +9,9 @@ use crate::codec::{EncodeError, FrameType, Properties, write_frame, write_short_
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::Body;
 
+/// The header that a stamped message's delivery tag is written to.
+pub const STAMP: &str = "x-leveret-seq";
+
 /// A message that is to be published (`basic.publish`).
 #[derive(Clone, Copy, Debug)]
 pub struct Publish<'a> {
@@ -20,6 +23,9 @@ pub struct Publish<'a> {
     pub mandatory: bool,
     /// Return the message when no consumer takes it at once.
     pub immediate: bool,
+    /// Write the delivery tag among the headers, as [`STAMP`], so that a returned message is known for certain. It takes the place
+    /// of a header of that name. Nothing is written where no confirm is asked for, or the message would not come back.
+    pub stamped: bool,
     /// The properties.
     pub properties: Option<&'a Properties>,
     /// The body.
@@ -85,9 +91,13 @@ impl Connection {
             return Poll::Pending;
         }
         *waiting = None;
+        let stamp = match &channel.confirms {
+            Some(confirms) if publish.stamped && publish.mandatory => Some((STAMP, confirms.next_tag().cast_signed())),
+            _ => None,
+        };
         let written = match channel.envelope.frame(channel.number, self.max_payload, publish) {
             Ok(frame) => {
-                self.out.put_message(channel.number, self.max_payload, frame, publish.properties, publish.body)
+                self.out.put_message(channel.number, self.max_payload, frame, publish.properties, stamp, publish.body)
             }
             Err(error) => Err(error),
         };
@@ -189,7 +199,7 @@ mod tests {
         fn publish<'a>(exchange: &'a str, routing_key: &'a str, mandatory: bool) -> Publish<'a> {
             let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
             let body = Body::Borrowed(b"");
-            Publish { exchange, routing_key, mandatory, immediate: false, properties: None, body }
+            Publish { exchange, routing_key, mandatory, immediate: false, stamped: false, properties: None, body }
         }
         let mut envelope = Envelope::default();
         let long = "x".repeat(256);
