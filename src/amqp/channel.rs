@@ -85,6 +85,11 @@ impl Channel {
         }
     }
 
+    /// Whether both are handles of one channel.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) async fn call(&self, method: impl Into<Method>, deadline: Option<Duration>) -> Result<Reply> {
         call(&self.inner, method.into(), deadline, DEFAULT_WINDOW).await
     }

@@ -64,6 +64,7 @@ mod shared;
 mod topology;
 mod url;
 
+pub(crate) use crate::protocol::client::STAMP;
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};
 

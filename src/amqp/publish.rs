@@ -226,6 +226,12 @@ impl Confirm {
     pub fn delivery_tag(&self) -> u64 {
         self.tag
     }
+
+    /// Whether the server has said what became of the message.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.channel.watermark.has_passed(self.tag)
+            || self.channel.guard.shared.look(|machine| machine.is_settled(self.channel.id, self.tag))
+    }
 }
 
 impl Future for Confirm {

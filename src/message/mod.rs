@@ -12,6 +12,7 @@ mod retry;
 pub use address::{Address, Source, Target};
 pub use content::Message;
 pub use outcome::{Receipt, ReceiptDetail, Returned, SendError, Status};
+pub(crate) use received::delivery_count;
 pub use received::{DeliveryDetail, Disposition, Modify, OnDrop, Received};
 pub use report::{BatchError, BatchReport, CloseReport, Unsent};
 pub use retry::{Backoff, OnUnknown, RetryDecision, RetryPolicy};

@@ -54,8 +54,7 @@ impl Received {
     /// How often it was delivered before without success, where the server counts that: RabbitMQ's quorum queues do
     /// (`x-delivery-count`).
     pub fn delivery_count(&self) -> Option<u64> {
-        let count = self.message.get_header("x-delivery-count").and_then(FieldValue::as_i64)?;
-        u64::try_from(count).ok()
+        delivery_count(&self.message)
     }
 
     /// The delivery tag: counts the deliveries of its channel (AMQP).
@@ -65,6 +64,11 @@ impl Received {
             DeliveryDetail::Kafka { .. } => None,
         }
     }
+}
+
+pub(crate) fn delivery_count(message: &Message) -> Option<u64> {
+    let count = message.get_header("x-delivery-count").and_then(FieldValue::as_i64)?;
+    u64::try_from(count).ok()
 }
 
 /// What is to be done with a delivery.

@@ -305,6 +305,13 @@ impl Confirms {
         Poll::Pending
     }
 
+    /// Whether the server has said what became of a message.
+    pub(crate) fn is_settled(&self, tag: u64) -> bool {
+        let Some(at) = tag.checked_sub(self.base) else { return true };
+        let slot = usize::try_from(at).ok().and_then(|at| self.slots.get(at));
+        matches!(slot, Some(Slot::Acked | Slot::Nacked))
+    }
+
     /// The future is dropped: nothing more has to be remembered for it.
     pub(crate) fn forget(&mut self, tag: u64) {
         if !self.kept.is_empty() && self.kept.remove(&tag).is_some() {

@@ -191,6 +191,12 @@ impl Connection {
         }
     }
 
+    /// Whether the server has said what became of a message. Nothing is taken from whoever waits for that.
+    pub fn is_settled(&self, id: ChannelId, tag: u64) -> bool {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.and_then(|channel| channel.confirms.as_ref()).is_some_and(|confirms| confirms.is_settled(tag))
+    }
+
     /// Ready when everything that was published up to this tag is settled, or will never be.
     pub fn poll_settled(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<(), Error>> {
         let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };

@@ -184,9 +184,9 @@ fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
     }
     struct Nobody;
     impl std::task::Wake for Nobody {
-        fn wake(self: std::sync::Arc<Self>) {}
+        fn wake(self: Arc<Self>) {}
     }
-    let waker = Waker::from(std::sync::Arc::new(Nobody));
+    let waker = Waker::from(Arc::new(Nobody));
     let mut wakes = Vec::new();
     assert!(!confirms.poll_drained(3, &waker) && !confirms.poll_drained(2, &waker));
     assert!(!confirms.poll_drained(3, &waker), "asked twice, woken once");
