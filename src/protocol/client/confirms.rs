@@ -89,6 +89,8 @@ pub(crate) struct Confirms {
     mandatory: VecDeque<Mandatory>,
     /// How many of `mandatory` lie before the last one that was returned: returns come in the order of publishing (c93).
     returned_up_to: usize,
+    /// Those who wait until everything up to a tag is settled.
+    drains: Vec<(u64, Waker)>,
     /// Publishers who wait for the window.
     pub(crate) waiting: WakerQueue,
     window: usize,
@@ -119,6 +121,7 @@ impl Confirms {
             kept: HashMap::new(),
             mandatory: VecDeque::new(),
             returned_up_to: 0,
+            drains: Vec::new(),
             waiting: WakerQueue::default(),
             window: window.max(1),
             watermark,
@@ -136,10 +139,16 @@ impl Confirms {
         self.slots.len()
     }
 
+    /// The tag of the message that is published next.
+    #[inline]
+    pub(crate) fn next_tag(&self) -> u64 {
+        self.base + self.slots.len() as u64
+    }
+
     /// A message was published: its tag.
     #[inline(always)]
     pub(crate) fn publish(&mut self, mandatory: Option<u64>) -> u64 {
-        let tag = self.base + self.slots.len() as u64;
+        let tag = self.next_tag();
         self.slots.push_back(Slot::Waiting(None));
         if let Some(fingerprint) = mandatory {
             self.mandatory.push_back(Mandatory { tag, fingerprint, returned: None });
@@ -149,7 +158,7 @@ impl Confirms {
 
     /// `basic.ack` or `basic.nack`. Returns whether the tag was ever given out.
     pub(crate) fn settle(&mut self, tag: u64, multiple: bool, ack: bool, wakes: &mut Vec<Waker>) -> bool {
-        let next = self.base + self.slots.len() as u64;
+        let next = self.next_tag();
         if tag >= next || (tag == 0 && !multiple) {
             return false;
         }
@@ -163,6 +172,9 @@ impl Confirms {
             }
         }
         self.advance();
+        if !self.drains.is_empty() {
+            self.wake_drains(wakes);
+        }
         if !self.is_full() {
             let room = self.window - self.slots.len();
             self.waiting.wake(room, wakes);
@@ -216,6 +228,23 @@ impl Confirms {
         self.show_watermark();
     }
 
+    /// Wakes those who wait for no more than what is settled.
+    fn wake_drains(&mut self, wakes: &mut Vec<Waker>) {
+        let base = self.base;
+        wakes.extend(self.drains.extract_if(.., |(tag, _)| *tag < base).map(|(_, waker)| waker));
+    }
+
+    /// Whether everything up to this tag is settled. If not, the waker is woken then.
+    pub(crate) fn poll_drained(&mut self, tag: u64, waker: &Waker) -> bool {
+        if tag < self.base {
+            return true;
+        }
+        if !self.drains.iter().any(|(other, old)| *other == tag && old.will_wake(waker)) {
+            self.drains.push((tag, waker.clone()));
+        }
+        false
+    }
+
     fn show_watermark(&self) {
         let watermark = if self.kept.is_empty() { self.base } else { 0 };
         self.watermark.0.store(watermark, Ordering::Release);
@@ -226,18 +255,26 @@ impl Confirms {
         self.mandatory.get_mut(at)?.returned.take()
     }
 
-    /// `basic.return`: belongs to the oldest mandatory publish of the same look that nothing is known of yet. Gives the
-    /// message back when there is none.
-    pub(crate) fn returned(&mut self, fingerprint: u64, returned: Box<Returned>) -> Option<Box<Returned>> {
+    /// `basic.return`: belongs to the publish of that stamp, or without one to the oldest mandatory publish of the same look
+    /// that nothing is known of yet. Gives the message back when there is none.
+    pub(crate) fn returned(
+        &mut self,
+        stamp: Option<u64>,
+        fingerprint: u64,
+        returned: Box<Returned>,
+    ) -> Option<Box<Returned>> {
         let fits = |candidate: &Mandatory| {
             let slot = candidate.tag.checked_sub(self.base).and_then(|at| self.slots.get(usize::try_from(at).ok()?));
             let unsettled = matches!(slot, Some(Slot::Waiting(_) | Slot::Unwatched));
             unsettled && candidate.fingerprint == fingerprint && candidate.returned.is_none()
         };
         let from = self.returned_up_to;
-        let behind = self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
+        // Who publishes what somebody else has stamped is not taken at that word: the look has to fit as well.
+        let stamped = stamp.and_then(|tag| self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok());
+        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(fits));
+        let behind = || self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
         // A server that returns in another order than that of publishing is understood too.
-        let found = behind.or_else(|| self.mandatory.iter().position(fits));
+        let found = stamped.or_else(behind).or_else(|| self.mandatory.iter().position(fits));
         match found.and_then(|at| Some((at, self.mandatory.get_mut(at)?))) {
             Some((at, candidate)) => {
                 candidate.returned = Some(returned);
@@ -268,6 +305,13 @@ impl Confirms {
         Poll::Pending
     }
 
+    /// Whether the server has said what became of a message.
+    pub(crate) fn is_settled(&self, tag: u64) -> bool {
+        let Some(at) = tag.checked_sub(self.base) else { return true };
+        let slot = usize::try_from(at).ok().and_then(|at| self.slots.get(at));
+        matches!(slot, Some(Slot::Acked | Slot::Nacked))
+    }
+
     /// The future is dropped: nothing more has to be remembered for it.
     pub(crate) fn forget(&mut self, tag: u64) {
         if !self.kept.is_empty() && self.kept.remove(&tag).is_some() {
@@ -288,6 +332,7 @@ impl Confirms {
                 wakes.extend(waker.take());
             }
         }
+        wakes.extend(self.drains.drain(..).map(|(_, waker)| waker));
         self.waiting.wake_all(wakes);
     }
 }

@@ -58,9 +58,9 @@ fn c95_a_nack_is_kept_until_it_is_asked_for() {
 fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
     let (mut confirms, _, mut wakes) = confirms(10);
     let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(look))).collect();
-    assert_eq!(confirms.returned(7, returned()), None);
-    assert_eq!(confirms.returned(9, returned()), None);
-    assert_eq!(confirms.returned(5, returned()), Some(returned()), "no such publish");
+    assert_eq!(confirms.returned(None, 7, returned()), None);
+    assert_eq!(confirms.returned(None, 9, returned()), None);
+    assert_eq!(confirms.returned(None, 5, returned()), Some(returned()), "no such publish");
     confirms.settle(4, true, true, &mut wakes);
     let polled: Vec<_> = tags.iter().map(|tag| confirms.poll(*tag, Waker::noop())).collect();
     let ack = |returned| Poll::Ready(Confirmation::Ack(returned));
@@ -72,8 +72,8 @@ fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
 fn two_returns_of_one_look_go_to_two_publishes() {
     let (mut confirms, _, mut wakes) = confirms(10);
     let tags = [confirms.publish(Some(7)), confirms.publish(Some(7)), confirms.publish(Some(7))];
-    assert_eq!(confirms.returned(7, returned()), None);
-    assert_eq!(confirms.returned(7, returned()), None);
+    assert_eq!(confirms.returned(None, 7, returned()), None);
+    assert_eq!(confirms.returned(None, 7, returned()), None);
     confirms.settle(3, true, true, &mut wakes);
     let returned_tags = tags.map(|tag| match confirms.poll(tag, Waker::noop()) {
         Poll::Ready(Confirmation::Ack(returned)) => returned.is_some(),
@@ -88,7 +88,7 @@ fn a_dropped_confirm_leaves_nothing_behind() {
     for _ in 0..4 {
         confirms.publish(Some(7));
     }
-    confirms.returned(7, returned());
+    confirms.returned(None, 7, returned());
     confirms.forget(1);
     confirms.forget(2);
     confirms.settle(2, true, true, &mut wakes);
@@ -157,4 +157,44 @@ proptest! {
         let unsettled_from = model.iter().position(Option::is_none).unwrap_or(20);
         prop_assert_eq!(confirms.outstanding(), 20 - unsettled_from);
     }
+}
+
+/// Two messages that look the same, of which the second comes back: the stamp says which.
+#[test]
+fn a_stamp_says_which_of_two_messages_came_back() {
+    for (stamp, expected) in
+        [(Some(2), [None, Some(returned())]), (None, [Some(returned()), None]), (Some(9), [Some(returned()), None])]
+    {
+        let mut confirms = Confirms::new(10, Watermark::default());
+        confirms.publish(Some(7));
+        confirms.publish(Some(7));
+        assert_eq!(confirms.returned(stamp, 7, returned()), None);
+        assert!(confirms.settle(2, true, true, &mut Vec::new()));
+        for (tag, expected) in (1..).zip(expected) {
+            assert_eq!(confirms.poll(tag, Waker::noop()), Poll::Ready(Confirmation::Ack(expected)));
+        }
+    }
+}
+
+#[test]
+fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
+    let mut confirms = Confirms::new(10, Watermark::default());
+    for _ in 0..3 {
+        confirms.publish(None);
+    }
+    struct Nobody;
+    impl std::task::Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Nobody));
+    let mut wakes = Vec::new();
+    assert!(!confirms.poll_drained(3, &waker) && !confirms.poll_drained(2, &waker));
+    assert!(!confirms.poll_drained(3, &waker), "asked twice, woken once");
+    confirms.settle(2, false, true, &mut wakes);
+    assert_eq!(wakes.len(), 0, "the first is not settled yet");
+    confirms.settle(1, false, true, &mut wakes);
+    assert_eq!(wakes.len(), 1);
+    confirms.settle(3, false, false, &mut wakes);
+    assert_eq!(wakes.len(), 2);
+    assert!(confirms.poll_drained(3, &waker) && confirms.poll_drained(0, &waker));
 }
