@@ -286,6 +286,7 @@ mod tests {
                 routing_key: b"k",
                 mandatory: true,
                 immediate: false,
+                stamped: false,
                 properties: None,
                 body,
             };
