@@ -46,7 +46,7 @@ impl Connection {
     /// Publishes a message as soon as it is admitted. The answer is its delivery tag, 0 where nothing is confirmed.
     ///
     /// An error means that nothing was sent.
-    #[inline]
+    #[inline(always)]
     pub fn poll_publish(
         &mut self,
         id: ChannelId,
@@ -91,7 +91,8 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        let held = match waiting.take() {
+        // Mostly there is nothing to be taken, and nothing is written.
+        let held = match if waiting.is_some() { waiting.take() } else { None } {
             Some(Waiting::Window(place)) => place,
             _ => None,
         };
