@@ -12,6 +12,9 @@ const SHARED: usize = 4096;
 /// or room for so many, where that is more: a batch takes three allocations.
 const AT_LEAST: usize = 4;
 
+/// What a message takes beside its octets. Without it the limit to what is kept would be none for messages without a body.
+const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
+
 /// Messages that were delivered to a consumer one after the other.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -40,7 +43,7 @@ impl Batch {
         Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: 0 }
     }
 
-    /// Puts a message into the last batch of a queue, or into a new one.
+    /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
     #[inline]
     pub(crate) fn push(
         queue: &mut std::collections::VecDeque<Self>,
@@ -56,7 +59,7 @@ impl Batch {
             let layout = Layout::append(&mut batch.memory, address, properties, body);
             batch.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
         }
-        len
+        len + EACH
     }
 
     /// A message that was put together from several reads, or whose body is apart: a batch of its own.
@@ -67,14 +70,14 @@ impl Batch {
         Self { memory: memory.into_vec(), delivered, apart: apart_len }
     }
 
-    /// Octets that the batch holds.
+    /// Octets that the batch holds, and what the messages take beside them.
     pub fn len(&self) -> usize {
-        self.memory.len() + self.apart
+        self.memory.len() + self.apart + self.delivered.len() * EACH
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.delivered.is_empty()
     }
 
     /// The messages.
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn a_batch_that_is_not_full_gives_back_the_rest() {
         for batch in queue_of(&[0, 10]) {
-            let len = batch.len();
+            let len = batch.len() - 2 * EACH;
             let (memory, delivered) = batch.into_parts();
             assert_eq!((memory.len(), delivered.len()), (len, 2));
             assert_eq!(delivered[1].layout.body(&memory), [7; 10]);
