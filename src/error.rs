@@ -11,16 +11,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something did not succeed.
 ///
-/// One error can end many waits (a lost connection ends every call on it), so it is cheap to clone. `Display` is one line
-/// that ends with the causes; secrets never appear in it.
+/// One error can end many waits (a lost connection ends every call on it), so it is cheap to clone, and as small as a pointer. `Display`
+/// is one line that ends with the causes; secrets never appear in it.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
-    outcome: Outcome,
 }
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
+    outcome: Outcome,
     message: Cow<'static, str>,
     reply: Option<Reply>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -124,7 +125,7 @@ impl Error {
             }
             _ => Outcome::Unknown,
         };
-        Self { inner: Arc::new(Inner { kind, message, reply, source, explained: false }), outcome }
+        Self { inner: Arc::new(Inner { kind, outcome, message, reply, source, explained: false }) }
     }
 
     /// With the error that caused it.
@@ -143,9 +144,9 @@ impl Error {
         message: impl Into<Cow<'static, str>>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        let (message, source) = (message.into(), Some(Arc::new(source) as _));
-        let inner = Inner { kind, message, reply: None, source, explained: true };
-        Self { inner: Arc::new(inner), outcome: Outcome::Unknown }
+        let mut error = Self::with_source(kind, message, source);
+        Arc::make_mut(&mut error.inner).explained = true;
+        error
     }
 
     /// With a cause of whatever type a user's code has.
@@ -185,7 +186,7 @@ impl Error {
     }
 
     pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
-        self.outcome = outcome;
+        Arc::make_mut(&mut self.inner).outcome = outcome;
         self
     }
 
@@ -196,7 +197,7 @@ impl Error {
 
     /// What became of the message, when a message was being published.
     pub fn outcome(&self) -> Outcome {
-        self.outcome
+        self.inner.outcome
     }
 
     /// The code with which the server closed the channel or the connection.

@@ -91,7 +91,7 @@ pub(crate) fn consume(messages: u64) {
     while received < messages {
         client.turn(deliveries.next(BLOCK));
         assert!(client.machine.poll_deliveries(channel, consumer, &mut taken, Waker::noop()).is_ready());
-        for delivered in taken.drain(..).flat_map(|batch| batch.into_parts().1) {
+        for delivered in taken.drain(..).flat_map(|batch| batch.delivered().to_vec()) {
             received += 1;
             client.machine.settle(channel, delivered.delivery_tag, Settle::Ack { multiple: false }).unwrap();
         }

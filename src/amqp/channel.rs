@@ -13,7 +13,7 @@ use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::Reply;
+use crate::protocol::client::{Batch, Reply};
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -290,7 +290,8 @@ impl<'a> BasicGet<'a> {
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
                 let channel = (!no_ack).then(|| channel.inner.clone());
-                let message = Message::new(content, ok.redelivered, channel);
+                let batch = Batch::of(ok.delivery_tag, ok.redelivered, content);
+                let message = Message::alone(batch, channel);
                 Ok(Some((ok, message)))
             }
             _ => Ok(None),
@@ -330,7 +331,7 @@ impl BasicQos<'_> {
 awaited! {
     BasicGet<'a> => Option<Got>, |get| async move {
         Ok(get.send().await?.map(|(ok, message)| Got {
-            delivery: Delivery::new(message, ok.delivery_tag),
+            delivery: Delivery::new(message),
             message_count: ok.message_count,
         }))
     };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use super::shared::ChannelGuard;
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::method::basic;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Batch, ConsumerId, Delivered, Deliveries};
+use crate::protocol::client::{Batch, ConsumerId, Deliveries};
 
 /// Unsettled deliveries of a consumer for which no prefetch was set: enough to keep a fast one busy, and not the whole queue.
 const DEFAULT_PREFETCH: u16 = 256;
@@ -155,25 +156,25 @@ struct Queue {
     /// Messages are to be settled.
     settles: bool,
     taken: VecDeque<Batch>,
-    /// The batch at hand: its memory, and what is left of it.
-    memory: Arc<Memory>,
-    rest: std::vec::IntoIter<Delivered>,
+    /// The batch at hand, and the places in it that are left.
+    batch: Option<Arc<Memory>>,
+    rest: Range<usize>,
     over: bool,
 }
 
 impl Queue {
     fn new(channel: Arc<ChannelGuard>, consumer: ConsumerId, settles: bool) -> Self {
-        let rest = Vec::new().into_iter();
-        Self { channel, consumer, settles, taken: VecDeque::new(), memory: Arc::default(), rest, over: false }
+        Self { channel, consumer, settles, taken: VecDeque::new(), batch: None, rest: 0..0, over: false }
     }
 
     #[inline]
-    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(Message, u64)>>> {
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Message>>> {
         loop {
-            if let Some(delivered) = self.rest.next() {
-                let Delivered { delivery_tag, redelivered, layout, apart } = delivered;
-                let message = Message { memory: self.memory.clone(), layout, apart, redelivered };
-                return Poll::Ready(Some(Ok((message, delivery_tag))));
+            // Nothing is kept of a batch whose last message has been taken: it may be a large one.
+            if let Some(place) = self.rest.next()
+                && let Some(batch) = if self.rest.is_empty() { self.batch.take() } else { self.batch.clone() }
+            {
+                return Poll::Ready(Some(Ok(Message::at(batch, place))));
             }
             if let Poll::Ready(end) = ready!(self.poll_batch(cx)) {
                 return Poll::Ready(end.map(Err));
@@ -196,10 +197,11 @@ impl Queue {
                 return Poll::Ready(Poll::Ready(reason.filter(|reason| reason.kind() != ErrorKind::Closed)));
             }
         }
-        if let Some(batch) = self.taken.pop_front() {
-            let (octets, delivered) = batch.into_parts();
-            self.memory = Arc::new(Memory { octets, channel: self.settles.then(|| self.channel.clone()) });
-            self.rest = delivered.into_iter();
+        if let Some(mut batch) = self.taken.pop_front() {
+            batch.seal();
+            self.rest = 0..batch.delivered().len();
+            let channel = self.settles.then(|| self.channel.clone());
+            self.batch = Some(Arc::new(Memory { batch, channel }));
         }
         Poll::Ready(Poll::Pending)
     }
@@ -241,15 +243,16 @@ impl Canceller {
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        let rest = self.batch.iter().flat_map(|memory| self.rest.clone().map(|place| memory.batch.at(place)));
         let taken = self.taken.iter().flat_map(Batch::delivered);
-        let unhandled: Vec<u64> = self.rest.as_slice().iter().chain(taken).map(|one| one.delivery_tag).collect();
+        let unhandled: Vec<u64> = rest.chain(taken).map(|one| one.delivery_tag).collect();
         let (id, consumer) = (self.channel.id, self.consumer);
         self.channel.guard.shared.with(|machine| machine.release_consumer(id, consumer, &unhandled));
     }
 }
 
 macro_rules! consumer_methods {
-    ($consumer:ident => $item:ty, |$message:ident, $delivery_tag:ident| $make:expr) => {
+    ($consumer:ident => $item:ty, $make:path) => {
         impl $consumer {
             /// The next one. `None` after the consumer, its channel or its connection was ended on this side, or after the error
             /// that says why it ended otherwise.
@@ -292,7 +295,7 @@ macro_rules! consumer_methods {
 
             #[inline]
             fn poll_item(&mut self, cx: &Context<'_>) -> Poll<Option<Result<$item>>> {
-                self.0.poll_next(cx).map(|next| next.map(|next| next.map(|($message, $delivery_tag)| $make)))
+                self.0.poll_next(cx).map_ok($make)
             }
         }
 
@@ -313,7 +316,7 @@ macro_rules! consumer_methods {
 #[derive(Debug)]
 pub struct Consumer(Queue);
 
-consumer_methods!(Consumer => Delivery, |message, delivery_tag| Delivery::new(message, delivery_tag));
+consumer_methods!(Consumer => Delivery, Delivery::new);
 
 /// A consumer without acknowledgements: a stream of messages that count as settled when the server sends them.
 ///
@@ -321,4 +324,4 @@ consumer_methods!(Consumer => Delivery, |message, delivery_tag| Delivery::new(me
 #[derive(Debug)]
 pub struct MessageStream(Queue);
 
-consumer_methods!(MessageStream => Message, |message, _delivery_tag| message);
+consumer_methods!(MessageStream => Message, std::convert::identity);

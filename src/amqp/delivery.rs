@@ -9,13 +9,12 @@ use bytes::Bytes;
 use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
-use crate::protocol::client::{Returned, Settle};
-use crate::protocol::{Content, Layout};
+use crate::protocol::client::{Batch, Delivered, Returned, Settle};
 
-/// What messages stand in, and what settles them: shared by those that came close together.
+/// Messages that came close together, and what settles them.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    pub(crate) octets: Box<[u8]>,
+    pub(crate) batch: Batch,
     /// `None` where nothing is to be settled.
     pub(crate) channel: Option<Arc<ChannelGuard>>,
 }
@@ -23,42 +22,57 @@ pub(crate) struct Memory {
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
 pub struct Message {
-    pub(crate) memory: Arc<Memory>,
-    pub(crate) layout: Layout,
-    pub(crate) apart: Option<Box<Bytes>>,
-    pub(crate) redelivered: bool,
+    memory: Arc<Memory>,
+    place: usize,
 }
 
 impl Message {
-    pub(crate) fn new(content: Content, redelivered: bool, channel: Option<Arc<ChannelGuard>>) -> Self {
-        let Content { memory: octets, layout, apart } = content;
-        Self { memory: Arc::new(Memory { octets, channel }), layout, apart, redelivered }
+    /// The message at this place of a batch.
+    #[inline]
+    pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
+        Self { memory, place }
+    }
+
+    /// A message that came alone.
+    pub(crate) fn alone(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Self {
+        Self::at(Arc::new(Memory { batch, channel }), 0)
+    }
+
+    #[inline]
+    fn delivered(&self) -> &Delivered {
+        self.memory.batch.at(self.place)
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.memory.batch.memory()
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        match &self.apart {
-            None => self.layout.body(&self.memory.octets),
+        let Delivered { layout, apart, .. } = self.delivered();
+        match apart {
+            None => layout.body(self.octets()),
             Some(body) => body,
         }
     }
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
-        match self.apart {
-            None => Bytes::copy_from_slice(self.layout.body(&self.memory.octets)),
-            Some(body) => *body,
+        let Delivered { layout, apart, .. } = self.delivered();
+        match apart {
+            None => Bytes::copy_from_slice(layout.body(self.octets())),
+            Some(body) => Bytes::clone(body),
         }
     }
 
     /// The exchange it was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
-        self.layout.address(&self.memory.octets).0
+        self.delivered().layout.address(self.octets()).0
     }
 
     /// The routing key it was published with.
     pub fn routing_key(&self) -> ShortString {
-        self.layout.address(&self.memory.octets).1
+        self.delivered().layout.address(self.octets()).1
     }
 
     /// The properties.
@@ -73,12 +87,12 @@ impl Message {
 
     /// The properties as they came.
     pub fn raw_properties(&self) -> RawProperties {
-        self.layout.properties(&self.memory.octets)
+        self.delivered().layout.properties(self.octets())
     }
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        self.redelivered
+        self.delivered().redelivered
     }
 }
 
@@ -87,7 +101,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("exchange", &self.exchange())
             .field("routing_key", &self.routing_key())
-            .field("redelivered", &self.redelivered)
+            .field("redelivered", &self.redelivered())
             .field("body", &format_args!("{} octets", self.body().len()))
             .finish_non_exhaustive()
     }
@@ -96,21 +110,18 @@ impl fmt::Debug for Message {
 /// A message that has to be settled: it is a [`Message`], and [`ack`](Self::ack) and its kin consume it, so settling twice does not
 /// compile. Dropped without a word it stays unsettled until its channel ends.
 #[derive(Debug)]
-pub struct Delivery {
-    message: Message,
-    delivery_tag: u64,
-}
+pub struct Delivery(Message);
 
 impl Delivery {
     /// The message's memory names its channel.
     #[inline]
-    pub(crate) fn new(message: Message, delivery_tag: u64) -> Self {
-        Self { message, delivery_tag }
+    pub(crate) fn new(message: Message) -> Self {
+        Self(message)
     }
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.message.memory.channel.as_ref(), self.delivery_tag, settle)
+        settle_on(self.0.memory.channel.as_ref(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -166,17 +177,16 @@ impl Delivery {
     }
 
     /// The delivery tag: counts the deliveries of the channel.
+    #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.delivery_tag
+        self.0.delivered().delivery_tag
     }
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let Self { message, delivery_tag } = self;
-        let acker = Acker { channel: message.memory.channel.clone(), delivery_tag };
-        let (octets, layout) = message.layout.alone(&message.memory.octets);
-        let memory = Arc::new(Memory { octets, channel: None });
-        (Message { memory, layout, ..message }, acker)
+        let Memory { batch, channel } = &*self.0.memory;
+        let acker = Acker { channel: channel.clone(), delivery_tag: self.delivery_tag() };
+        (Message::alone(batch.alone(self.0.place), None), acker)
     }
 }
 
@@ -184,7 +194,7 @@ impl Deref for Delivery {
     type Target = Message;
 
     fn deref(&self) -> &Message {
-        &self.message
+        &self.0
     }
 }
 
@@ -256,6 +266,6 @@ impl Returned {
 
     /// The message.
     pub fn message(&self) -> Message {
-        Message::new(self.content.clone(), false, None)
+        Message::alone(Batch::of(0, false, self.content.clone()), None)
     }
 }

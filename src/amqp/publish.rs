@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,50 +19,33 @@ use crate::protocol::client::{Publish, Waiting};
 /// The body of a message that is published: octets, which are copied into the connection's buffer, or a [`Bytes`], which is
 /// written from where it lies when it is large.
 #[derive(Clone, Debug)]
-pub struct Payload<'a>(Kind<'a>);
-
-#[derive(Clone, Debug)]
-enum Kind<'a> {
-    Borrowed(&'a [u8]),
-    Shared(&'a Bytes),
-    Owned(Bytes),
-}
-
-impl Payload<'_> {
-    fn as_body(&self) -> Body<'_> {
-        match &self.0 {
-            Kind::Borrowed(octets) => Body::Borrowed(octets),
-            Kind::Shared(octets) => Body::Shared(octets),
-            Kind::Owned(octets) => Body::Shared(octets),
-        }
-    }
-}
+pub struct Payload<'a>(Body<'a>);
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(octets: &'a [u8; N]) -> Self {
-        Self(Kind::Borrowed(octets))
+        Self(Body::Borrowed(octets))
     }
 }
 
 macro_rules! payload_from {
-    ($( $from:ty: $octets:ident => $kind:expr; )*) => {
+    ($( $from:ty: $octets:ident => $body:expr; )*) => {
         $( impl<'a> From<$from> for Payload<'a> {
             fn from($octets: $from) -> Self {
-                Self($kind)
+                Self($body)
             }
         } )*
     };
 }
 
 payload_from! {
-    &'a [u8]: octets => Kind::Borrowed(octets);
-    &'a Vec<u8>: octets => Kind::Borrowed(octets);
-    &'a str: text => Kind::Borrowed(text.as_bytes());
-    &'a String: text => Kind::Borrowed(text.as_bytes());
-    &'a Bytes: octets => Kind::Shared(octets);
-    Bytes: octets => Kind::Owned(octets);
-    Vec<u8>: octets => Kind::Owned(octets.into());
-    String: text => Kind::Owned(text.into());
+    &'a [u8]: octets => Body::Borrowed(octets);
+    &'a Vec<u8>: octets => Body::Borrowed(octets);
+    &'a str: text => Body::Borrowed(text.as_bytes());
+    &'a String: text => Body::Borrowed(text.as_bytes());
+    &'a Bytes: octets => Body::Shared(octets);
+    Bytes: octets => Body::Owned(octets);
+    Vec<u8>: octets => Body::Owned(octets.into());
+    String: text => Body::Owned(text.into());
 }
 
 /// A message that is published when it is awaited (`basic.publish`). The result is its [`Confirm`].
@@ -80,50 +63,37 @@ payload_from! {
 #[must_use = "a message is published when it is awaited"]
 pub struct BasicPublish<'a> {
     channel: &'a Channel,
-    exchange: &'a [u8],
-    routing_key: &'a [u8],
-    payload: Payload<'a>,
-    properties: Option<&'a Properties>,
-    mandatory: bool,
-    immediate: bool,
+    publish: Publish<'a>,
     deadline: Option<Duration>,
-    waiting: Option<Waiting>,
+    /// Where it waits for room, and for how long: most never do.
+    place: Option<Waiting>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> BasicPublish<'a> {
     #[inline]
     pub(crate) fn new(channel: &'a Channel, exchange: &'a [u8], routing_key: &'a [u8], payload: Payload<'a>) -> Self {
-        Self {
-            channel,
-            exchange,
-            routing_key,
-            payload,
-            properties: None,
-            mandatory: false,
-            immediate: false,
-            deadline: None,
-            waiting: None,
-            timer: None,
-        }
+        let Payload(body) = payload;
+        let publish = Publish { exchange, routing_key, mandatory: false, immediate: false, properties: None, body };
+        Self { channel, publish, deadline: None, place: None, timer: None }
     }
 
     /// The message's properties. Without them it has none, and is transient.
     pub fn properties(mut self, properties: &'a Properties) -> Self {
-        self.properties = Some(properties);
+        self.publish.properties = Some(properties);
         self
     }
 
     /// The server is to give the message back when no queue takes it.
     pub fn mandatory(mut self, mandatory: bool) -> Self {
-        self.mandatory = mandatory;
+        self.publish.mandatory = mandatory;
         self
     }
 
     /// The server is to give the message back when no consumer takes it at once. RabbitMQ does not know that any more: it closes
     /// the whole connection with 540.
     pub fn immediate(mut self, immediate: bool) -> Self {
-        self.immediate = immediate;
+        self.publish.immediate = immediate;
         self
     }
 
@@ -134,6 +104,20 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
+    /// Publishes if there is room; `Err(None)` says that there is none.
+    ///
+    /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better. The result
+    /// comes back in two of them, which a `Poll` of it would not.
+    #[inline(never)]
+    fn publish(&mut self, waker: &Waker) -> std::result::Result<Confirm, Option<Error>> {
+        let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
+        match channel.guard.shared.with(|machine| machine.poll_publish(channel.id, publish, place, waker)) {
+            Poll::Ready(Ok(tag)) => Ok(Confirm::new(channel.clone(), tag)),
+            Poll::Ready(Err(error)) => Err(Some(error)),
+            Poll::Pending => Err(None),
+        }
+    }
+
     #[cold]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
@@ -142,6 +126,12 @@ impl<'a> BasicPublish<'a> {
             Err(self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits))
         })
     }
+
+    #[cold]
+    fn leave(&mut self, place: Waiting) {
+        let channel = &self.channel.inner;
+        channel.guard.shared.with(|machine| machine.leave(channel.id, place));
+    }
 }
 
 impl Future for BasicPublish<'_> {
@@ -149,31 +139,19 @@ impl Future for BasicPublish<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
-        let this = &mut *self;
-        let publish = Publish {
-            exchange: this.exchange,
-            routing_key: this.routing_key,
-            mandatory: this.mandatory,
-            immediate: this.immediate,
-            properties: this.properties,
-            body: this.payload.as_body(),
-        };
-        let inner = &this.channel.inner;
-        let waiting = &mut this.waiting;
-        let polled = inner.guard.shared.with(|machine| machine.poll_publish(inner.id, &publish, waiting, cx.waker()));
-        match polled {
-            Poll::Ready(Ok(tag)) => Poll::Ready(Ok(Confirm { channel: inner.clone(), tag, known: tag == 0 })),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => this.poll_timer(cx),
+        match self.publish(cx.waker()) {
+            Ok(confirm) => Poll::Ready(Ok(confirm)),
+            Err(Some(error)) => Poll::Ready(Err(error)),
+            Err(None) => self.poll_timer(cx),
         }
     }
 }
 
 impl Drop for BasicPublish<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            let inner = &self.channel.inner;
-            inner.guard.shared.with(|machine| machine.leave(inner.id, waiting));
+        if let Some(place) = self.place.take() {
+            self.leave(place);
         }
     }
 }
@@ -194,15 +172,52 @@ impl Drop for BasicPublish<'_> {
 #[must_use = "what became of the message is known when this is awaited"]
 pub struct Confirm {
     channel: Arc<ChannelGuard>,
+    /// The delivery tag, and [`KNOWN`] when nothing is remembered for it any more. In one word because confirms are moved about a
+    /// lot: a `bool` would make the compiler copy it in pieces.
     tag: u64,
-    /// Nothing is remembered for it any more.
-    known: bool,
 }
 
+/// A tag's highest bit. No channel gets that far: at a thousand million messages a second it would take 292 years.
+const KNOWN: u64 = 1 << 63;
+
 impl Confirm {
+    #[inline]
+    fn new(channel: Arc<ChannelGuard>, tag: u64) -> Self {
+        Self { channel, tag: if tag == 0 { KNOWN } else { tag } }
+    }
+
     /// The number of the message on its channel, counted from 1; 0 on a channel without confirms.
     pub fn delivery_tag(&self) -> u64 {
-        self.tag
+        self.tag & !KNOWN
+    }
+
+    #[inline]
+    fn is_known(&self) -> bool {
+        self.tag >= KNOWN
+    }
+
+    /// The server has not acked it yet, or has said more than that.
+    #[inline(never)]
+    fn poll_machine(&mut self, cx: &Context<'_>) -> Poll<Result<Confirmation>> {
+        if self.delivery_tag() == 0 {
+            return Poll::Ready(Ok(Confirmation::NotRequested));
+        }
+        if self.is_known() {
+            let message = "what became of this message has been told already";
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
+        }
+        let (id, tag) = (self.channel.id, self.tag);
+        let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
+        if polled.is_ready() {
+            self.tag |= KNOWN;
+        }
+        polled
+    }
+
+    #[inline(never)]
+    fn forget(&self) {
+        let (id, tag) = (self.channel.id, self.tag);
+        self.channel.guard.shared.with(|machine| machine.forget_confirm(id, tag));
     }
 }
 
@@ -211,30 +226,20 @@ impl Future for Confirm {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirmation>> {
-        if self.tag == 0 {
-            return Poll::Ready(Ok(Confirmation::NotRequested));
-        }
-        if self.known {
-            let message = "what became of this message has been told already";
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
-        }
+        // A known one is beyond every watermark.
         if self.channel.watermark.has_passed(self.tag) {
-            self.known = true;
+            self.tag |= KNOWN;
             return Poll::Ready(Ok(Confirmation::Ack(None)));
         }
-        let (id, tag) = (self.channel.id, self.tag);
-        let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
-        self.known = polled.is_ready();
-        polled
+        self.poll_machine(cx)
     }
 }
 
 impl Drop for Confirm {
     #[inline]
     fn drop(&mut self) {
-        if !self.known && !self.channel.watermark.has_passed(self.tag) {
-            let (id, tag) = (self.channel.id, self.tag);
-            self.channel.guard.shared.with(|machine| machine.forget_confirm(id, tag));
+        if !self.is_known() && !self.channel.watermark.has_passed(self.tag) {
+            self.forget();
         }
     }
 }

@@ -29,17 +29,10 @@ impl Shared {
     /// Does something with the machine. Whoever has to be woken is woken when the lock is released.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
-        let mut wakes = Vec::new();
         let mut machine = self.lock();
         let result = act(&mut machine);
-        let driver = machine.wake_driver();
-        machine.take_wakes(&mut wakes);
-        drop(machine);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-        for waker in wakes {
-            waker.wake();
+        if machine.has_wakes() {
+            wake_all(machine);
         }
         result
     }
@@ -49,9 +42,21 @@ impl Shared {
         look(&self.lock())
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Machine> {
         // No user code runs under the lock, so it is not poisoned; if it were, the machine would still be whole.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Releases the lock, then wakes whoever has to be woken.
+#[cold]
+fn wake_all(mut machine: MutexGuard<'_, Machine>) {
+    let (driver, mut wakes) = (machine.wake_driver(), Vec::new());
+    machine.take_wakes(&mut wakes);
+    drop(machine);
+    for waker in driver.into_iter().chain(wakes) {
+        waker.wake();
     }
 }
 

@@ -33,8 +33,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Of a message without octets.
+    pub(crate) const EMPTY: Self = Self { address_at: 0, properties_at: 0, body_at: 0, end: 0 };
+
     /// Appends a message to `memory`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(memory: &mut Vec<u8>, address: &[u8], properties: &[u8], body: &[u8]) -> Self {
         // All of it came in frames, whose size is counted in 32 bits, and is limited to much less.
         let address_at = memory.len() as u32;

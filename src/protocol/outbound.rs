@@ -33,21 +33,33 @@ pub struct OutBuffer {
     spliced_len: usize,
 }
 
-/// A message's body: borrowed, to be copied, or shared, so that it need not be.
-#[derive(Clone, Copy, Debug)]
+/// A message's body: octets to be copied, or such as need not be.
+#[derive(Clone, Debug)]
 pub enum Body<'a> {
     /// Copied into the buffer.
     Borrowed(&'a [u8]),
     /// Written from where it lies, when it is large.
     Shared(&'a Bytes),
+    /// The same.
+    Owned(Bytes),
 }
 
 impl Body<'_> {
     /// The octets.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(octets) => octets,
             Self::Shared(octets) => octets,
+            Self::Owned(octets) => octets,
+        }
+    }
+
+    fn as_shared(&self) -> Option<&Bytes> {
+        match self {
+            Self::Borrowed(_) => None,
+            Self::Shared(octets) => Some(octets),
+            Self::Owned(octets) => Some(octets),
         }
     }
 }
@@ -66,16 +78,19 @@ impl OutBuffer {
     }
 
     /// Octets that are still to be written.
+    #[inline]
     pub fn len(&self) -> usize {
         self.flat.len() - self.written + self.spliced_len
     }
 
     /// Whether everything has been written.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Appends octets as they are.
+    #[inline]
     pub fn put(&mut self, octets: &[u8]) {
         self.flat.extend_from_slice(octets);
     }
@@ -99,7 +114,7 @@ impl OutBuffer {
         what: &'static str,
         method: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
         properties: impl FnOnce(&mut Vec<u8>, u64) -> Result<(), EncodeError>,
-        body: Body<'_>,
+        body: &Body<'_>,
     ) -> Result<(), EncodeError> {
         let start = self.flat.len();
         let size = body.as_slice().len();
@@ -115,6 +130,22 @@ impl OutBuffer {
         Ok(())
     }
 
+    /// Whether a body is copied, and fills no more than one frame. An empty one fills none (c79).
+    #[inline]
+    pub(crate) fn is_small(body: &Body<'_>, max_payload: usize) -> bool {
+        let len = body.as_slice().len();
+        len > 0 && len < SPLICE_FROM && len <= max_payload
+    }
+
+    /// Appends a message with a small body, for which everything up to the head of the body's frame is there already.
+    #[inline(always)]
+    pub(crate) fn put_small(&mut self, head: &[u8], octets: &[u8]) {
+        self.flat.reserve(head.len() + octets.len() + 1);
+        self.flat.extend_from_slice(head);
+        self.flat.extend_from_slice(octets);
+        self.flat.push(0xCE);
+    }
+
     /// Appends a message whose method frame is there already; otherwise as [`put_content`](Self::put_content).
     #[inline]
     pub(crate) fn put_message(
@@ -123,12 +154,10 @@ impl OutBuffer {
         max_payload: usize,
         method_frame: &[u8],
         properties: Option<&Properties>,
-        body: Body<'_>,
+        body: &Body<'_>,
     ) -> Result<(), EncodeError> {
-        let octets = body.as_slice();
-        let size = octets.len() as u64;
+        let size = body.as_slice().len() as u64;
         let start = self.flat.len();
-        self.flat.reserve(method_frame.len() + BARE_HEADER + octets.len().min(SPLICE_FROM) + FRAME_OVERHEAD);
         self.flat.extend_from_slice(method_frame);
         match properties {
             None => self.flat.extend_from_slice(&bare_header(channel, size)),
@@ -147,22 +176,14 @@ impl OutBuffer {
     }
 
     /// Splits a body into frames. An empty body has none (c79).
-    #[inline]
-    fn put_body(&mut self, channel: u16, max_payload: usize, body: Body<'_>) {
-        let octets = body.as_slice();
-        if octets.len() < SPLICE_FROM.min(max_payload) && !octets.is_empty() {
-            self.flat.extend_from_slice(&frame_head(FrameType::Body, channel, octets.len() as u32));
-            self.flat.extend_from_slice(octets);
-            self.flat.push(0xCE);
-            return;
-        }
+    fn put_body(&mut self, channel: u16, max_payload: usize, body: &Body<'_>) {
         let mut at = 0;
         for piece in body.as_slice().chunks(max_payload.max(1)) {
             // A piece is no longer than a frame, whose size the protocol counts in 32 bits.
             let size = u32::try_from(piece.len()).unwrap_or(u32::MAX);
             self.flat.extend_from_slice(&frame_head(FrameType::Body, channel, size));
-            match body {
-                Body::Shared(octets) if piece.len() >= SPLICE_FROM => {
+            match body.as_shared() {
+                Some(octets) if piece.len() >= SPLICE_FROM => {
                     self.spliced.push_back((self.flat.len(), octets.slice(at..at + piece.len())));
                     self.spliced_len += piece.len();
                 }
@@ -239,7 +260,8 @@ impl OutBuffer {
 const BARE_HEADER: usize = FRAME_OVERHEAD + ContentHeader::FIXED_LEN + 2;
 
 /// A header frame without properties.
-fn bare_header(channel: u16, size: u64) -> [u8; BARE_HEADER] {
+#[inline]
+pub(crate) fn bare_header(channel: u16, size: u64) -> [u8; BARE_HEADER] {
     let ([c1, c0], [s7, s6, s5, s4, s3, s2, s1, s0]) = (channel.to_be_bytes(), size.to_be_bytes());
     [2, c1, c0, 0, 0, 0, 14, 0, 60, 0, 0, s7, s6, s5, s4, s3, s2, s1, s0, 0, 0, 0xCE]
 }
@@ -262,7 +284,7 @@ mod tests {
     fn with_body(body: Body<'_>) -> OutBuffer {
         let mut out = OutBuffer::new();
         for channel in 1..3 {
-            out.put_content(channel, SPLICE_FROM, "test", |_| Ok(()), content_header(None), body).unwrap();
+            out.put_content(channel, SPLICE_FROM, "test", |_| Ok(()), content_header(None), &body).unwrap();
         }
         out
     }
@@ -306,8 +328,8 @@ mod tests {
             for body in [&b""[..], b"x", &[7; 9000]] {
                 let (mut long, mut short) = (OutBuffer::new(), OutBuffer::new());
                 let body = Body::Borrowed(body);
-                long.put_content(3, 4096, "test", |_| Ok(()), content_header(properties), body).unwrap();
-                short.put_message(3, 4096, &method, properties, body).unwrap();
+                long.put_content(3, 4096, "test", |_| Ok(()), content_header(properties), &body).unwrap();
+                short.put_message(3, 4096, &method, properties, &body).unwrap();
                 assert_eq!(short.to_vec(), long.to_vec());
             }
         }
@@ -319,7 +341,7 @@ mod tests {
         out.put(b"before");
         let properties = Properties::new().reply_to("x".repeat(300));
         let header = content_header(Some(&properties));
-        out.put_content(1, 4096, "test", |_| Ok(()), header, Body::Borrowed(b"body")).unwrap_err();
+        out.put_content(1, 4096, "test", |_| Ok(()), header, &Body::Borrowed(b"body")).unwrap_err();
         assert_eq!(out.to_vec(), b"before");
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 
 /// How much is read at a time: little by a connection that gets little, and twice as much after each read that fills its room.
-const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=256 * 1024;
 /// A read block is replaced when less than this part of it is left.
 const READ_AT_LEAST: usize = 8;
 /// After a read of this much there is probably more.

@@ -37,6 +37,9 @@ pub struct Delivered {
     pub apart: Option<Box<Bytes>>,
 }
 
+/// What stands at a place where no message does.
+static NOTHING: Delivered = Delivered { delivery_tag: 0, redelivered: false, layout: Layout::EMPTY, apart: None };
+
 impl Batch {
     fn for_messages_of(len: usize) -> Self {
         let memory = SHARED.max(AT_LEAST * len);
@@ -44,22 +47,28 @@ impl Batch {
     }
 
     /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(
         queue: &mut std::collections::VecDeque<Self>,
-        (delivery_tag, redelivered): (u64, bool),
-        [address, properties, body]: [&[u8]; 3],
+        tag: (u64, bool),
+        parts @ [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        let room = |batch: &Self| batch.memory.capacity() - batch.memory.len() >= len;
-        if !queue.back().is_some_and(room) {
-            queue.push_back(Self::for_messages_of(len));
-        }
-        if let Some(batch) = queue.back_mut() {
-            let layout = Layout::append(&mut batch.memory, address, properties, body);
-            batch.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
+        match queue.back_mut() {
+            Some(batch) if batch.memory.capacity() - batch.memory.len() >= len => batch.add(tag, parts),
+            _ => {
+                let mut batch = Self::for_messages_of(len);
+                batch.add(tag, parts);
+                queue.push_back(batch);
+            }
         }
         len + EACH
+    }
+
+    #[inline(always)]
+    fn add(&mut self, (delivery_tag, redelivered): (u64, bool), [address, properties, body]: [&[u8]; 3]) {
+        let layout = Layout::append(&mut self.memory, address, properties, body);
+        self.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
     }
 
     /// A message that was put together from several reads, or whose body is apart: a batch of its own.
@@ -85,9 +94,28 @@ impl Batch {
         &self.delivered
     }
 
-    /// The memory, without what was not needed of it, and the messages that stand in it.
-    pub fn into_parts(self) -> (Box<[u8]>, Vec<Delivered>) {
-        (self.memory.into_boxed_slice(), self.delivered)
+    /// The message at this place.
+    #[inline]
+    pub fn at(&self, place: usize) -> &Delivered {
+        self.delivered.get(place).unwrap_or(&NOTHING)
+    }
+
+    /// The octets in which the messages stand.
+    pub fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// Gives back the memory that was not needed. Nothing can be added without an allocation any more.
+    pub fn seal(&mut self) {
+        self.memory.shrink_to_fit();
+        self.delivered.shrink_to_fit();
+    }
+
+    /// The message at this place in a batch of its own.
+    pub fn alone(&self, place: usize) -> Self {
+        let Delivered { delivery_tag, redelivered, layout, ref apart } = *self.at(place);
+        let (memory, layout) = layout.alone(&self.memory);
+        Self::of(delivery_tag, redelivered, Content { memory, layout, apart: apart.clone() })
     }
 }
 
@@ -116,12 +144,28 @@ mod tests {
     /// Whoever keeps one small message keeps no more than that.
     #[test]
     fn a_batch_that_is_not_full_gives_back_the_rest() {
-        for batch in queue_of(&[0, 10]) {
-            let len = batch.len() - 2 * EACH;
-            let (memory, delivered) = batch.into_parts();
-            assert_eq!((memory.len(), delivered.len()), (len, 2));
-            assert_eq!(delivered[1].layout.body(&memory), [7; 10]);
-            assert_eq!(delivered[1].layout.address(&memory), ("e".into(), "k".into()));
+        for mut batch in queue_of(&[0, 10]) {
+            batch.seal();
+            assert_eq!((batch.memory.capacity(), batch.delivered.capacity()), (batch.len() - 2 * EACH, 2));
+            assert_eq!(batch.at(1).layout.body(batch.memory()), [7; 10]);
+            assert_eq!(batch.at(1).layout.address(batch.memory()), ("e".into(), "k".into()));
         }
+    }
+
+    #[test]
+    fn a_message_alone_is_the_same_message() {
+        let queue = queue_of(&[3, 10]);
+        let batch = &queue[0];
+        let alone = batch.alone(1);
+        assert_eq!((alone.at(0).delivery_tag, alone.delivered().len()), (2, 1));
+        assert_eq!(alone.at(0).layout.body(alone.memory()), [7; 10]);
+        assert_eq!(alone.at(0).layout.address(alone.memory()), ("e".into(), "k".into()));
+        assert!(alone.len() < batch.len());
+    }
+
+    #[test]
+    fn where_no_message_stands_is_an_empty_one() {
+        let batch = Batch::default();
+        assert_eq!((batch.at(7).delivery_tag, batch.at(7).layout.body(batch.memory())), (0, &[][..]));
     }
 }

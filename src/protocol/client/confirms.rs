@@ -137,7 +137,7 @@ impl Confirms {
     }
 
     /// A message was published: its tag.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&mut self, mandatory: Option<u64>) -> u64 {
         let tag = self.base + self.slots.len() as u64;
         self.slots.push_back(Slot::Waiting(None));

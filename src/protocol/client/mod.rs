@@ -254,12 +254,15 @@ impl Connection {
         self.answers >= MAX_ANSWERS
     }
 
-    /// Who is to be woken once the lock is released.
+    /// Whether anybody is to be woken once the lock is released: the driver, or those of `take_wakes`.
     #[inline]
+    pub fn has_wakes(&self) -> bool {
+        self.driver.is_some() && self.wants_driver() || !self.wakes.is_empty()
+    }
+
+    /// Who is to be woken once the lock is released.
     pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
-        if !self.wakes.is_empty() {
-            wakes.append(&mut self.wakes);
-        }
+        wakes.append(&mut self.wakes);
     }
 
     /// Keeps the driver's waker until there is something for it to do.
@@ -271,10 +274,14 @@ impl Connection {
     }
 
     /// The driver's waker, if there is something for it to do and it does not know yet.
-    #[inline]
     pub fn wake_driver(&mut self) -> Option<Waker> {
+        if self.wants_driver() { self.driver.take() } else { None }
+    }
+
+    #[inline]
+    fn wants_driver(&self) -> bool {
         let resume = self.paused && self.buffered < self.config.max_buffered && !self.is_unheard();
-        if !self.out.is_empty() || resume || matches!(self.phase, Phase::Ended) { self.driver.take() } else { None }
+        !self.out.is_empty() || resume || matches!(self.phase, Phase::Ended)
     }
 }
 

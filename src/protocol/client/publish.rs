@@ -5,12 +5,13 @@ use std::task::{Poll, Waker};
 use super::confirms::fingerprint;
 use super::wakers::Place;
 use super::{ChannelId, Connection, State};
-use crate::codec::{EncodeError, FrameType, Properties, write_frame, write_short_string};
+use crate::codec::{EncodeError, FrameType, Properties, frame_head, write_frame, write_short_string};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::Body;
+use crate::protocol::outbound::bare_header;
+use crate::protocol::{Body, OutBuffer};
 
 /// A message that is to be published (`basic.publish`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Publish<'a> {
     /// The exchange; empty for the default one.
     pub exchange: &'a [u8],
@@ -88,11 +89,15 @@ impl Connection {
             Some(Waiting::Window(place)) => place,
             _ => None,
         };
-        let written = match channel.envelope.frame(channel.number, self.max_payload, publish) {
-            Ok(frame) => {
-                self.out.put_message(channel.number, self.max_payload, frame, publish.properties, publish.body)
-            }
-            Err(error) => Err(error),
+        let (number, max_payload, envelope) = (channel.number, self.max_payload, &mut channel.envelope);
+        let written = match publish.properties {
+            None if OutBuffer::is_small(&publish.body, max_payload) => envelope
+                .whole(number, max_payload, publish)
+                .map(|head| self.out.put_small(head, publish.body.as_slice())),
+            properties => match envelope.method(number, max_payload, publish) {
+                Ok(frame) => self.out.put_message(number, max_payload, frame, properties, &publish.body),
+                Err(error) => Err(error),
+            },
         };
         if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
             match written {
@@ -138,12 +143,21 @@ impl Connection {
     }
 }
 
-/// The method frame of the last publish on a channel: the next one most likely has the same address.
+/// What stood before the body of the last publish on a channel: the next one most likely has the same address, and often the
+/// same size.
+///
+/// ```text
+/// method frame | header frame | head of the body's frame      both without properties, in one frame
+///              method_end
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct Envelope {
-    frame: Vec<u8>,
-    /// Where in the frame the exchange ends.
+    octets: Vec<u8>,
+    /// Where in the method frame the exchange ends.
     exchange_end: usize,
+    method_end: usize,
+    /// The size of the body that header and head are for; 0 while there are none.
+    size: usize,
 }
 
 impl Envelope {
@@ -151,24 +165,50 @@ impl Envelope {
 
     /// The frame of `basic.publish` for this message.
     #[inline]
-    fn frame(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
-        let Publish { exchange, routing_key, .. } = publish;
-        let bits_at = self.frame.len().wrapping_sub(2);
-        let same = self.frame.get(bits_at) == Some(&bits(publish))
-            && same(self.frame.get(Self::EXCHANGE_AT..self.exchange_end), exchange)
-            && same(self.frame.get(self.exchange_end + 1..bits_at), routing_key);
-        if !same {
-            self.frame.clear();
-            self.exchange_end = Self::EXCHANGE_AT + exchange.len();
-            write_frame(&mut self.frame, FrameType::Method, channel, max_payload, "basic.publish", |out| {
-                out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
-                write_short_string(out, exchange, "basic.publish.exchange")?;
-                write_short_string(out, routing_key, "basic.publish.routing_key")?;
-                out.push(bits(publish));
-                Ok(())
-            })?;
+    fn method(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
+        if !self.is_for(publish) {
+            self.address(channel, max_payload, publish)?;
         }
-        Ok(&self.frame)
+        Ok(self.octets.get(..self.method_end).unwrap_or_default())
+    }
+
+    /// All that stands before the body of a message that is [small](OutBuffer::is_small) and has no properties.
+    #[inline(always)]
+    fn whole(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
+        let size = publish.body.as_slice().len();
+        if self.size != size || !self.is_for(publish) {
+            self.address(channel, max_payload, publish)?;
+            self.octets.extend_from_slice(&bare_header(channel, size as u64));
+            // Small bodies fit a frame.
+            self.octets.extend_from_slice(&frame_head(FrameType::Body, channel, size as u32));
+            self.size = size;
+        }
+        Ok(&self.octets)
+    }
+
+    #[inline(always)]
+    fn is_for(&self, publish: &Publish<'_>) -> bool {
+        let bits_at = self.method_end.wrapping_sub(2);
+        self.octets.get(bits_at) == Some(&bits(publish))
+            && same(self.octets.get(Self::EXCHANGE_AT..self.exchange_end), publish.exchange)
+            && same(self.octets.get(self.exchange_end + 1..bits_at), publish.routing_key)
+    }
+
+    #[cold]
+    fn address(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<(), EncodeError> {
+        let Publish { exchange, routing_key, .. } = publish;
+        *self = Self { octets: std::mem::take(&mut self.octets), ..Self::default() };
+        self.octets.clear();
+        write_frame(&mut self.octets, FrameType::Method, channel, max_payload, "basic.publish", |out| {
+            out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
+            write_short_string(out, exchange, "basic.publish.exchange")?;
+            write_short_string(out, routing_key, "basic.publish.routing_key")?;
+            out.push(bits(publish));
+            Ok(())
+        })?;
+        self.exchange_end = Self::EXCHANGE_AT + exchange.len();
+        self.method_end = self.octets.len();
+        Ok(())
     }
 }
 
@@ -198,7 +238,7 @@ mod tests {
     fn an_envelope_is_used_for_its_own_address_only() {
         fn publish<'a>(exchange: &'a str, routing_key: &'a str, mandatory: bool) -> Publish<'a> {
             let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
-            let body = Body::Borrowed(b"");
+            let body = Body::Borrowed(b"a body");
             Publish { exchange, routing_key, mandatory, immediate: false, properties: None, body }
         }
         let mut envelope = Envelope::default();
@@ -213,8 +253,42 @@ mod tests {
             publish("", &long, false),
             publish("", "a", false),
         ] {
-            let used = envelope.frame(1, 4096, &next).map(<[u8]>::to_vec);
-            assert_eq!(used, Envelope::default().frame(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
+            let used = envelope.method(1, 4096, &next).map(<[u8]>::to_vec);
+            assert_eq!(used, Envelope::default().method(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
+            for body in ["a body", "a b0dy", "another body", "a"] {
+                let next = Publish { body: Body::Borrowed(body.as_bytes()), ..next.clone() };
+                let used = envelope.whole(1, 4096, &next).map(<[u8]>::to_vec);
+                assert_eq!(used, Envelope::default().whole(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
+            }
+        }
+    }
+
+    /// The short way and the usual one come to the same octets.
+    #[test]
+    fn a_small_message_is_written_as_any_other() {
+        let octets = [7; 20_000];
+        for (len, max_payload) in
+            [(1, 100), (99, 100), (100, 100), (101, 100), (5000, 4096), (8191, 9000), (8192, 9000)]
+        {
+            let body = Body::Borrowed(&octets[..len]);
+            let publish = Publish {
+                exchange: b"e",
+                routing_key: b"k",
+                mandatory: true,
+                immediate: false,
+                properties: None,
+                body,
+            };
+            let body = &publish.body;
+            let (mut short, mut usual, mut envelope) = (OutBuffer::new(), OutBuffer::new(), Envelope::default());
+            let method = envelope.method(3, max_payload, &publish).unwrap();
+            usual.put_message(3, max_payload, method, None, body).unwrap();
+            if OutBuffer::is_small(body, max_payload) {
+                short.put_small(envelope.whole(3, max_payload, &publish).unwrap(), body.as_slice());
+                assert!(short.to_vec() == usual.to_vec(), "{len} of {max_payload}");
+            } else {
+                assert!(len > max_payload || len >= 8192, "{len} of {max_payload}");
+            }
         }
     }
 }

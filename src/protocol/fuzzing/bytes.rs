@@ -157,11 +157,11 @@ impl Client {
                 Poll::Ready(Deliveries::End(reason)) => got.push(format!("the end {reason:?}")),
                 Poll::Ready(Deliveries::Some) => {
                     for batch in batches {
-                        let (memory, delivered) = batch.into_parts();
-                        for one in delivered {
-                            let body = one.apart.as_deref().map_or(one.layout.body(&memory), |body| body);
-                            let address = one.layout.address(&memory);
-                            let properties = one.layout.properties(&memory);
+                        let memory = batch.memory();
+                        for one in batch.delivered() {
+                            let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
+                            let address = one.layout.address(memory);
+                            let properties = one.layout.properties(memory);
                             got.push(format!(
                                 "{} {} {address:?} {properties:?} {body:?}",
                                 one.delivery_tag, one.redelivered

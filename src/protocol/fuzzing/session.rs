@@ -439,11 +439,11 @@ impl<'a> Session<'a> {
                     Poll::Ready(Deliveries::Some) => {}
                 }
                 for batch in batches {
-                    let (memory, delivered) = batch.into_parts();
-                    for one in delivered.iter().filter(|_| self.honest) {
+                    let memory = batch.memory();
+                    for one in batch.delivered().iter().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
-                        let body = one.apart.as_deref().map_or(one.layout.body(&memory), |body| body);
+                        let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
                         assert!(body == body_of(one.delivery_tag), "the body of {}", one.delivery_tag);
                     }
                 }

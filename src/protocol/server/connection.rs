@@ -163,7 +163,7 @@ impl Connection {
                 ContentHeader { body_size, properties: properties.clone() }.encode(out);
                 Ok(())
             },
-            Body::Shared(body),
+            &Body::Shared(body),
         );
         if let Err(error) = written {
             // A message that came through larger frames than this client takes.

@@ -290,7 +290,7 @@ fn a_publish_that_fails_passes_its_place_on() {
     assert!(pair.publish(channel, "first", b"").is_ready());
     let (too_long, bells) = ("k".repeat(256), [Bell::new(), Bell::new()]);
     let (mut spoilt, mut good) = (None, None);
-    let mut poll = |pair: &mut Pair, key: &str, waiting: &mut _, bell: &Bell| {
+    let poll = |pair: &mut Pair, key: &str, waiting: &mut _, bell: &Bell| {
         let (exchange, routing_key, body) = (&b""[..], key.as_bytes(), Body::Borrowed(b""));
         let publish = Publish { exchange, routing_key, mandatory: false, immediate: false, properties: None, body };
         pair.client.poll_publish(channel, &publish, waiting, bell.waker())

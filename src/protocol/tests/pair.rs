@@ -247,10 +247,9 @@ impl Pair {
             let mut taken = VecDeque::new();
             let polled = self.client.poll_deliveries(id, consumer, &mut taken, Waker::noop());
             for batch in taken {
-                let (memory, delivered) = batch.into_parts();
-                all.extend(delivered.into_iter().map(|one| {
-                    let content = Content { memory: memory.clone(), layout: one.layout, apart: one.apart };
-                    (one.delivery_tag, content)
+                all.extend(batch.delivered().iter().map(|one| {
+                    let (memory, apart) = (batch.memory().into(), one.apart.clone());
+                    (one.delivery_tag, Content { memory, layout: one.layout, apart })
                 }));
             }
             if !matches!(polled, Poll::Ready(Deliveries::Some)) {
