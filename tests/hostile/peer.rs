@@ -11,11 +11,13 @@ pub(crate) const TUNE: connection::Tune = connection::Tune { channel_max: 10, fr
 pub(crate) struct Peer {
     stream: Stream,
     input: BytesMut,
+    /// The other side has answered with a protocol header.
+    foreign: bool,
 }
 
 impl Peer {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, input: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), foreign: false }
     }
 
     /// Says octets. The other side may be gone already, which is its right.
@@ -43,6 +45,17 @@ impl Peer {
     /// The next frame; `None` at the end.
     pub(crate) async fn frame(&mut self) -> Option<Frame> {
         loop {
+            if self.input.starts_with(b"AMQP") && self.input.len() >= ProtocolHeader::LEN {
+                // A server that was spoken to in another protocol.
+                self.input.advance(ProtocolHeader::LEN);
+                self.foreign = true;
+            }
+            if self.input.starts_with(b"A") {
+                if !self.read().await {
+                    return None;
+                }
+                continue;
+            }
             let mut octets = Bytes::copy_from_slice(&self.input);
             if let Some(frame) = Frame::decode(&mut octets, usize::MAX).unwrap() {
                 self.input.advance(self.input.len() - octets.len());
@@ -125,6 +138,9 @@ impl Peer {
                 Frame::Body(number, _) => format!("{number} body"),
                 Frame::Heartbeat => continue,
             });
+        }
+        if self.foreign {
+            said.push("AMQP 0-9-1".to_owned());
         }
         said
     }
