@@ -439,8 +439,8 @@ impl<'a> Session<'a> {
                     Poll::Ready(Deliveries::Some) => {}
                 }
                 for batch in batches {
-                    let (memory, delivered) = (batch.memory(), batch.delivered());
-                    for one in delivered.iter().filter(|_| self.honest) {
+                    let memory = batch.memory();
+                    for one in batch.delivered().iter().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
                         let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
