@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::convert;
 use crate::amqp::{Confirm, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{Message, Receipt, SendError, Target, Unsent};
+use crate::message::{Cargo, Receipt, SendError, Unsent};
 
 type Fate = Result<Receipt, SendError>;
 
@@ -45,7 +45,7 @@ struct Flight {
     channel: u16,
     confirm: Confirm,
     /// Not there after it was handed back.
-    cargo: Option<(Target, Message)>,
+    cargo: Option<Cargo>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl Ledger {
     /// Remembers a message that was published.
     pub(super) fn enter(
         self: &Arc<Self>,
-        (target, message): (Target, Message),
+        cargo: &mut Cargo,
         channel: u16,
         confirm: Confirm,
         until: Instant,
@@ -85,7 +85,7 @@ impl Ledger {
         flights.reap();
         let serial = flights.next;
         flights.next += 1;
-        let flight = Flight { serial, channel, confirm, cargo: Some((target, message)) };
+        let flight = Flight { serial, channel, confirm, cargo: Some(cargo.take()) };
         let slot = match flights.free.pop() {
             Some(slot) => slot,
             None => {
@@ -130,7 +130,7 @@ impl Ledger {
         let mut cargoes: Vec<_> = unsettled.filter_map(|flight| Some((flight.serial, flight.cargo.take()?))).collect();
         drop(flights);
         cargoes.sort_by_key(|(serial, _)| *serial);
-        cargoes.into_iter().map(|(_, (target, message))| Unsent::new(target, message, Outcome::Unknown)).collect()
+        cargoes.into_iter().map(|(_, cargo)| Unsent::new(cargo, Outcome::Unknown)).collect()
     }
 }
 
@@ -168,7 +168,7 @@ impl Flights {
         let error = SendError::new(late());
         let cargo = if self.closing { None } else { self.take(ticket).and_then(|flight| flight.cargo) };
         match cargo {
-            Some((target, message)) => error.with_message(target, message),
+            Some(cargo) => error.with_message(cargo),
             None => error,
         }
     }
@@ -216,7 +216,7 @@ impl Flight {
             error = error.with_returned(convert::returned(&returned));
         }
         Err(match self.cargo {
-            Some((target, message)) => error.with_message(target, message),
+            Some(cargo) => error.with_message(cargo),
             None => error,
         })
     }

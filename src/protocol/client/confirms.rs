@@ -94,6 +94,8 @@ pub(crate) struct Confirms {
     kept: HashMap<u64, Confirmation>,
     /// Mandatory publishes in the order of their tags, some of them settled already.
     mandatory: VecDeque<Mandatory>,
+    /// How many of `mandatory` have come back.
+    returned: usize,
     /// How many of `mandatory` lie before the last one that was returned: returns come in the order of publishing (c93).
     returned_up_to: usize,
     /// Those who wait until everything up to a tag is settled.
@@ -116,8 +118,17 @@ enum Slot {
 #[derive(Debug)]
 struct Mandatory {
     tag: u64,
-    fingerprint: u64,
+    look: Look,
     returned: Option<Box<Returned>>,
+}
+
+/// By what a mandatory message is recognised when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It carries its tag.
+    Stamped,
+    /// See [`fingerprint`].
+    Fingerprint(u64),
 }
 
 impl Confirms {
@@ -129,6 +140,7 @@ impl Confirms {
             watchers: BTreeMap::new(),
             kept: HashMap::new(),
             mandatory: VecDeque::new(),
+            returned: 0,
             returned_up_to: 0,
             drains: Vec::new(),
             waiting: WakerQueue::default(),
@@ -158,11 +170,11 @@ impl Confirms {
 
     /// A message was published: its tag.
     #[inline(always)]
-    pub(crate) fn publish(&mut self, mandatory: Option<u64>) -> u64 {
+    pub(crate) fn publish(&mut self, mandatory: Option<Look>) -> u64 {
         let tag = self.next;
         self.next += 1;
-        if let Some(fingerprint) = mandatory {
-            self.mandatory.push_back(Mandatory { tag, fingerprint, returned: None });
+        if let Some(look) = mandatory {
+            self.mandatory.push_back(Mandatory { tag, look, returned: None });
         }
         tag
     }
@@ -173,7 +185,7 @@ impl Confirms {
             return false;
         }
         let last = if tag == 0 { self.next - 1 } else { tag };
-        if ack && (multiple || last == self.base) && self.mandatory.is_empty() {
+        if ack && (multiple || last == self.base) && self.returned == 0 {
             self.ack_all_up_to(last, wakes);
         } else {
             let first = if multiple { self.base } else { last.max(self.base) };
@@ -229,6 +241,7 @@ impl Confirms {
             self.base += 1;
         }
         while self.mandatory.front().is_some_and(|mandatory| mandatory.tag < self.base) {
+            // What came back has been taken when its message was settled.
             self.mandatory.pop_front();
             self.returned_up_to = self.returned_up_to.saturating_sub(1);
         }
@@ -259,7 +272,9 @@ impl Confirms {
 
     fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
         let at = self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok()?;
-        self.mandatory.get_mut(at)?.returned.take()
+        let returned = self.mandatory.get_mut(at)?.returned.take()?;
+        self.returned -= 1;
+        Some(returned)
     }
 
     /// `basic.return`: belongs to the publish of that stamp, or without one to the oldest mandatory publish of the same look
@@ -270,20 +285,29 @@ impl Confirms {
         fingerprint: u64,
         returned: Box<Returned>,
     ) -> Option<Box<Returned>> {
+        let waits = |candidate: &Mandatory| {
+            matches!(self.slot(candidate.tag), Some(Slot::Waiting | Slot::Unwatched)) && candidate.returned.is_none()
+        };
         let fits = |candidate: &Mandatory| {
-            let unsettled = matches!(self.slot(candidate.tag), Some(Slot::Waiting | Slot::Unwatched));
-            unsettled && candidate.fingerprint == fingerprint && candidate.returned.is_none()
+            let fits = match candidate.look {
+                Look::Fingerprint(look) => look == fingerprint,
+                // A server has lost the stamp: better a wrong one than none.
+                Look::Stamped => stamp.is_none(),
+            };
+            fits && waits(candidate)
         };
         let from = self.returned_up_to;
-        // Who publishes what somebody else has stamped is not taken at that word: the look has to fit as well.
         let stamped = stamp.and_then(|tag| self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok());
-        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(fits));
+        // A stamp that somebody else has put on a message says nothing of one that was sent without.
+        let is_it = |candidate: &Mandatory| candidate.look == Look::Stamped && waits(candidate);
+        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(is_it));
         let behind = || self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
         // A server that returns in another order than that of publishing is understood too.
         let found = stamped.or_else(behind).or_else(|| self.mandatory.iter().position(fits));
         match found.and_then(|at| Some((at, self.mandatory.get_mut(at)?))) {
             Some((at, candidate)) => {
                 candidate.returned = Some(returned);
+                self.returned += 1;
                 self.returned_up_to = from.max(at + 1);
                 None
             }

@@ -2,7 +2,7 @@
 
 use std::task::{Poll, Waker};
 
-use super::confirms::fingerprint;
+use super::confirms::{Look, fingerprint};
 use super::wakers::Place;
 use super::{ChannelId, Connection, State};
 use crate::codec::{EncodeError, FrameType, Properties, frame_head, write_frame, write_short_string};
@@ -122,7 +122,10 @@ impl Connection {
             (Ok(()), None) => Ok(0),
             (Ok(()), Some(confirms)) => Ok(confirms.publish(publish.mandatory.then(|| {
                 let Publish { exchange, routing_key, body, .. } = publish;
-                fingerprint(exchange, routing_key, body.as_slice())
+                match publish.stamped {
+                    true => Look::Stamped,
+                    false => Look::Fingerprint(fingerprint(exchange, routing_key, body.as_slice())),
+                }
             }))),
         })
     }
