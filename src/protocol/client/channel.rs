@@ -282,29 +282,26 @@ impl Channel {
     /// The common delivery: a small message whose three frames lie together. It comes to the same as handing them over one by one.
     /// Returns whether this was one; if not, nothing has happened.
     #[inline]
-    pub(crate) fn small_delivery(
-        &mut self,
-        method: &[u8],
-        header: &[u8],
-        body: &[u8],
-        hands: &mut Hands<'_>,
-    ) -> Result<bool, Failure> {
-        let Some(fields) = method.get(DeliverView::ID.len()..) else { return Ok(false) };
-        let (view, (size, properties)) = (DeliverView::parse(fields)?, ContentHeader::split(header)?);
+    pub(crate) fn small_delivery(&mut self, method: &[u8], header: &[u8], body: &[u8], hands: &mut Hands<'_>) -> bool {
+        let Some(fields) = method.get(DeliverView::ID.len()..) else { return false };
+        // What is wrong is judged where the frames are looked at one by one: it may be the first of several things, or discarded.
+        let (Ok(view), Ok((size, properties))) = (DeliverView::parse(fields), ContentHeader::split(header)) else {
+            return false;
+        };
         if size != body.len() as u64 || size > hands.max_body || self.state != State::Open || !self.assembler.is_idle()
         {
-            return Ok(false);
+            return false;
         }
         let Some(consumer) = self.consumers.find(view.consumer_tag).and_then(|id| self.consumers.get_mut(id)) else {
-            return Ok(false);
+            return false;
         };
         if !matches!(consumer.state, ConsumerState::Live | ConsumerState::Cancelling) {
-            return Ok(false);
+            return false;
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
         *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
         consumer.wake(hands.wakes);
-        Ok(true)
+        true
     }
 
     fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {

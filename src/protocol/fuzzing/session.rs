@@ -216,9 +216,9 @@ impl<'a> Session<'a> {
                     self.waits.push(wait);
                 }
             }
+            // What the driver asks after each turn.
             _ => {
-                let wanted = self.machine.wants_input();
-                assert!(wanted || !self.waits.is_empty(), "too much is kept for nobody");
+                let _ = self.machine.wants_input();
             }
         }
         Ok(())
