@@ -159,7 +159,7 @@ impl Client {
                     for batch in batches {
                         let memory = batch.memory();
                         for one in batch.delivered() {
-                            let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
+                            let body = one.apart.as_deref().unwrap_or_else(|| one.layout.body(memory));
                             let address = one.layout.address(memory);
                             let properties = one.layout.properties(memory);
                             got.push(format!(
