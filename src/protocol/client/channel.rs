@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
-use super::publish::Envelope;
+use super::publish::{Envelope, STAMP};
 use super::wakers::WakerSet;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
@@ -334,7 +334,7 @@ impl Channel {
                 let content = &returned.content;
                 let (exchange, key) = (content.exchange(), content.routing_key());
                 let look = fingerprint(exchange.as_bytes(), key.as_bytes(), content.body());
-                confirms.returned(look, returned)
+                confirms.returned(stamp(content), look, returned)
             }
             None => Some(returned),
         };
@@ -498,4 +498,10 @@ fn address(exchange: &ShortString, routing_key: &ShortString) -> Vec<u8> {
         let _ = crate::codec::write_short_string(&mut octets, part.as_bytes(), "address");
     }
     octets
+}
+
+/// The delivery tag that a returned message was stamped with, if it was.
+fn stamp(content: &Content) -> Option<u64> {
+    let headers = content.properties().decode().ok()?.headers?;
+    headers.get(STAMP)?.as_i64().map(i64::cast_unsigned)
 }

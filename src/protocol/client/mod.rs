@@ -33,7 +33,7 @@ pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
 use numbers::Numbers;
-pub use publish::{Publish, Waiting};
+pub use publish::{Publish, STAMP, Waiting};
 pub use requests::Settle;
 pub use sasl::{Credentials, Sasl, SaslError, SaslExchange, SaslMechanism};
 pub use wakers::Place;

@@ -111,8 +111,15 @@ impl Client {
         }
         for mandatory in [false, true, true, false] {
             let body = Body::Borrowed(b"body");
-            let publish =
-                Publish { exchange: b"", routing_key: b"a", mandatory, immediate: false, properties: None, body };
+            let publish = Publish {
+                exchange: b"",
+                routing_key: b"a",
+                mandatory,
+                immediate: false,
+                stamped: false,
+                properties: None,
+                body,
+            };
             if let Poll::Ready(tag) = self.machine.poll_publish(id, &publish, &mut None, std::task::Waker::noop()) {
                 self.confirms.push((tag?, Bell::new()));
             }

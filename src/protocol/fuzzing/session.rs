@@ -451,6 +451,7 @@ impl<'a> Session<'a> {
                     routing_key: &message.routing_key,
                     mandatory: message.mandatory,
                     immediate: false,
+                    stamped: false,
                     properties: message.properties.as_ref(),
                     body: Body::Borrowed(&message.body),
                 };

@@ -292,7 +292,15 @@ fn a_publish_that_fails_passes_its_place_on() {
     let (mut spoilt, mut good) = (None, None);
     let poll = |pair: &mut Pair, key: &str, waiting: &mut _, bell: &Bell| {
         let (exchange, routing_key, body) = (&b""[..], key.as_bytes(), Body::Borrowed(b""));
-        let publish = Publish { exchange, routing_key, mandatory: false, immediate: false, properties: None, body };
+        let publish = Publish {
+            exchange,
+            routing_key,
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
         pair.client.poll_publish(channel, &publish, waiting, bell.waker())
     };
     assert!(poll(&mut pair, &too_long, &mut spoilt, &bells[0]).is_pending());
@@ -328,8 +336,15 @@ fn a_publish_that_comes_unasked_leaves_the_queue() {
     let mut waiting = [None, None];
     let mut poll = |pair: &mut Pair, at: usize| {
         let body = Body::Borrowed(b"");
-        let publish =
-            Publish { exchange: b"", routing_key: b"", mandatory: false, immediate: false, properties: None, body };
+        let publish = Publish {
+            exchange: b"",
+            routing_key: b"",
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
         pair.client.poll_publish(channel, &publish, &mut waiting[at], bells[at].waker())
     };
     let acked = |pair: &mut Pair, delivery_tag| {
