@@ -440,7 +440,10 @@ impl<'a> Session<'a> {
                     for one in batch.delivered().iter().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
-                        let body = one.apart.as_deref().unwrap_or_else(|| one.layout.body(memory));
+                        let body: &[u8] = match &one.apart {
+                            None => one.layout.body(memory),
+                            Some(body) => body,
+                        };
                         assert!(body == body_of(one.delivery_tag), "the body of {}", one.delivery_tag);
                     }
                 }
