@@ -14,8 +14,8 @@ use super::{assert_same, lines, read};
 
 /// One side of a connection, in a state.
 enum Machine {
-    Client(Client),
-    Server(Server),
+    Client(Box<Client>),
+    Server(Box<Server>),
 }
 
 /// The states of the file: machine, channel, name.
@@ -143,7 +143,7 @@ impl Machine {
 }
 
 fn client(number: u16, state: &str, now: Instant) -> Machine {
-    let mut machine = Machine::Client(Client::new(Config::default(), now));
+    let mut machine = Machine::Client(Box::new(Client::new(Config::default(), now)));
     let on_zero = |method: Method| Frame::Method(0, method);
     let steps: &[Frame] =
         &[on_zero(start().into()), on_zero(tune().into()), on_zero(connection::OpenOk::default().into())];
@@ -185,7 +185,7 @@ fn header() -> Frame {
 
 fn server(number: u16, state: &str, now: Instant) -> Machine {
     let config = server::Config { heartbeat: 0, channel_max: 10, frame_max: 8192, ..server::Config::default() };
-    let mut machine = Machine::Server(Server::new(config, now));
+    let mut machine = Machine::Server(Box::new(Server::new(config, now)));
     machine.hear_octets(&mut BytesMut::from(&ProtocolHeader::AMQP_0_9_1.to_bytes()[..]), now);
     let on_zero = |method: Method| Frame::Method(0, method);
     let steps: &[Frame] =
