@@ -624,9 +624,7 @@ fn confirms() -> Vec<Case> {
             Closed(ConnectionClosed, 320),
         ),
         Case::new("the end in place of an ack", Publishes, Leaves(vec![]), Fails(Io)),
-        Case::new("silence in place of an ack", Publishes, Says(vec![]), Fails(Heartbeat))
-            .within(125)
-            .memory(2 * MEMORY),
+        Case::new("silence in place of an ack", Publishes, Says(vec![]), Fails(Heartbeat)).within(125),
     ]
 }
 
@@ -743,7 +741,8 @@ fn floods() -> Vec<Case> {
             |peer| Box::pin(flows_for_ever(peer)),
             Fails(Heartbeat),
         )
-        .within(125),
+        .within(125)
+        .memory(2 * MEMORY),
         flood("cancels of nobody, by one who does not read", Sleeps, |peer| Box::pin(cancels(peer)), Fails(Io))
             .memory(8 * MEMORY),
         flood("empty deliveries for a consumer who sleeps", Sleeps, |peer| Box::pin(empty_deliveries(peer)), Fails(Io))
