@@ -127,6 +127,7 @@
 //!   `tls-aws-lc-rs`, `tls-ring`, `tls` is taken; with `default-features = false` only what is named is built.
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
+//! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
 //! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
@@ -181,7 +182,8 @@
 //!
 //! * [`amqp`] is where programs begin: [`amqp::Connection`], [`amqp::Channel`].
 //! * `broker` has what it does and what it can be told to do wrong.
-//! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers.
+//! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers. Frames that break
+//!   the rules are [`codec::UncheckedFrame`]s, and a connection is driven frame by frame with a `transport::FrameStream`.
 //! * The examples of the repository run without a server: `cargo run --release --example quickstart` first.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -5,6 +5,7 @@
 mod captured;
 mod conformance;
 mod tables;
+mod transitions;
 mod vectors;
 
 use std::fs;
