@@ -20,6 +20,16 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// The examples and a few words of what each prints.
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
+        "facade",
+        &[
+            "order 0 is Accepted",
+            "nobody wants it: the server returned the message: 312 NO_ROUTE",
+            "99 more, 0 of them failed",
+            "100 orders are done",
+            "200: 3 pieces of carrots",
+        ],
+    ),
+    (
         "publish_subscribe",
         &["Anna hears: the hare is off", "Bert hears: the hare takes a nap", "both heard everything"],
     ),

@@ -63,7 +63,7 @@ on_every_server! {
     }
 
     /// Scenario 7; Z15, U39: without acknowledgements nothing is settled on the wire, and nothing can be: what comes has no
-    /// methods for it (that double settling does not compile is in the documentation of `Delivery`).
+    /// methods for it (that neither this nor settling twice compiles is tested in the documentation of `MessageStream` and `Delivery`).
     async fn scenario_07_nothing_is_settled_without_acknowledgements(server: Server) {
         let (client, tap) = server.tapped().await;
         let queue = exclusive_queue(&client).await;
