@@ -208,7 +208,7 @@ on_every_server! {
         let rest = within("the rest", receiver.close()).await.unwrap();
         assert_eq!(rest.iter().map(|delivery| number(&delivery.message)).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
         for delivery in rest {
-            if number(&delivery.message) % 2 == 0 {
+            if number(&delivery.message).is_multiple_of(2) {
                 delivery.accept().unwrap();
             }
         }
