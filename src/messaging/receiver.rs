@@ -326,6 +326,10 @@ impl Receiver {
     /// # Errors
     ///
     /// Whatever ends the channel. The receiver then gives what it has and ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the receiver to give what it has, and to end.
     #[doc(alias = "reset_link_credit")]
     pub async fn set_prefetch(&mut self, count: u16) -> Result<()> {
         match &mut self.backend {
