@@ -80,7 +80,7 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let mut deaths = 0;
+        let (mut deaths, mut losses) = (0, 0);
         loop {
             let mut making = match self.begin(runtime, &usable, &make)? {
                 Ok(ready) => return Ok(ready),
@@ -98,7 +98,12 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
             };
             self.settle(&making, &made)?;
             match made {
-                Ok(made) if !usable(&made) => {}
+                // Lost at this very moment. A server that does this every time is not asked for ever.
+                Ok(made) if !usable(&made) && losses < 2 => losses += 1,
+                Ok(made) if !usable(&made) => {
+                    let message = "the connection was lost as soon as it was there, three times";
+                    return Err(Error::new(ErrorKind::Io, message).with_outcome(Outcome::NotSent));
+                }
                 Ok(made) => return Ok(made),
                 Err(error) => return Err(error.with_outcome(Outcome::NotSent)),
             }

@@ -4,6 +4,7 @@
 
 mod captured;
 mod conformance;
+mod systems;
 mod tables;
 mod transitions;
 mod vectors;
