@@ -8,7 +8,7 @@ use std::time::Duration;
 use leveret::amqp::rustls::client::WebPkiServerVerifier;
 use leveret::amqp::rustls::crypto::{CryptoProvider, ring};
 use leveret::amqp::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use leveret::amqp::rustls::server::{ServerConfig, WebPkiClientVerifier};
+use leveret::amqp::rustls::server::{Acceptor, ServerConfig, WebPkiClientVerifier};
 use leveret::amqp::rustls::{
     CertificateError, ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier, version,
 };
@@ -17,7 +17,7 @@ use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind, Origin, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::certificates::{Authority, Folder, Pair, expired, not_yet_valid};
 use crate::support::{assert_works, exclusive_queue, next, ready, unique, until, within};
@@ -438,6 +438,37 @@ on_its_own! {
             .unwrap();
         let config = client_config().with_webpki_verifier(verifier).with_no_client_auth();
         stage.refuses(TlsConfig::from_client_config(Arc::new(config)), &["was revoked"]).await;
+    }
+
+    /// The name is told to servers that have several (SNI), an address is not; and ALPN is used by those who ask for it.
+    async fn what_the_server_is_told() {
+        let own = |protocols: &[&[u8]]| {
+            let mut config = client_config().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            TlsConfig::from_client_config(Arc::new(config))
+        };
+        let any = || TlsConfig::new().danger_accept_any_certificate();
+        for (host, tls, name, protocols) in [
+            ("localhost", any(), Some("localhost"), &[][..]),
+            ("127.0.0.1", any(), None, &[]),
+            ("127.0.0.1", any().server_name("hare.example"), Some("hare.example"), &[]),
+            ("localhost", any().server_name("127.0.0.1"), None, &[]),
+            ("localhost", own(&[]), Some("localhost"), &[]),
+            ("localhost", own(&[b"amqp", b"x"]), Some("localhost"), &[&b"amqp"[..], b"x"]),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let builder = Connection::builder(&format!("amqps://{host}:{port}")).unwrap().tls(tls);
+            let (opened, ()) = tokio::join!(within("an error", builder.open()), async {
+                let (socket, _) = listener.accept().await.unwrap();
+                let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.unwrap();
+                let hello = hello.client_hello();
+                assert_eq!(hello.server_name(), name, "{host}");
+                let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
+                assert_eq!(offered, protocols, "{host}");
+            });
+            opened.unwrap_err();
+        }
     }
 
     async fn danger_takes_any_certificate() {
