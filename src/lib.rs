@@ -192,6 +192,10 @@ pub mod amqp;
 pub mod broker;
 pub mod codec;
 pub mod error;
+#[cfg(feature = "client")]
+mod message;
+#[cfg(feature = "client")]
+pub mod messaging;
 pub mod protocol;
 #[cfg(feature = "transport")]
 pub mod transport;

@@ -17,6 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("protocol", &["codec", "error"]),
     ("transport", &["protocol", "codec", "error"]),
     ("amqp", &["transport", "protocol", "codec", "error"]),
+    ("message", &["codec", "error"]),
+    ("messaging", &["amqp", "message", "codec", "error"]),
     ("broker", &["codec", "protocol", "transport", "error"]),
 ];
 

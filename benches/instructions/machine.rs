@@ -64,6 +64,7 @@ pub(crate) fn publish(messages: u64, each: bool) {
                 routing_key: b"queue",
                 mandatory: false,
                 immediate: false,
+                stamped: false,
                 properties: None,
                 body: Body::Shared(&body),
             };

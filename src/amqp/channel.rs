@@ -85,6 +85,11 @@ impl Channel {
         }
     }
 
+    /// Whether both are handles of one channel.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) async fn call(&self, method: impl Into<Method>, deadline: Option<Duration>) -> Result<Reply> {
         call(&self.inner, method.into(), deadline, DEFAULT_WINDOW).await
     }
@@ -144,6 +149,24 @@ impl Channel {
     /// How many published messages the server has not confirmed yet.
     pub fn unconfirmed(&self) -> usize {
         self.inner.guard.shared.look(|machine| machine.unconfirmed(self.inner.id))
+    }
+
+    /// Waits until the server has confirmed everything that was published on this channel so far, with an ack or a nack: which of
+    /// them, the [`Confirm`](super::Confirm)s say. Without `confirm.select` there is nothing to wait for.
+    ///
+    /// It has no deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// Whatever has ended the channel, with the outcome `Unknown`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn wait_for_confirms(&self) -> Result<()> {
+        let (shared, id) = (&self.inner.guard.shared, self.inner.id);
+        let last = shared.look(|machine| machine.last_published(id));
+        std::future::poll_fn(|cx| shared.with(|machine| machine.poll_settled(id, last, cx.waker()))).await
     }
 
     /// Messages that the server gave back (`basic.return`) and that belong to no [`Confirm`](super::Confirm): those that were

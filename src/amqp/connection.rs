@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::channel::Channel;
 use super::provider::update_secret;
@@ -98,6 +99,10 @@ impl Connection {
         self.guard.shared.look(Machine::tuning)
     }
 
+    pub(crate) fn observer(&self) -> Observer {
+        Observer { shared: self.guard.shared.clone(), place: None, blocked: None }
+    }
+
     /// Replaces the secret of a login that is about to expire (`connection.update-secret`, RabbitMQ).
     ///
     /// # Errors
@@ -109,6 +114,53 @@ impl Connection {
     /// The request is sent even when the future is dropped.
     pub async fn update_secret(&self, secret: &str, reason: &str) -> Result<()> {
         update_secret(&self.guard.shared, secret, reason, self.guard.call_deadline).await
+    }
+}
+
+/// Somebody who is told what happens to a connection, and does not keep it open.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    shared: Arc<Shared>,
+    place: Option<Place>,
+    blocked: Option<String>,
+}
+
+/// What happens to a connection.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// `connection.blocked`, and why.
+    Blocked(String),
+    /// `connection.unblocked`.
+    Unblocked,
+    /// It has ended: with the reason, unless that was a close on this side.
+    Ended(Result<()>),
+}
+
+impl Observer {
+    /// The next that happens. After the end, the end again.
+    pub(crate) async fn next(&mut self) -> Happening {
+        let Self { shared, place, blocked } = self;
+        poll_fn(|cx| {
+            shared.with(|machine| {
+                if let Poll::Ready(end) = machine.poll_ended(place, cx.waker()) {
+                    return Poll::Ready(Happening::Ended(end));
+                }
+                if machine.blocked() == blocked.as_deref() {
+                    return Poll::Pending;
+                }
+                *blocked = machine.blocked().map(str::to_owned);
+                Poll::Ready(blocked.clone().map_or(Happening::Unblocked, Happening::Blocked))
+            })
+        })
+        .await
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.shared.with(|machine| machine.unwatch(place));
+        }
     }
 }
 

@@ -182,6 +182,12 @@ impl Delivery {
         self.0.delivered().delivery_tag
     }
 
+    /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
+    pub(crate) fn into_parts(self) -> (Message, Acker) {
+        let acker = Acker { channel: self.0.memory.channel.clone(), delivery_tag: self.delivery_tag() };
+        (self.0, acker)
+    }
+
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
         let Memory { batch, channel } = &*self.0.memory;
@@ -241,6 +247,16 @@ impl Acker {
 
     fn settle(&self, settle: Settle) -> Result<()> {
         settle_on(self.channel.as_ref(), self.delivery_tag, settle)
+    }
+
+    /// As [`Delivery::ack_multiple`].
+    pub(crate) fn ack_multiple(&self) -> Result<()> {
+        self.settle(Settle::Ack { multiple: true })
+    }
+
+    /// As [`Delivery::nack_multiple`].
+    pub(crate) fn nack_multiple(&self, requeue: bool) -> Result<()> {
+        self.settle(Settle::Nack { multiple: true, requeue })
     }
 }
 

@@ -57,12 +57,18 @@ mod config;
 mod connection;
 mod consumer;
 mod delivery;
+#[doc(hidden)]
+pub mod fuzzing;
 mod provider;
 mod publish;
 mod servers;
 mod shared;
 mod topology;
 mod url;
+
+pub(crate) use crate::protocol::client::STAMP;
+pub(crate) use config::settings;
+pub(crate) use connection::{Happening, Observer};
 
 pub use builder::ConnectionBuilder;
 pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, GotNoAck, ReturnedMessages};

@@ -74,7 +74,15 @@ impl<'a> BasicPublish<'a> {
     #[inline]
     pub(crate) fn new(channel: &'a Channel, exchange: &'a [u8], routing_key: &'a [u8], payload: Payload<'a>) -> Self {
         let Payload(body) = payload;
-        let publish = Publish { exchange, routing_key, mandatory: false, immediate: false, properties: None, body };
+        let publish = Publish {
+            exchange,
+            routing_key,
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
         Self { channel, publish, deadline: None, place: None, timer: None }
     }
 
@@ -95,6 +103,17 @@ impl<'a> BasicPublish<'a> {
     pub fn immediate(mut self, immediate: bool) -> Self {
         self.publish.immediate = immediate;
         self
+    }
+
+    /// Marks the message, so that it is known for certain when it comes back. See [`Publish::stamped`].
+    pub(crate) fn stamped(mut self, stamped: bool) -> Self {
+        self.publish.stamped = stamped;
+        self
+    }
+
+    /// Publishes the message if there is room, without waiting for any.
+    pub(crate) fn at_once(mut self) -> Result<Confirm> {
+        self.publish(Waker::noop()).map_err(|error| error.unwrap_or_else(|| self.why_it_waits()))
     }
 
     /// How long to wait for room, in place of [`ConnectionBuilder::call_deadline`](super::ConnectionBuilder::call_deadline).
@@ -122,15 +141,19 @@ impl<'a> BasicPublish<'a> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(cx).map(|()| {
-            Err(self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits))
-        })
+        timer.as_mut().poll(cx).map(|()| Err(self.why_it_waits()))
+    }
+
+    fn why_it_waits(&self) -> Error {
+        self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits)
     }
 
     #[cold]
-    fn leave(&mut self, place: Waiting) {
+    fn leave(&mut self) {
         let channel = &self.channel.inner;
-        channel.guard.shared.with(|machine| machine.leave(channel.id, place));
+        if let Some(place) = self.place.take() {
+            channel.guard.shared.with(|machine| machine.leave(channel.id, place));
+        }
     }
 }
 
@@ -150,8 +173,8 @@ impl Future for BasicPublish<'_> {
 impl Drop for BasicPublish<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.leave(place);
+        if self.place.is_some() {
+            self.leave();
         }
     }
 }
@@ -218,6 +241,12 @@ impl Confirm {
     fn forget(&self) {
         let (id, tag) = (self.channel.id, self.tag);
         self.channel.guard.shared.with(|machine| machine.forget_confirm(id, tag));
+    }
+
+    /// Whether the server has said what became of the message.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.channel.watermark.has_passed(self.tag)
+            || self.channel.guard.shared.look(|machine| machine.is_settled(self.channel.id, self.tag))
     }
 }
 

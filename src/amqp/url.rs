@@ -117,7 +117,13 @@ fn parse(text: &str) -> Result<Config> {
     if let Some(user_info) = user_info {
         config.credentials = credentials(user_info)?;
     }
-    parameters(query, &mut config)?;
+    parameters(query, &mut config).map_err(|error| match query.contains('@') {
+        // It may be the rest of a password.
+        true => {
+            invalid("the URL has an @ behind a ?, and what stands there are no parameters; elsewhere it is written %40")
+        }
+        false => error,
+    })?;
     Ok(config)
 }
 
@@ -166,9 +172,10 @@ fn host_and_port(text: &str, needs_name: bool) -> Result<Address> {
     }
     // A name is looked at behind its percent signs, so that nothing hides there.
     let name = decoded(host, "host")?;
+    let strange = |c: char| c == '%' || c.is_whitespace() || c.is_control();
     let host = match Host::parse_opaque(&name) {
         Ok(Host::Ipv6(address)) => address.to_string(),
-        Ok(Host::Domain(_) | Host::Ipv4(_)) if !name.contains('%') => name,
+        Ok(Host::Domain(_) | Host::Ipv4(_)) if !name.contains(strange) => name,
         _ => return Err(invalid("the URL's host cannot be understood: it is neither a name nor an address")),
     };
     Ok(Address { host, port })

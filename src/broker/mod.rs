@@ -24,6 +24,9 @@ mod builder;
 mod channel;
 mod client;
 mod faults;
+#[cfg(feature = "arbitrary")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod message;
 mod methods;

@@ -79,6 +79,11 @@ impl Exchange {
         self
     }
 
+    /// Whether it goes because nothing is bound to it any more.
+    fn is_abandoned(&self) -> bool {
+        self.auto_delete && !self.is_used()
+    }
+
     pub(super) fn is_used(&self) -> bool {
         !self.bindings.is_empty()
     }
@@ -152,24 +157,28 @@ impl Exchanges {
         }
     }
 
-    /// Removes all bindings to something that is gone.
+    /// Removes all bindings to something that is gone, and the exchanges that are abandoned by that, and so on.
     pub(super) fn remove_destination(&mut self, destination: &Destination) {
-        let mut sources = Vec::new();
-        for (name, exchange) in &mut self.0 {
-            let before = exchange.bindings.len();
-            exchange.bindings.retain(|binding| binding.destination != *destination);
-            if exchange.bindings.len() < before {
-                sources.push(name.clone());
+        let mut gone = vec![destination.clone()];
+        while let Some(destination) = gone.pop() {
+            let mut abandoned = Vec::new();
+            for (name, exchange) in &mut self.0 {
+                let before = exchange.bindings.len();
+                exchange.bindings.retain(|binding| binding.destination != destination);
+                if exchange.bindings.len() < before && exchange.is_abandoned() {
+                    abandoned.push(name.clone());
+                }
             }
-        }
-        for source in sources {
-            self.remove_if_abandoned(&source);
+            for name in abandoned {
+                self.0.remove(&name);
+                gone.push(Destination::Exchange(name));
+            }
         }
     }
 
     /// An auto-delete exchange goes with its last binding.
     fn remove_if_abandoned(&mut self, name: &ShortString) {
-        if self.0.get(name).is_some_and(|exchange| exchange.auto_delete && !exchange.is_used()) {
+        if self.0.get(name).is_some_and(Exchange::is_abandoned) {
             self.remove(name);
         }
     }
@@ -369,5 +378,27 @@ mod tests {
         exchanges.bind(&"amq.fanout".into(), to_queue(2, ""));
         assert_eq!(route(&exchanges, "a", "k"), [1]);
         assert_eq!(route(&exchanges, "a", "other"), [2]);
+    }
+
+    /// Whoever is bound to what goes may go, too, and so on: however long the chain is, it is no deep recursion.
+    #[test]
+    fn a_long_chain_of_auto_delete_exchanges_goes_at_once() {
+        const LENGTH: usize = 2000;
+        let work = || {
+            let mut exchanges = Exchanges::predeclared();
+            let others = exchanges.0.len();
+            let name = |at: usize| ShortString::from(format!("link {at}"));
+            for at in 0..LENGTH {
+                let link = Exchange::new(Kind::Fanout).with(false, true, false, FieldTable::new());
+                exchanges.insert(name(at), link);
+                if at > 0 {
+                    exchanges.bind(&name(at), to_exchange(&format!("link {}", at - 1), ""));
+                }
+            }
+            exchanges.bind(&name(0), to_queue(7, ""));
+            exchanges.remove_destination(&Destination::Queue(QueueId(7)));
+            assert_eq!(exchanges.0.len(), others);
+        };
+        std::thread::Builder::new().stack_size(256 * 1024).spawn(work).unwrap().join().unwrap();
     }
 }

@@ -59,6 +59,20 @@ impl ContentHeader {
         }
     }
 
+    /// As [`write`](Self::write), with one more header among the properties.
+    pub(crate) fn write_with_header(
+        out: &mut Vec<u8>,
+        body_size: u64,
+        properties: Option<&Properties>,
+        header: (&str, i64),
+    ) -> Result<(), EncodeError> {
+        Self::write_fixed(out, body_size);
+        match properties {
+            Some(properties) => properties.encode_with_header(header, out),
+            None => Properties::default().encode_with_header(header, out),
+        }
+    }
+
     fn write_fixed(out: &mut Vec<u8>, body_size: u64) {
         let mut fixed = [0; Self::FIXED_LEN];
         let (ids, size) = fixed.split_at_mut(4);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`RawFrame`] borrows a frame out of a buffer and looks no further, so that a reader can decide what is worth decoding;
-//! [`Frame`] is the decoded value.
+//! [`Frame`] is the decoded value. For frames that break the rules there is [`UncheckedFrame`](super::UncheckedFrame).
 
 use bytes::Bytes;
 
@@ -17,8 +17,8 @@ use super::{ContentHeader, DecodeError, DecodeErrorKind, EncodeError, EncodeErro
 /// Octets of a frame that are not payload: seven before it and one behind.
 pub const FRAME_OVERHEAD: usize = 8;
 
-const HEAD: usize = 7;
-const FRAME_END: u8 = 0xCE;
+pub(super) const HEAD: usize = 7;
+pub(super) const FRAME_END: u8 = 0xCE;
 
 /// The type octet of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

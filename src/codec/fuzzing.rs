@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "arbitrary")]
+use super::UncheckedFrame;
 use super::method::basic;
 use super::{
     AckView, ContentHeader, DecodeError, DecodeErrorKind, DeliverView, Encoder, FRAME_OVERHEAD, FieldTable, Frame,
@@ -56,6 +58,33 @@ fn frame_encodes(frame: &Frame, raw: RawFrame<'_>) {
     let mut out = Vec::new();
     assert_eq!(frame.encode(&mut out, MAX_PAYLOAD), Ok(()));
     assert_eq!(out, expected);
+}
+
+/// Frames made of what the fuzzer says, legal and illegal ones: what is written is read as the same again, through the door that
+/// checks and through the one that does not.
+#[cfg(feature = "arbitrary")]
+pub fn values(data: &[u8]) {
+    let mut u = ::arbitrary::Unstructured::new(data);
+    while !u.is_empty() {
+        let (Ok(frame), Ok(illegal)) = (u.arbitrary::<Frame>(), u.arbitrary::<UncheckedFrame>()) else { return };
+        let mut octets = Vec::new();
+        assert_eq!(frame.encode(&mut octets, usize::MAX), Ok(()));
+        let mut unchecked = Vec::new();
+        UncheckedFrame::from(&frame).write_unchecked(&mut unchecked);
+        assert_eq!(octets, unchecked);
+        let mut rest = Bytes::from(octets);
+        assert_eq!(Frame::decode(&mut rest, usize::MAX), Ok(Some(frame)));
+        assert!(rest.is_empty());
+
+        unchecked.clear();
+        illegal.write_unchecked(&mut unchecked);
+        let mut rest = Bytes::from(unchecked);
+        let read = UncheckedFrame::read_unchecked(&mut rest);
+        if illegal.size.is_none_or(|size| usize::try_from(size) == Ok(illegal.payload.len())) {
+            assert_eq!(read, Some(UncheckedFrame { size: None, ..illegal }));
+            assert!(rest.is_empty());
+        }
+    }
 }
 
 /// The payload of a method frame: what is read is written with the same octets but for what carries no meaning, one octet

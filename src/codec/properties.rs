@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::table::encode_table_with;
 use super::wire::{Decoder, Encoder, Field, FieldType};
 use super::{DecodeError, EncodeError, FieldTable, ShortString};
 
@@ -34,6 +35,19 @@ macro_rules! properties {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Properties {
             $( $(#[$doc])* pub $field: Option<$kind>, )*
+        }
+
+        #[cfg(feature = "arbitrary")]
+        impl<'a> ::arbitrary::Arbitrary<'a> for Properties {
+            fn arbitrary(u: &mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Self> {
+                let mut properties = Self::default();
+                $(
+                    if u.arbitrary()? {
+                        properties.$field = Some(Field::arbitrary(u)?);
+                    }
+                )*
+                Ok(properties)
+            }
         }
 
         impl Properties {
@@ -66,6 +80,20 @@ macro_rules! properties {
                 $(
                     if let Some(value) = &self.$field {
                         Field::encode(value, &mut encoder, concat!("property ", $name))?;
+                    }
+                )*
+                Ok(())
+            }
+
+            /// As [`encode`](Self::encode), with one more header, in place of those of its name.
+            pub(crate) fn encode_with_header(&self, header: (&str, i64), out: &mut Vec<u8>) -> Result<(), EncodeError> {
+                let mut encoder = Encoder::new(out);
+                (self.flags() | 1 << HEADERS).encode(&mut encoder, "property flags")?;
+                $(
+                    if $bit == HEADERS {
+                        encode_table_with(self.headers.as_ref(), header, out, "property headers")?;
+                    } else if let Some(value) = &self.$field {
+                        Field::encode(value, &mut Encoder::new(out), concat!("property ", $name))?;
                     }
                 )*
                 Ok(())
@@ -245,6 +273,21 @@ mod tests {
         all.encode(&mut octets).unwrap();
         assert_eq!(octets.get(..2), Some(&[0b1111_1111, 0b1111_1100][..]), "c81: bits 15 to 2");
         assert_eq!(RawProperties::new(octets.into()).decode(), Ok(all));
+    }
+
+    #[test]
+    fn one_more_header_takes_the_place_of_its_namesake() {
+        let properties = Properties::new().content_type("text/plain").app_id("a");
+        let with_headers = properties.clone().header("k", 1i32).header("own", "old").header("l", true);
+        for (before, after) in [
+            (Properties::new(), Properties::new().header("own", 7i64)),
+            (properties.clone(), properties.clone().header("own", 7i64)),
+            (with_headers, properties.header("k", 1i32).header("l", true).header("own", 7i64)),
+        ] {
+            let mut octets = Vec::new();
+            before.encode_with_header(("own", 7), &mut octets).unwrap();
+            assert_eq!(RawProperties::new(octets.into()).decode(), Ok(after));
+        }
     }
 
     #[test]

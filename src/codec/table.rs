@@ -106,6 +106,11 @@ impl FieldTable {
         }
     }
 
+    /// Puts `value` under `name` behind all others, even where the name is there already.
+    pub fn push(&mut self, name: impl Into<ShortString>, value: impl Into<FieldValue>) {
+        self.0.push((name.into(), value.into()));
+    }
+
     /// Takes out every value under `name` and returns the last.
     pub fn remove(&mut self, name: &str) -> Option<FieldValue> {
         let mut removed = None;
@@ -385,6 +390,23 @@ fn field_value<'a>(source: &Bytes, depth: usize) -> impl Fn(&'a [u8]) -> Parsed<
 /// Appends a table with its length.
 pub(crate) fn encode_table(table: &FieldTable, out: &mut Vec<u8>, what: &'static str) -> Result<(), EncodeError> {
     write_table(table, out, what, 1)
+}
+
+/// As [`encode_table`], with one more entry at the end, in place of those of its name.
+pub(crate) fn encode_table_with(
+    table: Option<&FieldTable>,
+    (name, value): (&str, i64),
+    out: &mut Vec<u8>,
+    what: &'static str,
+) -> Result<(), EncodeError> {
+    with_length(out, what, |out| {
+        for (other, value) in table.into_iter().flat_map(|table| &table.0).filter(|(other, _)| *other != name) {
+            write_short_string(out, other.as_bytes(), what)?;
+            write_value(value, out, what, 1)?;
+        }
+        write_short_string(out, name.as_bytes(), what)?;
+        write_value(&FieldValue::I64(value), out, what, 1)
+    })
 }
 
 fn write_table(table: &FieldTable, out: &mut Vec<u8>, what: &'static str, depth: usize) -> Result<(), EncodeError> {

@@ -3,6 +3,8 @@
 //! Consecutive bits share an octet, the first in the lowest place (§4.2.5.2). The reader and the writer keep that octet
 //! until something other than a bit follows, so a method's fields are simply listed in order.
 
+#[cfg(feature = "arbitrary")]
+use ::arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 
 use super::table::{FieldTable, decode_table, encode_table};
@@ -124,6 +126,9 @@ pub(crate) trait Field: Sized {
     const TYPE: FieldType;
     fn decode(decoder: &mut Decoder<'_>, what: &'static str) -> Result<Self, DecodeError>;
     fn encode(&self, encoder: &mut Encoder<'_>, what: &'static str) -> Result<(), EncodeError>;
+    /// Here and not in the trait of the same name, which `Bytes` does not have.
+    #[cfg(feature = "arbitrary")]
+    fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self>;
 }
 
 macro_rules! integer_field {
@@ -136,6 +141,10 @@ macro_rules! integer_field {
             fn encode(&self, encoder: &mut Encoder<'_>, _: &'static str) -> Result<(), EncodeError> {
                 encoder.put(&self.to_be_bytes());
                 Ok(())
+            }
+            #[cfg(feature = "arbitrary")]
+            fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self> {
+                Arbitrary::arbitrary(u)
             }
         }
     };
@@ -155,6 +164,10 @@ impl Field for bool {
         encoder.bit(*self);
         Ok(())
     }
+    #[cfg(feature = "arbitrary")]
+    fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        Arbitrary::arbitrary(u)
+    }
 }
 
 impl Field for ShortString {
@@ -166,6 +179,10 @@ impl Field for ShortString {
     fn encode(&self, encoder: &mut Encoder<'_>, what: &'static str) -> Result<(), EncodeError> {
         encoder.bits_used = 0;
         write_short_string(encoder.out, self.as_bytes(), what)
+    }
+    #[cfg(feature = "arbitrary")]
+    fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        Arbitrary::arbitrary(u)
     }
 }
 
@@ -181,6 +198,10 @@ impl Field for Bytes {
         encoder.put(self);
         Ok(())
     }
+    #[cfg(feature = "arbitrary")]
+    fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        super::arbitrary::octets(u, 300)
+    }
 }
 
 impl Field for FieldTable {
@@ -193,6 +214,10 @@ impl Field for FieldTable {
     fn encode(&self, encoder: &mut Encoder<'_>, what: &'static str) -> Result<(), EncodeError> {
         encoder.bits_used = 0;
         encode_table(self, encoder.out, what)
+    }
+    #[cfg(feature = "arbitrary")]
+    fn arbitrary(u: &mut Unstructured<'_>) -> ::arbitrary::Result<Self> {
+        Arbitrary::arbitrary(u)
     }
 }
 

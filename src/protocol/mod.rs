@@ -18,6 +18,10 @@ mod heartbeat;
 mod outbound;
 pub mod server;
 
+#[cfg(feature = "arbitrary")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
 pub use content::{Content, Layout};
 pub(crate) use heartbeat::Heartbeat;

@@ -154,15 +154,19 @@ impl OutBuffer {
         max_payload: usize,
         method_frame: &[u8],
         properties: Option<&Properties>,
+        stamp: Option<(&str, i64)>,
         body: &Body<'_>,
     ) -> Result<(), EncodeError> {
         let size = body.as_slice().len() as u64;
         let start = self.flat.len();
         self.flat.extend_from_slice(method_frame);
-        match properties {
-            None => self.flat.extend_from_slice(&bare_header(channel, size)),
-            Some(_) => {
-                let header = |out: &mut Vec<u8>| ContentHeader::write(out, size, properties);
+        match (properties, stamp) {
+            (None, None) => self.flat.extend_from_slice(&bare_header(channel, size)),
+            _ => {
+                let header = |out: &mut Vec<u8>| match stamp {
+                    None => ContentHeader::write(out, size, properties),
+                    Some(stamp) => ContentHeader::write_with_header(out, size, properties, stamp),
+                };
                 let written =
                     write_frame(&mut self.flat, FrameType::Header, channel, max_payload, "content header", header);
                 if let Err(error) = written {
@@ -329,7 +333,7 @@ mod tests {
                 let (mut long, mut short) = (OutBuffer::new(), OutBuffer::new());
                 let body = Body::Borrowed(body);
                 long.put_content(3, 4096, "test", |_| Ok(()), content_header(properties), &body).unwrap();
-                short.put_message(3, 4096, &method, properties, &body).unwrap();
+                short.put_message(3, 4096, &method, properties, None, &body).unwrap();
                 assert_eq!(short.to_vec(), long.to_vec());
             }
         }

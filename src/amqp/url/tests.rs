@@ -157,3 +157,27 @@ fn tls_parameters_set_what_they_name() {
     assert!(!format!("{config:?}").contains("hu&sh"));
     assert_eq!(parse("amqps://h?verify=verify_peer").unwrap().tls, Some(TlsParameters::default()));
 }
+
+/// What may not stand in a URL as it is does not get into a host's name behind percent signs either.
+#[test]
+fn a_host_has_no_control_characters() {
+    for url in ["amqp://a%1ab", "amqp://a%7f", "amqp://%c2%a0", "amqp://a%e2%80%a8b", "amqp://a%0a", "amqp://a%20b"] {
+        assert!(parse(url).unwrap_err().to_string().contains("neither a name nor an address"), "{url}");
+    }
+}
+
+/// An `@` in the user's name and a `?` in the password: what follows it is no parameter, and is not shown as one.
+#[test]
+fn what_may_be_a_password_is_not_shown_as_a_parameter() {
+    for url in [
+        "amqp://me@corp?x:hush1234@host",
+        "amqp://me@corp?x:&hush1234&@host",
+        "amqp://me@corp?heartbeat=hush1234@host",
+        "amqp://me@corp?auth_mechanism=hush1234@host",
+        "amqp://me@corp?hush1234=1&hush1234=@host",
+    ] {
+        let error = parse(url).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{url}: {error}");
+        assert!(error.to_string().contains("%40"), "{url}: {error}");
+    }
+}

@@ -106,6 +106,15 @@ macro_rules! classes {
             }
         }
 
+        #[cfg(feature = "arbitrary")]
+        impl<'a> ::arbitrary::Arbitrary<'a> for Method {
+            fn arbitrary(u: &mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Self> {
+                type Make<'a> = fn(&mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Method>;
+                let all: &[Make<'a>] = &[$( |u| u.arbitrary().map(Method::$class), )*];
+                u.choose(all)?(u)
+            }
+        }
+
         $(
             impl From<$module::Method> for Method {
                 fn from(method: $module::Method) -> Self {

@@ -65,6 +65,14 @@ macro_rules! class {
                 };
             }
 
+            #[cfg(feature = "arbitrary")]
+            impl<'a> ::arbitrary::Arbitrary<'a> for $method {
+                fn arbitrary(u: &mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Self> {
+                    let _ = &u; // unused in a method without fields
+                    Ok(Self { $( $field: <$kind as $crate::codec::wire::Field>::arbitrary(u)?, )* })
+                }
+            }
+
             impl From<$method> for $crate::codec::Method {
                 fn from(method: $method) -> Self {
                     Method::$method(method).into()
@@ -79,6 +87,15 @@ macro_rules! class {
                 #[doc = concat!("`", $class, ".", $name, "`")]
                 $method($method),
             )*
+        }
+
+        #[cfg(feature = "arbitrary")]
+        impl<'a> ::arbitrary::Arbitrary<'a> for Method {
+            fn arbitrary(u: &mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Self> {
+                type Make<'a> = fn(&mut ::arbitrary::Unstructured<'a>) -> ::arbitrary::Result<Method>;
+                let all: &[Make<'a>] = &[$( |u| u.arbitrary().map(Method::$method), )*];
+                u.choose(all)?(u)
+            }
         }
 
         impl Method {

@@ -2,13 +2,16 @@
 
 use std::task::{Poll, Waker};
 
-use super::confirms::fingerprint;
+use super::confirms::{Look, fingerprint};
 use super::wakers::Place;
 use super::{ChannelId, Connection, State};
 use crate::codec::{EncodeError, FrameType, Properties, frame_head, write_frame, write_short_string};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::outbound::bare_header;
 use crate::protocol::{Body, OutBuffer};
+
+/// The header that a stamped message's delivery tag is written to.
+pub const STAMP: &str = "x-leveret-seq";
 
 /// A message that is to be published (`basic.publish`).
 #[derive(Clone, Debug)]
@@ -21,6 +24,9 @@ pub struct Publish<'a> {
     pub mandatory: bool,
     /// Return the message when no consumer takes it at once.
     pub immediate: bool,
+    /// Write the delivery tag among the headers, as [`STAMP`], so that a returned message is known for certain. It takes the place
+    /// of a header of that name. Nothing is written where no confirm is asked for, or the message would not come back.
+    pub stamped: bool,
     /// The properties.
     pub properties: Option<&'a Properties>,
     /// The body.
@@ -40,7 +46,7 @@ impl Connection {
     /// Publishes a message as soon as it is admitted. The answer is its delivery tag, 0 where nothing is confirmed.
     ///
     /// An error means that nothing was sent.
-    #[inline]
+    #[inline(always)]
     pub fn poll_publish(
         &mut self,
         id: ChannelId,
@@ -85,23 +91,41 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        *waiting = None;
+        // Mostly there is nothing to be taken, and nothing is written.
+        let held = match if waiting.is_some() { waiting.take() } else { None } {
+            Some(Waiting::Window(place)) => place,
+            _ => None,
+        };
+        let stamp = match &channel.confirms {
+            Some(confirms) if publish.stamped && publish.mandatory => Some((STAMP, confirms.next_tag().cast_signed())),
+            _ => None,
+        };
         let (number, max_payload, envelope) = (channel.number, self.max_payload, &mut channel.envelope);
         let written = match publish.properties {
-            None if OutBuffer::is_small(&publish.body, max_payload) => envelope
+            None if stamp.is_none() && OutBuffer::is_small(&publish.body, max_payload) => envelope
                 .whole(number, max_payload, publish)
                 .map(|head| self.out.put_small(head, publish.body.as_slice())),
             properties => match envelope.method(number, max_payload, publish) {
-                Ok(frame) => self.out.put_message(number, max_payload, frame, properties, &publish.body),
+                Ok(frame) => self.out.put_message(number, max_payload, frame, properties, stamp, &publish.body),
                 Err(error) => Err(error),
             },
         };
+        if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
+            match written {
+                Ok(()) => confirms.waiting.quit(&place),
+                // The room is still there, for the next in line.
+                Err(_) => confirms.waiting.leave(place, &mut self.wakes),
+            }
+        }
         Poll::Ready(match (written, &mut channel.confirms) {
             (Err(error), _) => Err(Error::from(error).with_outcome(Outcome::NotSent)),
             (Ok(()), None) => Ok(0),
             (Ok(()), Some(confirms)) => Ok(confirms.publish(publish.mandatory.then(|| {
                 let Publish { exchange, routing_key, body, .. } = publish;
-                fingerprint(exchange, routing_key, body.as_slice())
+                match publish.stamped {
+                    true => Look::Stamped,
+                    false => Look::Fingerprint(fingerprint(exchange, routing_key, body.as_slice())),
+                }
             }))),
         })
     }
@@ -229,7 +253,7 @@ mod tests {
         fn publish<'a>(exchange: &'a str, routing_key: &'a str, mandatory: bool) -> Publish<'a> {
             let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
             let body = Body::Borrowed(b"a body");
-            Publish { exchange, routing_key, mandatory, immediate: false, properties: None, body }
+            Publish { exchange, routing_key, mandatory, immediate: false, stamped: false, properties: None, body }
         }
         let mut envelope = Envelope::default();
         let long = "x".repeat(256);
@@ -266,13 +290,14 @@ mod tests {
                 routing_key: b"k",
                 mandatory: true,
                 immediate: false,
+                stamped: false,
                 properties: None,
                 body,
             };
             let body = &publish.body;
             let (mut short, mut usual, mut envelope) = (OutBuffer::new(), OutBuffer::new(), Envelope::default());
             let method = envelope.method(3, max_payload, &publish).unwrap();
-            usual.put_message(3, max_payload, method, None, body).unwrap();
+            usual.put_message(3, max_payload, method, None, None, body).unwrap();
             if OutBuffer::is_small(body, max_payload) {
                 short.put_small(envelope.whole(3, max_payload, &publish).unwrap(), body.as_slice());
                 assert!(short.to_vec() == usual.to_vec(), "{len} of {max_payload}");

@@ -191,6 +191,29 @@ impl Connection {
         }
     }
 
+    /// Whether the server has said what became of a message. Nothing is taken from whoever waits for that.
+    pub fn is_settled(&self, id: ChannelId, tag: u64) -> bool {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.and_then(|channel| channel.confirms.as_ref()).is_some_and(|confirms| confirms.is_settled(tag))
+    }
+
+    /// Ready when everything that was published up to this tag is settled, or will never be.
+    pub fn poll_settled(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<(), Error>> {
+        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
+        let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(())) };
+        match (confirms.poll_drained(tag, waker), &channel.end) {
+            (true, _) => Poll::Ready(Ok(())),
+            (false, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
+            (false, None) => Poll::Pending,
+        }
+    }
+
+    /// The tag of the message that was published last on this channel; 0 where there is none, or where there are no confirms.
+    pub fn last_published(&self, id: ChannelId) -> u64 {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, |confirms| confirms.next_tag() - 1)
+    }
+
     /// Nobody asks what became of this message any more.
     pub fn forget_confirm(&mut self, id: ChannelId, tag: u64) {
         if let Some(confirms) = self.channel(id).and_then(|channel| channel.confirms.as_mut()) {
@@ -207,12 +230,12 @@ impl Connection {
     /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
     /// asked. `None` when there will be no more.
     pub fn poll_returned(&mut self, id: ChannelId, waker: &Waker) -> Poll<Option<(Box<Returned>, u64)>> {
-        let Some(channel) = self.channel(id) else { return Poll::Ready(None) };
-        match channel.returned.pop_front() {
-            Some(returned) => Poll::Ready(Some((returned, std::mem::take(&mut channel.returned_lost)))),
+        let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(None) };
+        match channel.take_returned() {
+            Some(returned) => Poll::Ready(Some(returned)),
             None if channel.end.is_some() => Poll::Ready(None),
             None => {
-                channel.returned_waker = Some(waker.clone());
+                channel.returned_wakers.wait(waker, hands.wakes);
                 Poll::Pending
             }
         }
@@ -369,6 +392,7 @@ impl Connection {
             out: &mut self.out,
             wakes: &mut self.wakes,
             buffered: &mut self.buffered,
+            answers: &mut self.answers,
             max_payload: self.max_payload,
             max_body: self.config.max_message_size,
             publishers: &mut self.publishers,

@@ -37,6 +37,13 @@ impl WakerQueue {
         }
     }
 
+    /// Has what was waited for, whether woken for it or come unasked.
+    pub(crate) fn quit(&mut self, Place(held): &Place) {
+        if let Ok(at) = self.waiting.binary_search_by_key(held, |(place, _)| *place) {
+            self.waiting.remove(at);
+        }
+    }
+
     /// Wakes up to `count` of those who wait.
     pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
         if self.waiting.is_empty() {
@@ -49,6 +56,31 @@ impl WakerQueue {
     /// Wakes everybody.
     pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
         self.wake(usize::MAX, wakes);
+    }
+}
+
+/// Those who wait for the same thing in no order. Who is woken has left the set; nobody leaves it otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct WakerSet(Vec<Waker>);
+
+impl WakerSet {
+    /// More than wait for one thing: some of them will have gone.
+    const CROWD: usize = 64;
+
+    /// Waits. When it becomes crowded everybody else is woken: who still wants to wait says so again, and who has gone does not.
+    pub(crate) fn wait(&mut self, waker: &Waker, wakes: &mut Vec<Waker>) {
+        if self.0.iter().any(|waiting| waiting.will_wake(waker)) {
+            return;
+        }
+        if self.0.len() >= Self::CROWD {
+            self.wake_all(wakes);
+        }
+        self.0.push(waker.clone());
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
+        wakes.append(&mut self.0);
     }
 }
 

@@ -125,7 +125,10 @@ impl Connection {
             }
         } else if matches!(self.channels.get(&number), Some(Channel::Leaving)) {
             self.channels.remove(&number);
-            self.put(number, channel::CloseOk {}.into());
+            // The connection may have been left meanwhile: then nobody listens any more.
+            if !matches!(self.phase, Phase::Finished) {
+                self.put(number, channel::CloseOk {}.into());
+            }
         }
     }
 

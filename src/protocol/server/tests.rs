@@ -457,3 +457,26 @@ fn content_is_cut_to_the_frames_agreed_on() {
         ]
     );
 }
+
+/// An owner may take its time with a channel's close, and its client may leave altogether meanwhile.
+#[test]
+fn nothing_is_said_behind_the_end_of_the_connection() {
+    let mut script = Script::open(usize::MAX);
+    let close = |number, method: Method| {
+        let mut octets = Vec::new();
+        Frame::Method(number, method).encode(&mut octets, 4096).unwrap();
+        octets
+    };
+    let mut input = BytesMut::from(close(1, channel::Close::default().into()).as_slice());
+    script.machine.feed(&mut input, script.now);
+    assert!(matches!(script.machine.next_event(), Some(Event::ChannelClose(1))));
+    input.extend_from_slice(&close(0, connection::Close::default().into()));
+    script.machine.feed(&mut input, script.now);
+    assert!(matches!(script.machine.next_event(), Some(Event::Close)));
+    script.machine.accept_close(0);
+    script.machine.accept_close(1);
+    let mut out = OutBuffer::new();
+    script.machine.take_output(&mut out, script.now);
+    script.received = out.to_vec().into();
+    assert_eq!(script.said(), ["connection.close-ok"]);
+}

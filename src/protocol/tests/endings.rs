@@ -241,3 +241,154 @@ fn the_window_holds_publishers_back() {
     assert_eq!(pair.client.unconfirmed(channel), 0);
     assert!(matches!(pair.publish(channel, "x", b""), Poll::Ready(Ok(3))));
 }
+
+/// A channel's handle can be cloned: several may wait for what is returned.
+#[test]
+fn everybody_who_waits_for_returned_messages_is_woken() {
+    use crate::protocol::fuzzing::Bell;
+    let wake = |pair: &mut Pair| {
+        let mut wakes = Vec::new();
+        pair.client.take_wakes(&mut wakes);
+        wakes.into_iter().for_each(Waker::wake);
+    };
+    let bells = [Bell::new(), Bell::new()];
+    let (mut pair, channel) = Pair::with_channel();
+    for bell in &bells {
+        assert!(pair.client.poll_returned(channel, bell.waker()).is_pending());
+    }
+    pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (50, 10));
+    pair.drive();
+    wake(&mut pair);
+    assert_eq!(bells.each_ref().map(Bell::take), [true, true]);
+
+    // One who asks again and again is one.
+    let (mut pair, channel) = Pair::with_channel();
+    for _ in 0..1000 {
+        assert!(pair.client.poll_returned(channel, bells[0].waker()).is_pending());
+    }
+    // And those who have gone without a word do not gather.
+    for _ in 0..1000 {
+        assert!(pair.client.poll_returned(channel, Bell::new().waker()).is_pending());
+        wake(&mut pair);
+    }
+    pair.client.terminate(Error::new(ErrorKind::Io, "the end"));
+    let mut wakes = Vec::new();
+    pair.client.take_wakes(&mut wakes);
+    assert!((1..200).contains(&wakes.len()), "{} are woken", wakes.len());
+}
+
+/// Who is woken because there is room, and cannot use it, leaves the room to the next.
+#[test]
+fn a_publish_that_fails_passes_its_place_on() {
+    use crate::protocol::Body;
+    use crate::protocol::client::Publish;
+    use crate::protocol::fuzzing::Bell;
+    let (mut pair, channel) = Pair::with_channel();
+    pair.answering = false;
+    let select = pair.client.call(channel, crate::codec::method::confirm::Select::default().into(), 1).unwrap();
+    assert!(pair.reply(channel, select).is_pending());
+    assert!(pair.publish(channel, "first", b"").is_ready());
+    let (too_long, bells) = ("k".repeat(256), [Bell::new(), Bell::new()]);
+    let (mut spoilt, mut good) = (None, None);
+    let poll = |pair: &mut Pair, key: &str, waiting: &mut _, bell: &Bell| {
+        let (exchange, routing_key, body) = (&b""[..], key.as_bytes(), Body::Borrowed(b""));
+        let publish = Publish {
+            exchange,
+            routing_key,
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
+        pair.client.poll_publish(channel, &publish, waiting, bell.waker())
+    };
+    assert!(poll(&mut pair, &too_long, &mut spoilt, &bells[0]).is_pending());
+    assert!(poll(&mut pair, "second", &mut good, &bells[1]).is_pending());
+    let ack = Frame::Method(1, basic::Ack { delivery_tag: 1, multiple: false }.into());
+    let mut octets = Vec::new();
+    ack.encode(&mut octets, 4096).unwrap();
+    pair.client.feed(&mut octets.as_slice().into(), pair.now);
+    let mut wakes = Vec::new();
+    pair.client.take_wakes(&mut wakes);
+    wakes.drain(..).for_each(Waker::wake);
+    assert_eq!(bells.each_ref().map(Bell::take), [true, false]);
+    assert!(matches!(poll(&mut pair, &too_long, &mut spoilt, &bells[0]), Poll::Ready(Err(_))));
+    pair.client.take_wakes(&mut wakes);
+    wakes.drain(..).for_each(Waker::wake);
+    assert!(bells[1].take(), "the second waits for ever");
+    assert!(poll(&mut pair, "second", &mut good, &bells[1]).is_ready());
+}
+
+/// Who publishes without having been woken (another branch of its task was) does not leave a name in the queue, for which somebody
+/// else would not be woken.
+#[test]
+fn a_publish_that_comes_unasked_leaves_the_queue() {
+    use crate::protocol::client::Publish;
+    use crate::protocol::fuzzing::Bell;
+    use crate::protocol::{Body, OutBuffer};
+    let (mut pair, channel) = Pair::with_channel();
+    pair.answering = false;
+    let select = pair.client.call(channel, crate::codec::method::confirm::Select::default().into(), 1).unwrap();
+    assert!(pair.reply(channel, select).is_pending());
+    assert!(pair.publish(channel, "first", b"").is_ready());
+    let bells = [Bell::new(), Bell::new()];
+    let mut waiting = [None, None];
+    let mut poll = |pair: &mut Pair, at: usize| {
+        let body = Body::Borrowed(b"");
+        let publish = Publish {
+            exchange: b"",
+            routing_key: b"",
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
+        pair.client.poll_publish(channel, &publish, &mut waiting[at], bells[at].waker())
+    };
+    let acked = |pair: &mut Pair, delivery_tag| {
+        pair.client.take_output(&mut OutBuffer::new(), pair.now);
+        let mut octets = Vec::new();
+        Frame::Method(1, basic::Ack { delivery_tag, multiple: false }.into()).encode(&mut octets, 4096).unwrap();
+        pair.client.feed(&mut octets.as_slice().into(), pair.now);
+        let mut wakes = Vec::new();
+        pair.client.take_wakes(&mut wakes);
+        wakes.into_iter().for_each(Waker::wake);
+        bells.each_ref().map(Bell::take)
+    };
+    assert!(poll(&mut pair, 0).is_pending() && poll(&mut pair, 1).is_pending());
+    assert_eq!(acked(&mut pair, 1), [true, false]);
+    assert!(poll(&mut pair, 1).is_ready(), "it was quicker than the one who was woken");
+    assert!(poll(&mut pair, 0).is_pending());
+    assert_eq!(acked(&mut pair, 2), [true, false]);
+    assert!(poll(&mut pair, 0).is_ready());
+}
+
+/// Both have closed a channel, its number is in use again, and the answer to the first close comes late, when the second
+/// channel is being closed as well before it was open. It is not the answer to that.
+#[test]
+fn a_late_close_ok_is_not_for_the_next_channel_of_the_number() {
+    let config = Config { channel_max: 1, ..Config::default() };
+    let mut pair = Pair::new(config, Cut::Never);
+    pair.drive();
+    let first = pair.open_channel();
+    let say = |pair: &mut Pair, method: Method| {
+        let mut octets = Vec::new();
+        Frame::Method(1, method).encode(&mut octets, 4096).unwrap();
+        pair.client.feed(&mut octets.as_slice().into(), pair.now);
+    };
+    let close = |pair: &mut Pair, id| pair.client.close_channel(id, ReplyCode::REPLY_SUCCESS, "").unwrap().unwrap();
+    let closing = close(&mut pair, first);
+    say(&mut pair, not_found().into());
+    assert!(matches!(pair.reply(first, closing), Poll::Ready(Ok(_))));
+    let (second, opening) = pair.client.open_channel().unwrap();
+    let closing = close(&mut pair, second);
+    say(&mut pair, channel::CloseOk {}.into());
+    assert!(pair.reply(second, closing).is_pending(), "that was for the first");
+    say(&mut pair, channel::OpenOk::default().into());
+    assert!(pair.reply(second, opening).is_ready());
+    say(&mut pair, channel::CloseOk {}.into());
+    assert!(matches!(pair.reply(second, closing), Poll::Ready(Ok(_))));
+    assert!(pair.client.end().is_none());
+}

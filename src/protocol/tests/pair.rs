@@ -218,6 +218,7 @@ impl Pair {
             routing_key: routing_key.as_bytes(),
             mandatory: false,
             immediate: false,
+            stamped: false,
             properties: None,
             body: Body::Borrowed(body),
         };

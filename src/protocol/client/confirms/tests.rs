@@ -57,10 +57,10 @@ fn c95_a_nack_is_kept_until_it_is_asked_for() {
 #[test]
 fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(look))).collect();
-    assert_eq!(confirms.returned(7, returned()), None);
-    assert_eq!(confirms.returned(9, returned()), None);
-    assert_eq!(confirms.returned(5, returned()), Some(returned()), "no such publish");
+    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(Look::Fingerprint(look)))).collect();
+    assert_eq!(confirms.returned(None, 7, returned()), None);
+    assert_eq!(confirms.returned(None, 9, returned()), None);
+    assert_eq!(confirms.returned(None, 5, returned()), Some(returned()), "no such publish");
     confirms.settle(4, true, true, &mut wakes);
     let polled: Vec<_> = tags.iter().map(|tag| confirms.poll(*tag, Waker::noop())).collect();
     let ack = |returned| Poll::Ready(Confirmation::Ack(returned));
@@ -71,9 +71,13 @@ fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
 #[test]
 fn two_returns_of_one_look_go_to_two_publishes() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags = [confirms.publish(Some(7)), confirms.publish(Some(7)), confirms.publish(Some(7))];
-    assert_eq!(confirms.returned(7, returned()), None);
-    assert_eq!(confirms.returned(7, returned()), None);
+    let tags = [
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+    ];
+    assert_eq!(confirms.returned(None, 7, returned()), None);
+    assert_eq!(confirms.returned(None, 7, returned()), None);
     confirms.settle(3, true, true, &mut wakes);
     let returned_tags = tags.map(|tag| match confirms.poll(tag, Waker::noop()) {
         Poll::Ready(Confirmation::Ack(returned)) => returned.is_some(),
@@ -86,9 +90,9 @@ fn two_returns_of_one_look_go_to_two_publishes() {
 fn a_dropped_confirm_leaves_nothing_behind() {
     let (mut confirms, watermark, mut wakes) = confirms(10);
     for _ in 0..4 {
-        confirms.publish(Some(7));
+        confirms.publish(Some(Look::Fingerprint(7)));
     }
-    confirms.returned(7, returned());
+    confirms.returned(None, 7, returned());
     confirms.forget(1);
     confirms.forget(2);
     confirms.settle(2, true, true, &mut wakes);
@@ -120,12 +124,18 @@ proptest! {
     fn agrees_with_a_list(
         settles in prop::collection::vec((0u64..24, any::<bool>(), any::<bool>()), 0..40),
         mandatory in prop::collection::vec(any::<bool>(), 20),
+        returns in prop::collection::vec(any::<bool>(), 20),
         forgotten in prop::collection::vec(any::<bool>(), 20),
     ) {
         let (mut confirms, watermark, mut wakes) = confirms(100);
         let mut model: Vec<Option<bool>> = vec![None; 20];
         for mandatory in &mandatory {
-            confirms.publish(mandatory.then_some(1));
+            confirms.publish(mandatory.then_some(Look::Stamped));
+        }
+        for (tag, (mandatory, returns)) in (1..).zip(mandatory.iter().zip(&returns)) {
+            if *returns {
+                prop_assert_eq!(confirms.returned(Some(tag), 0, returned()).is_none(), *mandatory);
+            }
         }
         for (tag, multiple, ack) in settles {
             let valid = tag <= 20 && (tag != 0 || multiple);
@@ -146,9 +156,11 @@ proptest! {
                 confirms.forget(tag);
                 continue;
             }
+            let at = usize::try_from(tag - 1).unwrap();
+            let back = (mandatory[at] && returns[at]).then(returned);
             let expected = match said {
-                Some(true) => Poll::Ready(Confirmation::Ack(None)),
-                Some(false) => Poll::Ready(Confirmation::Nack(None)),
+                Some(true) => Poll::Ready(Confirmation::Ack(back)),
+                Some(false) => Poll::Ready(Confirmation::Nack(back)),
                 None => Poll::Pending,
             };
             prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
@@ -157,4 +169,52 @@ proptest! {
         let unsettled_from = model.iter().position(Option::is_none).unwrap_or(20);
         prop_assert_eq!(confirms.outstanding(), 20 - unsettled_from);
     }
+}
+
+/// Two messages that look the same, of which the second comes back: the stamp says which.
+#[test]
+fn a_stamp_says_which_of_two_messages_came_back() {
+    let (stamped, plain) = (Look::Stamped, Look::Fingerprint(7));
+    let (first, second) = ([Some(returned()), None], [None, Some(returned())]);
+    for (look, stamp, expected) in [
+        (stamped, Some(2), second),
+        // The server has lost it.
+        (stamped, None, first.clone()),
+        // Somebody else's, on a message that was sent without one.
+        (plain, Some(2), first.clone()),
+        (plain, None, first),
+    ] {
+        let mut confirms = Confirms::new(10, Watermark::default());
+        confirms.publish(Some(look));
+        confirms.publish(Some(look));
+        assert_eq!(confirms.returned(Some(9), 8, returned()), Some(returned()), "no such message");
+        assert_eq!(confirms.returned(stamp, 7, returned()), None);
+        assert!(confirms.settle(2, true, true, &mut Vec::new()));
+        for (tag, expected) in (1..).zip(expected) {
+            assert_eq!(confirms.poll(tag, Waker::noop()), Poll::Ready(Confirmation::Ack(expected)));
+        }
+    }
+}
+
+#[test]
+fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
+    let mut confirms = Confirms::new(10, Watermark::default());
+    for _ in 0..3 {
+        confirms.publish(None);
+    }
+    struct Nobody;
+    impl std::task::Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Nobody));
+    let mut wakes = Vec::new();
+    assert!(!confirms.poll_drained(3, &waker) && !confirms.poll_drained(2, &waker));
+    assert!(!confirms.poll_drained(3, &waker), "asked twice, woken once");
+    confirms.settle(2, false, true, &mut wakes);
+    assert_eq!(wakes.len(), 0, "the first is not settled yet");
+    confirms.settle(1, false, true, &mut wakes);
+    assert_eq!(wakes.len(), 1);
+    confirms.settle(3, false, false, &mut wakes);
+    assert_eq!(wakes.len(), 2);
+    assert!(confirms.poll_drained(3, &waker) && confirms.poll_drained(0, &waker));
 }

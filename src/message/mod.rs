@@ -1,0 +1,20 @@
+//! What is sent, where to, what comes back, and what became of it: plain data, the same for AMQP and Kafka.
+//!
+//! Touches the values of the codec and nothing that sends. Users see it as part of `messaging`.
+
+mod address;
+mod cargo;
+mod content;
+mod outcome;
+mod received;
+mod report;
+mod retry;
+
+pub use address::{Address, Source, Target};
+pub(crate) use cargo::Cargo;
+pub use content::Message;
+pub use outcome::{Receipt, ReceiptDetail, Returned, SendError, Status};
+pub(crate) use received::delivery_count;
+pub use received::{DeliveryDetail, Disposition, Modify, OnDrop, Received};
+pub use report::{BatchError, BatchReport, CloseReport, Unsent};
+pub use retry::{Backoff, OnUnknown, RetryDecision, RetryPolicy};

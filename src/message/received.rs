@@ -1,0 +1,117 @@
+//! Messages that came, and what can be said of them.
+
+use super::Message;
+use crate::codec::{FieldValue, ShortString};
+use crate::error::Error;
+
+/// A message that came, without what would settle it.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The message.
+    pub message: Message,
+    /// It may have been delivered before. A hint: `true` does not mean that anybody handled it.
+    pub redelivered: bool,
+    /// What the transport says of it.
+    pub detail: DeliveryDetail,
+    /// Why its headers cannot be read, if so: [`message`](Self::message) then has all but the headers.
+    pub malformed: Option<Error>,
+}
+
+/// What the transport says of a message that came.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeliveryDetail {
+    /// AMQP 0-9-1.
+    #[non_exhaustive]
+    Amqp {
+        /// The exchange it was published to; empty for the default exchange.
+        exchange: ShortString,
+        /// The routing key it was published with.
+        routing_key: ShortString,
+        /// Counts the deliveries of its channel.
+        delivery_tag: u64,
+    },
+    /// Kafka.
+    #[non_exhaustive]
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Its place in the partition.
+        offset: i64,
+        /// Milliseconds since 1970, where the record has a timestamp.
+        timestamp: Option<i64>,
+    },
+}
+
+impl Received {
+    pub(crate) fn new(message: Message, redelivered: bool, detail: DeliveryDetail) -> Self {
+        Self { message, redelivered, detail, malformed: None }
+    }
+
+    /// How often it was delivered before without success, where the server counts that: RabbitMQ's quorum queues do
+    /// (`x-delivery-count`).
+    pub fn delivery_count(&self) -> Option<u64> {
+        delivery_count(&self.message)
+    }
+
+    /// The delivery tag: counts the deliveries of its channel (AMQP).
+    pub fn delivery_tag(&self) -> Option<u64> {
+        match self.detail {
+            DeliveryDetail::Amqp { delivery_tag, .. } => Some(delivery_tag),
+            DeliveryDetail::Kafka { .. } => None,
+        }
+    }
+}
+
+pub(crate) fn delivery_count(message: &Message) -> Option<u64> {
+    let count = message.get_header("x-delivery-count").and_then(FieldValue::as_i64)?;
+    u64::try_from(count).ok()
+}
+
+/// What is to be done with a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// It was handled. AMQP: `basic.ack`. Kafka: its offset is stored.
+    #[default]
+    Accept,
+    /// It is never going to be handled. AMQP: `basic.reject` without requeue, which dead-letters it where the queue has somewhere
+    /// to send it, and drops it otherwise. Kafka: `Unsupported`.
+    Reject,
+    /// It was not looked at: somebody else may have it. AMQP: `basic.nack` with requeue, which quorum queues from RabbitMQ
+    /// 4.3 on do not count as a failed delivery. Kafka: `Unsupported`.
+    Release,
+    /// It was looked at and not handled. AMQP: see [`Modify`]. Kafka: `Unsupported`.
+    Modify(Modify),
+}
+
+/// Not handled, and why it matters.
+///
+/// | `delivery_failed` | `undeliverable_here` | AMQP 0-9-1 |
+/// |---|---|---|
+/// | true | false | `basic.reject` with requeue: quorum queues count it as a failed delivery |
+/// | false | false | `basic.nack` with requeue, as [`Disposition::Release`] |
+/// | any | true | `basic.reject` without requeue, as [`Disposition::Reject`] |
+///
+/// Annotations, which AMQP 1.0 has here, cannot travel in 0-9-1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Modify {
+    /// This attempt counts as failed.
+    pub delivery_failed: bool,
+    /// Not to this receiver again. AMQP 0-9-1 cannot tell receivers apart, so it goes to nobody again.
+    pub undeliverable_here: bool,
+}
+
+/// What becomes of a delivery that is dropped without a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnDrop {
+    /// It goes back at once: `basic.nack` with requeue. On Kafka as [`Leave`](Self::Leave).
+    #[default]
+    Release,
+    /// It stays unsettled until its receiver, or the connection, ends.
+    Leave,
+    /// It is rejected: `basic.reject` without requeue. On Kafka as [`Leave`](Self::Leave).
+    Reject,
+}

@@ -1,0 +1,131 @@
+//! Handing deliveries to a function, several at a time, whatever that function does.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::task::JoinSet;
+
+use super::delivery::Acker;
+use super::receiver::Receiver;
+use crate::error::Result;
+use crate::message::{Disposition, Received};
+
+impl Receiver {
+    /// Hands each delivery to `handler`, up to `concurrency` of them at a time, each in a task of its own, and settles it as the
+    /// handler says. When the handler fails, or panics, the delivery is settled as
+    /// [`on_failure`](super::ReceiverBuilder::on_failure) says; the others are not disturbed.
+    ///
+    /// ```no_run
+    /// # async fn example(receiver: leveret::messaging::Receiver) -> leveret::error::Result<()> {
+    /// use leveret::messaging::Disposition;
+    ///
+    /// receiver
+    ///     .for_each(16, async |received| {
+    ///         let order = String::from_utf8(received.message.body().to_vec())?;
+    ///         println!("{order}");
+    ///         Ok::<_, std::string::FromUtf8Error>(Disposition::Accept)
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// Ends when the stream does, and after the handlers that run then.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the receiver and stops the handlers where they wait; what they had is dropped, and so goes back
+    /// unless [`on_drop`](super::ReceiverBuilder::on_drop) says otherwise.
+    #[doc(alias = "receive_messages")]
+    #[doc(alias = "on_message_received")]
+    pub async fn for_each<F, Fut, E>(mut self, concurrency: usize, handler: F) -> Result<()>
+    where
+        F: Fn(Received) -> Fut,
+        Fut: Future<Output = Result<Disposition, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let (on_failure, delay) = (self.settings.on_failure, self.settings.failure_delay);
+        let mut running = JoinSet::new();
+        // Those that wait before they go back take nobody's turn.
+        let mut resting = JoinSet::new();
+        let mut rest = |failed: Option<Acker>| {
+            if let Some(acker) = failed {
+                resting.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    settle(acker, on_failure);
+                });
+            }
+            while resting.try_join_next().is_some() {}
+        };
+        let end = loop {
+            let full = running.len() >= concurrency.max(1);
+            tokio::select! {
+                Some(done) = running.join_next() => rest(done.ok().flatten()),
+                next = self.recv(), if !full => match next {
+                    None => break Ok(()),
+                    Some(Err(error)) => break Err(error),
+                    Some(Ok(delivery)) => {
+                        let (received, acker) = delivery.into_parts();
+                        let future = catch_unwind(AssertUnwindSafe(|| handler(received)));
+                        running.spawn(handle(future, acker));
+                    }
+                },
+            }
+        };
+        while let Some(done) = running.join_next().await {
+            rest(done.ok().flatten());
+        }
+        while resting.join_next().await.is_some() {}
+        end
+    }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// Runs a handler and settles as it says; gives back what settles a delivery whose handler has failed.
+async fn handle<E: Display>(
+    future: Result<impl Future<Output = Result<Disposition, E>>, Panic>,
+    acker: Acker,
+) -> Option<Acker> {
+    let done = match future {
+        Ok(future) => {
+            let mut future = pin!(future);
+            // The future is not polled again after a panic.
+            poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(polled) => polled.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            })
+            .await
+        }
+        Err(panic) => Err(panic),
+    };
+    match done {
+        Ok(Ok(disposition)) => {
+            settle(acker, disposition);
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the handler of a message has failed");
+            Some(acker)
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+            tracing::error!(panic = text, "the handler of a message has panicked");
+            Some(acker)
+        }
+    }
+}
+
+fn settle(acker: Acker, how: Disposition) {
+    if let Err(error) = acker.settle(how) {
+        tracing::debug!(%error, "a message could not be settled");
+    }
+}

@@ -1,0 +1,97 @@
+//! One way to send and receive, whatever carries the messages: AMQP 0-9-1 now, Kafka to come.
+//!
+//! ```
+//! use leveret::messaging::{Client, Source, Target};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let url = "amqp://guest:guest@localhost:5672/%2f";
+//! # let broker = leveret::broker::Broker::start().await?;
+//! # let url = &broker.url();
+//! let client = Client::connect(url).await?;
+//! client.as_amqp().await?.open_channel().await?.queue_declare("orders").durable(true).await?;
+//!
+//! // Accepted, or an error that says why not, and whether it may have arrived all the same.
+//! let sender = client.sender().build()?;
+//! let receipt = sender.send(Target::queue("orders"), "one hare").await?;
+//!
+//! let mut receiver = client.receiver(Source::queue("orders")).build().await?;
+//! while let Some(delivery) = receiver.recv().await {
+//!     let delivery = delivery?;
+//!     println!("{}", String::from_utf8_lossy(delivery.message.body()));
+//!     delivery.accept()?;
+//! #   break;
+//! }
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What there is
+//!
+//! | | |
+//! |---|---|
+//! | [`Client`] | a server and a login; one connection, opened when it is needed |
+//! | [`Sender`] | sends [`Message`]s to [`Target`]s; each ends as a [`Receipt`] or a [`SendError`] |
+//! | [`Receiver`] | a stream of [`Delivery`]s from a [`Source`], each to be settled |
+//! | [`Requester`], [`Responder`] | requests and their replies |
+//! | [`ClientCache`] | one client for each [`Config`] |
+//!
+//! # What became of it
+//!
+//! The server's confirms are on, messages are mandatory and persistent, and every wait has a deadline, unless told otherwise. So a
+//! receipt that says [`Accepted`](Status::Accepted) means: the server has the message, and a queue has it. Whatever else happens is
+//! a [`SendError`], whose [`outcome`](SendError::outcome) answers the question before every retry:
+//!
+//! | outcome | |
+//! |---|---|
+//! | `NotSent` | it never left |
+//! | `Refused` | the server said no |
+//! | `Unknown` | nobody knows: the connection or the channel ended, or the deadline passed, before the server said anything |
+//!
+//! Nothing of unknown outcome is sent again unless a [`RetryPolicy`] asks for it.
+//!
+//! # When the connection is lost
+//!
+//! Every send and every request that waits ends with its outcome, every stream with the reason. The client, its senders and its
+//! requesters connect again when they are used the next time. Receivers do not: what they had is gone, and the program decides
+//! whether to begin again.
+//!
+//! # The seam between the transports
+//!
+//! What the transports have in common is plain data, in the room `message`. The transports know that room and nothing of this one.
+//! Each handle here holds a private enum with one variant for each transport, and does itself whatever does not depend on it:
+//! defaults, hooks, deadlines, retries.
+
+mod builder;
+mod cache;
+mod client;
+mod config;
+mod delivery;
+mod events;
+mod for_each;
+mod on_demand;
+mod over_amqp;
+mod receiver;
+mod requester;
+mod responder;
+mod sender;
+mod state;
+
+pub use builder::ClientBuilder;
+pub use cache::ClientCache;
+pub use client::Client;
+pub use config::{Config, Transport};
+pub use delivery::{Acker, Delivery};
+pub use events::{Event, EventStream};
+pub use receiver::{MessageStream, Receiver, ReceiverBuilder};
+pub use requester::{ManagementReply, ReplyQueue, RequestError, Requester, RequesterBuilder};
+pub use responder::Responder;
+pub use sender::{ConfirmMode, PendingReceipt, SendState, Sender, SenderBuilder};
+pub use state::ClientState;
+
+pub use crate::message::{
+    Address, Backoff, BatchError, BatchReport, CloseReport, DeliveryDetail, Disposition, Message, Modify, OnDrop,
+    OnUnknown, Receipt, ReceiptDetail, Received, RetryDecision, RetryPolicy, Returned, SendError, Source, Status,
+    Target, Unsent,
+};

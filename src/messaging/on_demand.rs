@@ -1,0 +1,190 @@
+//! Something that is made when it is first used, and made anew when it is not usable any more: a connection, a channel.
+//!
+//! ```text
+//!   ┌───────┐ somebody asks  ┌────────┐ made   ┌───────┐
+//!   │ Empty │ ─────────────► │ Making │ ─────► │ Ready │
+//!   └───────┘                └────────┘        └───────┘
+//!       ▲        failed           │                │ not usable any more
+//!       └─────────────────────────┴────────────────┘
+//!                     close: whatever the state, Closed for good
+//! ```
+//!
+//! It is made in a task of its own, so that one who stops waiting does not stop the others, and all of them get the same result.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind, Outcome, Result};
+
+#[derive(Debug)]
+pub(super) struct OnDemand<T> {
+    state: Mutex<State<T>>,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Empty,
+    Making(watch::Receiver<Option<Result<T>>>),
+    Ready(T),
+    Closed,
+}
+
+/// What can be said without waiting.
+#[derive(Debug)]
+pub(super) enum Now<T> {
+    Nothing,
+    Making,
+    Ready(T),
+    Closed,
+}
+
+impl<T> OnDemand<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing panics under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::new(State::Empty) }
+    }
+
+    pub(super) fn with(ready: T) -> Self {
+        Self { state: Mutex::new(State::Ready(ready)) }
+    }
+
+    /// What is there, usable or not.
+    pub(super) fn now(&self) -> Now<T> {
+        match &*self.lock() {
+            State::Empty => Now::Nothing,
+            State::Making(_) => Now::Making,
+            State::Ready(ready) => Now::Ready(ready.clone()),
+            State::Closed => Now::Closed,
+        }
+    }
+
+    /// What is there if it is usable, or what `make` makes.
+    ///
+    /// # Errors
+    ///
+    /// What `make` fails with; `Closed`. The outcome is `NotSent`.
+    pub(super) async fn get<F>(
+        &self,
+        runtime: Option<&Handle>,
+        usable: impl Fn(&T) -> bool,
+        make: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut deaths = 0;
+        loop {
+            let mut making = match self.begin(runtime, &usable, &make)? {
+                Ok(ready) => return Ok(ready),
+                Err(making) => making,
+            };
+            let made = making.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+            let made = match made {
+                Some(made) => made,
+                // It was being made on the runtime of somebody who is gone; this one's is still there.
+                None if deaths == 0 => {
+                    deaths += 1;
+                    continue;
+                }
+                None => Err(Error::new(ErrorKind::Closed, "the runtime that was to hold it has ended")),
+            };
+            self.settle(&making, &made)?;
+            match made {
+                Ok(made) if !usable(&made) => {}
+                Ok(made) => return Ok(made),
+                Err(error) => return Err(error.with_outcome(Outcome::NotSent)),
+            }
+        }
+    }
+
+    /// What is there if it is usable; or else something is being made from now on, which can be waited for.
+    pub(super) fn begin<F>(
+        &self,
+        runtime: Option<&Handle>,
+        usable: impl Fn(&T) -> bool,
+        make: impl Fn() -> F,
+    ) -> Result<Result<T, watch::Receiver<Option<Result<T>>>>>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut state = self.lock();
+        if let State::Making(making) = &*state {
+            let made = making.borrow().clone();
+            match made {
+                // Its task is still at it, unless that has ended with its runtime.
+                None if making.has_changed().is_ok() => return Ok(Err(making.clone())),
+                // Nobody has fetched it yet.
+                Some(Ok(made)) => *state = State::Ready(made),
+                // Whoever waited has been told. This one asks anew.
+                None | Some(Err(_)) => {}
+            }
+        }
+        match &*state {
+            State::Ready(ready) if usable(ready) => return Ok(Ok(ready.clone())),
+            State::Closed => return Err(closed()),
+            State::Empty | State::Ready(_) | State::Making(_) => {}
+        }
+        let runtime = match runtime {
+            Some(runtime) => runtime.clone(),
+            None => Handle::try_current().map_err(|error| {
+                Error::with_source(ErrorKind::InvalidArgument, "there is no tokio runtime here", error)
+            })?,
+        };
+        let (tell, making) = watch::channel(None);
+        let made = make();
+        runtime.spawn(async move {
+            let made = made.await;
+            // Nobody waits any more: what was made is dropped.
+            let _ = tell.send(Some(made));
+        });
+        *state = State::Making(making.clone());
+        Ok(Err(making))
+    }
+
+    /// Something was made, or could not be.
+    fn settle(&self, making: &watch::Receiver<Option<Result<T>>>, made: &Result<T>) -> Result<()> {
+        let mut state = self.lock();
+        match &*state {
+            State::Closed => return Err(closed()),
+            State::Making(current) if current.same_channel(making) => {
+                *state = match made {
+                    Ok(made) => State::Ready(made.clone()),
+                    Err(_) => State::Empty,
+                };
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets what is there, if it is this one. Says whether it was.
+    pub(super) fn forget(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        let mut state = self.lock();
+        let found = matches!(&*state, State::Ready(ready) if is_it(ready));
+        if found {
+            *state = State::Empty;
+        }
+        found
+    }
+
+    /// Nothing is made from now on. Gives back what is there.
+    pub(super) fn close(&self) -> Option<T> {
+        match std::mem::replace(&mut *self.lock(), State::Closed) {
+            State::Ready(ready) => Some(ready),
+            // What is being made is dropped when it is made: those who wait for it find that they are too late.
+            State::Making(_) | State::Empty | State::Closed => None,
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "it was closed on this side").with_outcome(Outcome::NotSent)
+}

@@ -1,0 +1,11 @@
+//! The facade's handles over AMQP 0-9-1: a connection that is opened on demand, channels for sending, consumers.
+
+mod convert;
+pub(super) mod inbox;
+mod ledger;
+pub(super) mod link;
+pub(super) mod outbox;
+pub(super) mod replies;
+
+pub(super) use ledger::Pending;
+pub(super) use outbox::Outbox;

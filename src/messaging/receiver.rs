@@ -1,0 +1,459 @@
+//! Receiving: a stream of deliveries, one by one, in batches, or handed to a function.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::time::{Instant, Sleep};
+
+use super::client::{Backend as ClientBackend, Client};
+use super::delivery::Delivery;
+use super::over_amqp::inbox::{Inbox, NoAckInbox, Plan};
+use crate::amqp::{FieldTable, FieldValue, ShortString};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Disposition, Modify, OnDrop, Received, Source};
+
+/// How messages are received.
+///
+/// | setting | default |
+/// |---|---|
+/// | prefetch | 256 deliveries unsettled, for each consumer |
+/// | consumers | 1 |
+/// | idle timeout | none |
+/// | dropped deliveries | go back at once |
+/// | failed handlers | the delivery goes back after 1 s, as failed |
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens until build()"]
+pub struct ReceiverBuilder {
+    client: Client,
+    source: Source,
+    arguments: FieldTable,
+    exclusive: bool,
+    prefetch: u16,
+    consumers: u16,
+    tag_prefix: Option<String>,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) on_drop: OnDrop,
+    pub(super) on_failure: Disposition,
+    pub(super) failure_delay: Duration,
+}
+
+impl ReceiverBuilder {
+    pub(super) fn new(client: Client, source: Source) -> Self {
+        let on_failure = Disposition::Modify(Modify { delivery_failed: true, undeliverable_here: false });
+        let settings = Settings {
+            idle_timeout: None,
+            on_drop: OnDrop::Release,
+            on_failure,
+            failure_delay: Duration::from_secs(1),
+        };
+        Self {
+            client,
+            source,
+            arguments: FieldTable::new(),
+            exclusive: false,
+            prefetch: 256,
+            consumers: 1,
+            tag_prefix: None,
+            settings,
+        }
+    }
+
+    /// How many deliveries of each consumer may be unsettled (`basic.qos`); 0 for no limit, which a server with a long queue takes
+    /// at its word.
+    pub fn prefetch(mut self, count: u16) -> Self {
+        self.prefetch = count;
+        self
+    }
+
+    /// How many consumers share the work, each on a channel of its own; the stream has the deliveries of all of them.
+    #[doc(alias = "pool_size")]
+    pub fn consumers(mut self, count: u16) -> Self {
+        self.consumers = count.max(1);
+        self
+    }
+
+    /// What the consumer tags begin with; something that nobody else has follows. At most 239 octets.
+    #[doc(alias = "consumer_tag_prefix")]
+    pub fn tag_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.tag_prefix = Some(prefix.into());
+        self
+    }
+
+    /// One more argument of the consumer (`basic.consume`).
+    pub fn argument(mut self, name: impl Into<ShortString>, value: impl Into<FieldValue>) -> Self {
+        self.arguments.insert(name, value);
+        self
+    }
+
+    /// Consumers of a higher priority get messages first (`x-priority`); 0 is that of those who say nothing.
+    pub fn priority(self, priority: i32) -> Self {
+        self.argument("x-priority", priority)
+    }
+
+    /// Nobody else may receive from the queue.
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// The stream ends when no message has come for this long.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.settings.idle_timeout = Some(limit);
+        self
+    }
+
+    /// What becomes of a delivery that is dropped without a word.
+    pub fn on_drop(mut self, what: OnDrop) -> Self {
+        self.settings.on_drop = what;
+        self
+    }
+
+    /// What becomes of a delivery whose handler in [`Receiver::for_each`] fails or panics, and how long it is held before that: its
+    /// place among the [`prefetch`](Self::prefetch)ed stays taken meanwhile, so a message that always fails cannot keep the queue
+    /// spinning.
+    #[doc(alias = "FailureAction")]
+    pub fn on_failure(mut self, what: Disposition, delay: Duration) -> Self {
+        self.settings.on_failure = what;
+        self.settings.failure_delay = delay;
+        self
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let Source::Queue { name, arguments, exclusive } = &self.source else {
+            let message = "topics cannot be received from here: AMQP 0-9-1 has queues";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        };
+        let mut arguments = arguments.clone();
+        for (name, value) in self.arguments.iter() {
+            arguments.insert(name.clone(), value.clone());
+        }
+        Ok(Plan {
+            queue: name.clone(),
+            arguments,
+            exclusive: *exclusive || self.exclusive,
+            prefetch: self.prefetch,
+            consumers: self.consumers,
+            tag_prefix: self.tag_prefix.clone(),
+        })
+    }
+
+    /// Starts receiving (`basic.consume`). Deliveries have to be settled.
+    ///
+    /// # Errors
+    ///
+    /// `ChannelClosed` with 404 when there is no such queue, 405 or 403 when it is somebody else's; `Unsupported` for a source
+    /// of another transport; whatever keeps the client from connecting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends what was started.
+    #[doc(alias = "PeekLock")]
+    pub async fn build(self) -> Result<Receiver> {
+        let backend = match self.client.backend() {
+            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?, self.settings.on_drop).await?),
+        };
+        Ok(Receiver { backend, settings: self.settings, idle: Idle::default(), kept: None, over: false })
+    }
+
+    /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
+    /// and what is on its way is lost with the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends what was started.
+    #[doc(alias = "ReceiveAndDelete")]
+    pub async fn build_no_ack(self) -> Result<MessageStream> {
+        let backend = match self.client.backend() {
+            ClientBackend::Amqp(link) => NoAckBackend::Amqp(NoAckInbox::open(link, &self.plan()?).await?),
+        };
+        Ok(MessageStream { backend, idle_timeout: self.settings.idle_timeout, idle: Idle::default(), over: false })
+    }
+}
+
+/// When the last message came.
+#[derive(Debug, Default)]
+struct Idle {
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn message_came(&mut self, limit: Option<Duration>) {
+        if limit.is_some() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// Ready when no message has come for so long.
+    fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = limit else { return Poll::Pending };
+        let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+/// A stream of deliveries, each of which is to be settled.
+///
+/// It ends with an error when the queue is deleted, the channel is closed by the server, or the connection is lost; without one
+/// when this side has ended it. What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
+///
+/// Dropping it ends the consumers, and puts back what nobody has looked at. Deliveries in hand can still be settled.
+pub struct Receiver {
+    backend: Backend,
+    pub(super) settings: Settings,
+    idle: Idle,
+    /// An error that came behind deliveries that were handed out together.
+    kept: Option<Error>,
+    over: bool,
+}
+
+enum Backend {
+    Amqp(Inbox),
+}
+
+impl Receiver {
+    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(error) = self.kept.take() {
+            self.over = true;
+            return Poll::Ready(Some(Err(error)));
+        }
+        let next = match &mut self.backend {
+            Backend::Amqp(inbox) => inbox
+                .poll_next(cx)
+                .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
+        };
+        match next {
+            Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.settings.idle_timeout),
+            Poll::Ready(_) => self.over = true,
+            Poll::Pending => {
+                std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
+                self.over = true;
+                return Poll::Ready(None);
+            }
+        }
+        next
+    }
+
+    /// The next delivery. `None` after it was ended on this side or nothing has come for the idle timeout, or after the error that
+    /// says why it ended otherwise.
+    ///
+    /// # Errors
+    ///
+    /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel or the
+    /// connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Result<Delivery>> {
+        poll_fn(|cx| self.poll_delivery(cx)).await
+    }
+
+    /// Up to `max` deliveries: waits for the first one, for at most `wait` (`None`: as long as it takes), and adds whatever is there
+    /// already. Empty when none has come in time.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), after what came before was handed out; `Closed` when the receiver has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    #[doc(alias = "receive_message_batch")]
+    pub async fn recv_batch(&mut self, max: usize, wait: Option<Duration>) -> Result<Vec<Delivery>> {
+        let mut batch = Vec::new();
+        if max == 0 {
+            return Ok(batch);
+        }
+        let first = match wait {
+            None => self.recv().await,
+            Some(wait) => match tokio::time::timeout(wait, self.recv()).await {
+                Ok(first) => first,
+                Err(_) => return Ok(batch),
+            },
+        };
+        let closed = || Error::new(ErrorKind::Closed, "the receiver has ended");
+        batch.push(first.ok_or_else(closed)??);
+        while batch.len() < max {
+            match self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(Ok(delivery))) => batch.push(delivery),
+                Poll::Ready(Some(Err(error))) => {
+                    // What came before comes first.
+                    self.kept = Some(error);
+                    self.over = false;
+                    break;
+                }
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Settles a delivery and every one before it that came through the same channel, all at once (`basic.ack` or `basic.nack` with
+    /// multiple). Deliveries that are settled by it say so ([`Acker::is_settled`](super::Acker::is_settled)), and do nothing when they are
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Stale`, as [`Delivery::accept`]; `Unsupported` for [`Disposition::Modify`], which AMQP 0-9-1 has for single deliveries only.
+    pub fn settle_up_to(&self, delivery: &Delivery, how: Disposition) -> Result<()> {
+        delivery.acker().settle_up_to(how)
+    }
+
+    /// Changes how many deliveries of each consumer may be unsettled. AMQP 0-9-1 can do that for new consumers only, so the consumers
+    /// are ended and started again (`basic.cancel`, `basic.qos`, `basic.consume`); nothing is lost on the way.
+    ///
+    /// # Errors
+    ///
+    /// Whatever ends the channel. The receiver then gives what it has and ends.
+    #[doc(alias = "reset_link_credit")]
+    pub async fn set_prefetch(&mut self, count: u16) -> Result<()> {
+        match &mut self.backend {
+            Backend::Amqp(inbox) => inbox.set_prefetch(count).await,
+        }
+    }
+
+    /// Ends the consumers (`basic.cancel`) and gives back what had been delivered and was not fetched yet, to be settled.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`; whatever has ended the channel. The deliveries are put back by the server then.
+    ///
+    /// # Cancel safety
+    ///
+    /// The consumers end even when the future is dropped; what was not fetched goes back.
+    pub async fn close(mut self) -> Result<Vec<Delivery>> {
+        match &self.backend {
+            Backend::Amqp(inbox) => inbox.cancel().await?,
+        }
+        self.settings.idle_timeout = None;
+        let mut rest = Vec::new();
+        while let Some(delivery) = self.recv().await {
+            rest.push(delivery?);
+        }
+        Ok(rest)
+    }
+}
+
+impl Stream for Receiver {
+    type Item = Result<Delivery>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_delivery(cx)
+    }
+}
+
+impl Drop for Receiver {
+    /// What nobody has looked at goes back with the consumers, unless it is to be rejected.
+    fn drop(&mut self) {
+        if self.settings.on_drop == OnDrop::Reject {
+            self.settings.idle_timeout = None;
+            while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+                drop(delivery);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("settings", &self.settings).field("over", &self.over).finish()
+    }
+}
+
+/// A stream of messages that need no settling: they were settled when the server sent them. What comes out of it cannot be settled.
+///
+/// It ends as a [`Receiver`] does. Dropping it ends the consumers; what nobody has looked at is lost.
+pub struct MessageStream {
+    backend: NoAckBackend,
+    idle_timeout: Option<Duration>,
+    idle: Idle,
+    over: bool,
+}
+
+enum NoAckBackend {
+    Amqp(NoAckInbox),
+}
+
+impl MessageStream {
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let next = match &mut self.backend {
+            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx),
+        };
+        match next {
+            Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.idle_timeout),
+            Poll::Ready(_) => self.over = true,
+            Poll::Pending => {
+                std::task::ready!(self.idle.poll(self.idle_timeout, cx));
+                self.over = true;
+                return Poll::Ready(None);
+            }
+        }
+        next
+    }
+
+    /// The next message. `None` as [`Receiver::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::recv`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Result<Received>> {
+        poll_fn(|cx| self.poll_received(cx)).await
+    }
+
+    /// Ends the consumers (`basic.cancel`). What has been delivered by then can still be fetched.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`; whatever has ended the channel.
+    ///
+    /// # Cancel safety
+    ///
+    /// The consumers end even when the future is dropped.
+    pub async fn cancel(&self) -> Result<()> {
+        match &self.backend {
+            NoAckBackend::Amqp(inbox) => inbox.cancel().await,
+        }
+    }
+}
+
+impl Stream for MessageStream {
+    type Item = Result<Received>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_received(cx)
+    }
+}
+
+impl fmt::Debug for MessageStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageStream").field("over", &self.over).finish()
+    }
+}

@@ -1,0 +1,554 @@
+//! Sending: what happens to a message before and after its transport has it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::client::{Backend as ClientBackend, Client};
+use super::over_amqp;
+use super::over_amqp::outbox::{Handed, Settings};
+use crate::amqp::Properties;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
+
+/// Whether the server is asked to confirm each message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[doc(alias = "send_settle_mode")]
+pub enum ConfirmMode {
+    /// It is: a receipt says [`Accepted`](super::Status::Accepted).
+    #[default]
+    Confirm,
+    /// It is not: a receipt says [`NotRequested`](super::Status::NotRequested), and nothing is known of the message.
+    None,
+}
+
+type Hook = Arc<dyn Fn(&Target, &mut Message) + Send + Sync>;
+
+/// How messages are sent.
+///
+/// | setting | default |
+/// |---|---|
+/// | confirms | on |
+/// | mandatory | with confirms: yes |
+/// | delivery mode | 2, persistent, for messages that do not say |
+/// | window | 4096 messages unconfirmed |
+/// | timeout | 60 s for everything: connecting, waiting for room, the confirm |
+/// | retries | [`RetryPolicy::default`], for [`Sender::send`] |
+/// | channels | 1 |
+#[derive(Clone)]
+#[must_use = "nothing happens until build()"]
+pub struct SenderBuilder {
+    client: Client,
+    confirms: ConfirmMode,
+    mandatory: Option<bool>,
+    exact_returns: bool,
+    defaults: Properties,
+    hook: Option<Hook>,
+    window: usize,
+    channels: u16,
+    max_message_size: Option<usize>,
+    timeout: Duration,
+    retry: RetryPolicy,
+}
+
+impl SenderBuilder {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            confirms: ConfirmMode::Confirm,
+            mandatory: None,
+            exact_returns: true,
+            defaults: Properties::new(),
+            hook: None,
+            window: 4096,
+            channels: 1,
+            max_message_size: None,
+            timeout: Duration::from_secs(60),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// Whether the server is asked to confirm each message.
+    #[doc(alias = "confirm_select")]
+    pub fn confirms(mut self, mode: ConfirmMode) -> Self {
+        self.confirms = mode;
+        self
+    }
+
+    /// Whether a message that no queue takes comes back, and its sending is an error of the kind `Returned`; without it, it is
+    /// accepted and gone. A [`Target`] may say otherwise for itself. AMQP only, and only with confirms.
+    pub fn mandatory(mut self, mandatory: bool) -> Self {
+        self.mandatory = Some(mandatory);
+        self
+    }
+
+    /// Whether mandatory messages carry a header of this library, `x-leveret-seq`, by which one that comes back is known for certain;
+    /// it is on unless switched off here. Receivers of this library take it off again, others see it. Without it a returned
+    /// message is recognised by its target and payload, and of two that look the same the older one is taken.
+    pub fn exact_returns(mut self, exact: bool) -> Self {
+        self.exact_returns = exact;
+        self
+    }
+
+    /// What messages get where they do not say otherwise themselves, property by property and header by header. A property
+    /// that is set counts, even if it is empty or zero.
+    pub fn defaults(mut self, properties: Properties) -> Self {
+        self.defaults = properties;
+        self
+    }
+
+    /// Looks at each message, and may change it, after it got its defaults and before it is sent: once, however often it is
+    /// tried. For headers that depend on the time or the target. It must not block.
+    #[doc(alias = "stamp")]
+    pub fn map_message(mut self, hook: impl Fn(&Target, &mut Message) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// How many messages may be unconfirmed, on all channels together; further ones wait. 1 at least.
+    #[doc(alias = "window")]
+    #[doc(alias = "link_credit")]
+    pub fn max_in_flight(mut self, messages: usize) -> Self {
+        self.window = messages.max(1);
+        self
+    }
+
+    /// Over how many channels messages are spread; their order holds on one channel only, and within a batch. One is enough for
+    /// throughput. When the server closes a channel because of one message, the others on it are of unknown outcome: several
+    /// channels make those fewer.
+    #[doc(alias = "pool_size")]
+    pub fn channels(mut self, channels: u16) -> Self {
+        self.channels = channels.max(1);
+        self
+    }
+
+    /// The largest payload that is sent, in octets; unless set, there is no limit here, and RabbitMQ closes the channel for what is
+    /// too large for it. A larger one is `MessageTooLarge`, and not sent.
+    pub fn max_message_size(mut self, octets: usize) -> Self {
+        self.max_message_size = Some(octets);
+        self
+    }
+
+    /// How long sending a message may take in all: connecting, waiting for room, and waiting for the server's confirm. For a
+    /// batch, all of it together.
+    #[doc(alias = "publish_timeout")]
+    #[doc(alias = "msg_timeout")]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Whether and when [`Sender::send`] tries again.
+    #[doc(alias = "error_policy")]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// The sender. Its channel is opened by its first message.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument`: mandatory without confirms, where nobody could be told what came back.
+    pub fn build(mut self) -> Result<Sender> {
+        let confirms = self.confirms == ConfirmMode::Confirm;
+        let mandatory = self.mandatory.unwrap_or(confirms);
+        if mandatory && !confirms {
+            let message = "mandatory needs confirms: without them nobody can be told which message came back";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.defaults.delivery_mode.get_or_insert(2);
+        let backend = match self.client.backend() {
+            ClientBackend::Amqp(link) => {
+                let (stamped, window, channels) = (self.exact_returns, self.window, self.channels);
+                let settings = Settings { confirms, stamped, window, channels };
+                Backend::Amqp(over_amqp::Outbox::new(Arc::clone(link), settings))
+            }
+        };
+        let outbox = Arc::new(Outbox {
+            backend,
+            confirms,
+            mandatory,
+            defaults: self.defaults,
+            hook: self.hook,
+            max_message_size: self.max_message_size.unwrap_or(usize::MAX),
+            retry: self.retry,
+            stopped: AtomicBool::new(false),
+        });
+        self.client.add_sender(&outbox);
+        Ok(Sender { outbox, timeout: self.timeout })
+    }
+}
+
+impl fmt::Debug for SenderBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SenderBuilder").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// What all handles of a sender share.
+pub(super) struct Outbox {
+    backend: Backend,
+    confirms: bool,
+    mandatory: bool,
+    defaults: Properties,
+    hook: Option<Hook>,
+    max_message_size: usize,
+    retry: RetryPolicy,
+    stopped: AtomicBool,
+}
+
+enum Backend {
+    Amqp(over_amqp::Outbox),
+}
+
+impl Outbox {
+    /// Nothing is taken from now on.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    pub(super) async fn settled(&self, until: Instant) -> Result<()> {
+        match &self.backend {
+            Backend::Amqp(outbox) => outbox.settled(until).await,
+        }
+    }
+
+    pub(super) async fn close(&self, until: Instant) -> CloseReport {
+        self.stop();
+        match &self.backend {
+            Backend::Amqp(outbox) => outbox.close(until).await,
+        }
+    }
+
+    /// What is the same for every transport: defaults, the hook, and the limits that need no server.
+    fn prepare(&self, cargo: &mut Cargo) -> Result<(), SendError> {
+        cargo.message.inherit(&self.defaults);
+        if let Some(hook) = &self.hook {
+            hook(&cargo.target, &mut cargo.message);
+        }
+        self.check(&cargo.target, &cargo.message).map_err(|error| cargo.refuse(error))
+    }
+
+    fn check(&self, target: &Target, message: &Message) -> Result<()> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the sender was closed on this side"));
+        }
+        let size = message.body().len();
+        if size > self.max_message_size {
+            let message = format!("the message has {size} octets, and {} are allowed", self.max_message_size);
+            return Err(Error::new(ErrorKind::MessageTooLarge, message));
+        }
+        if target.mandatory == Some(true) && !self.confirms {
+            let message = "mandatory needs confirms: without them nobody can be told which message came back";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        Ok(())
+    }
+
+    async fn enqueue(
+        &self,
+        lane: usize,
+        cargo: &mut Cargo,
+        limit: Duration,
+        until: Instant,
+    ) -> Result<PendingReceipt, SendError> {
+        match &self.backend {
+            Backend::Amqp(outbox) => {
+                let mandatory = cargo.target.mandatory.unwrap_or(self.mandatory);
+                outbox.enqueue(lane, cargo, mandatory, limit, until).await.map(PendingReceipt::from)
+            }
+        }
+    }
+
+    fn next_lane(&self) -> usize {
+        match &self.backend {
+            Backend::Amqp(outbox) => outbox.next_lane(),
+        }
+    }
+}
+
+/// Sends messages, over channels of its own: what goes wrong with one sender's messages disturbs no other's.
+///
+/// A cheap handle: clones share the channels, the window and the settings. Every message ends in one of three ways, and never
+/// silently: it is accepted; it was not accepted, and the error says so; or nobody knows, and the error says that
+/// ([`SendError::outcome`]).
+///
+/// When the server closes the channel, because of an exchange that is not there for example, it says so for the channel and not
+/// for a message: everything unconfirmed on it ends as `ChannelClosed` with the outcome `Unknown`. The next message gets a new
+/// channel.
+///
+/// Dropping the last handle closes the channels in the background, after what was handed over.
+#[derive(Clone)]
+#[doc(alias = "SendClient")]
+#[doc(alias = "Producer")]
+pub struct Sender {
+    outbox: Arc<Outbox>,
+    timeout: Duration,
+}
+
+/// Durations that are longer than any program are no reason to overflow.
+const EVER: Duration = Duration::from_secs(1 << 30);
+
+impl Sender {
+    fn until(&self) -> Instant {
+        Instant::now() + self.timeout.min(EVER)
+    }
+
+    /// The same sender with another deadline for each message.
+    #[doc(alias = "publish_with_timeout")]
+    pub fn with_timeout(&self, limit: Duration) -> Self {
+        Self { outbox: Arc::clone(&self.outbox), timeout: limit }
+    }
+
+    /// Sends a message and waits for what becomes of it. Tries again as the [`RetryPolicy`] says, within the deadline.
+    ///
+    /// # Errors
+    ///
+    /// | kind | outcome | why |
+    /// |---|---|---|
+    /// | `Returned` | `Refused` | it was mandatory and no queue took it (312) |
+    /// | `Nacked` | `Refused` | the server could not take it (`basic.nack`) |
+    /// | `ChannelClosed` | `Unknown` | the server closed the channel: 404, 403, 406; it may have been another message's fault |
+    /// | `Io`, `Heartbeat`, `ConnectionClosed` | `Unknown` | the connection was lost |
+    /// | `Timeout` | `NotSent` or `Unknown` | before it was written or after |
+    /// | `Blocked` | `NotSent` | the server took no messages until the deadline |
+    /// | `InvalidArgument`, `MessageTooLarge`, `Unsupported` | `NotSent` | it cannot be sent at all |
+    /// | `Closed` | `NotSent` or `Unknown` | closed on this side |
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits for room, the message is not sent; dropped later, its fate is not known.
+    #[doc(alias = "publish")]
+    #[doc(alias = "send_message")]
+    #[doc(alias = "basic_publish")]
+    pub async fn send(&self, target: impl Into<Target>, message: impl Into<Message>) -> Result<Receipt, SendError> {
+        let until = self.until();
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
+        let (mut limit, mut retries) = (self.timeout, 0);
+        loop {
+            let error = match self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, limit, until).await {
+                Ok(pending) => match pending.await {
+                    Ok(receipt) => return Ok(receipt),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let Some(wait) = self.outbox.retry.wait(&error, retries) else { return Err(error) };
+            let again = Instant::now() + wait.min(EVER);
+            if again >= until || self.outbox.stopped.load(Ordering::Acquire) {
+                return Err(error);
+            }
+            let outcome = error.error().clone();
+            let Some((target, message)) = error.into_message() else { return Err(SendError::new(outcome)) };
+            cargo = Cargo::new(target, message);
+            tokio::time::sleep_until(again).await;
+            limit = until.saturating_duration_since(Instant::now());
+            retries += 1;
+        }
+    }
+
+    /// Hands a message over as soon as there is room for it, and does not wait for what becomes of it: that is told by the
+    /// receipt. Messages of one task are in order on one channel. The receipt has the same deadline. There are no retries.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), with the outcome `NotSent`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the message is not sent.
+    #[doc(alias = "publish")]
+    pub async fn send_pipelined(
+        &self,
+        target: impl Into<Target>,
+        message: impl Into<Message>,
+    ) -> Result<PendingReceipt, SendError> {
+        let until = self.until();
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
+        self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, self.timeout, until).await
+    }
+
+    /// Hands a message over if there is room for it at this moment, and never waits. Works without a runtime, once the channel is open.
+    ///
+    /// # Errors
+    ///
+    /// The message is not sent and is handed back: `Blocked` by the server; `Timeout` where the window or the buffer is full, or
+    /// where there is no channel yet, which is being opened then; and as [`send_pipelined`](Self::send_pipelined).
+    #[doc(alias = "queue_message")]
+    pub fn try_enqueue(
+        &self,
+        target: impl Into<Target>,
+        message: impl Into<Message>,
+    ) -> Result<PendingReceipt, SendError> {
+        let until = self.until();
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
+        match &self.outbox.backend {
+            Backend::Amqp(outbox) => {
+                let mandatory = cargo.target.mandatory.unwrap_or(self.outbox.mandatory);
+                outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, until).map(PendingReceipt::from)
+            }
+        }
+    }
+
+    /// Sends messages in this order, and waits for what becomes of each of them. One that fails stops none of the others. All of
+    /// them share one deadline; there are no retries: the report says which failed, and why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves the first ones handed over and the rest not.
+    #[doc(alias = "send_message_batch")]
+    #[doc(alias = "BatchMessage")]
+    pub async fn send_batch<T, M>(&self, messages: impl IntoIterator<Item = (T, M)>) -> BatchReport
+    where
+        T: Into<Target>,
+        M: Into<Message>,
+    {
+        let (until, lane) = (self.until(), self.outbox.next_lane());
+        let mut pending = Vec::new();
+        // Fetched first: the iterator need not be one that may be kept over an await.
+        let cargoes = messages.into_iter().map(|(target, message)| Cargo::new(target.into(), message.into()));
+        for mut cargo in cargoes.collect::<Vec<_>>() {
+            let limit = until.saturating_duration_since(Instant::now());
+            pending.push(match self.outbox.prepare(&mut cargo) {
+                Ok(()) => self.outbox.enqueue(lane, &mut cargo, limit, until).await,
+                Err(error) => Err(error),
+            });
+        }
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(match pending {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            });
+        }
+        BatchReport::new(results)
+    }
+
+    /// Waits until the server has said what became of everything that was handed over before, or the deadline has passed. The report
+    /// has one result for each message whose receipt was dropped since the last flush, in the order of sending; of those, as many
+    /// are remembered as may be in flight. Whoever holds a receipt has the result there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    #[doc(alias = "send_all_messages")]
+    #[doc(alias = "wait_for_confirms")]
+    pub async fn flush(&self) -> BatchReport {
+        match &self.outbox.backend {
+            Backend::Amqp(outbox) => outbox.flush(self.until()).await,
+        }
+    }
+
+    /// How many messages the server has not confirmed yet.
+    #[doc(alias = "messages_pending")]
+    pub fn in_flight(&self) -> usize {
+        match &self.outbox.backend {
+            Backend::Amqp(outbox) => outbox.in_flight(),
+        }
+    }
+
+    /// Takes no more messages, waits until those on their way are confirmed, for this sender's timeout at most, and closes the
+    /// channels. What was not confirmed in time is handed back. Closing twice is fine, and the second report is empty.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it takes no more messages; closing again goes on.
+    pub async fn close(&self) -> CloseReport {
+        self.outbox.close(self.until()).await
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+/// What will become of a message that was handed over.
+///
+/// Ready when the server has said it, when the deadline has passed, or when the channel has ended; errors are those of
+/// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: a mutable reference to it can be awaited again.
+#[must_use = "what became of the message is known when this is awaited"]
+#[doc(alias = "PublisherConfirm")]
+pub struct PendingReceipt {
+    kind: Kind,
+}
+
+enum Kind {
+    Amqp(over_amqp::Pending),
+    Known(Receipt),
+}
+
+/// Where a message is that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "MessageState")]
+pub enum SendState {
+    /// It is written, or waits to be written; the server has not said anything of it.
+    Written,
+    /// It is known what became of it: awaiting the receipt does not wait.
+    Settled,
+}
+
+impl PendingReceipt {
+    /// Where the message is.
+    pub fn state(&self) -> SendState {
+        match &self.kind {
+            Kind::Amqp(pending) if !pending.is_settled() => SendState::Written,
+            Kind::Amqp(_) | Kind::Known(_) => SendState::Settled,
+        }
+    }
+
+    /// The number of the message on its channel (AMQP, with confirms).
+    pub fn delivery_tag(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Amqp(pending) => pending.delivery_tag(),
+            Kind::Known(receipt) => receipt.delivery_tag(),
+        }
+    }
+
+    /// Waits for at most `limit`. `None`: nothing is known yet, and it can be awaited again.
+    pub async fn within(&mut self, limit: Duration) -> Option<Result<Receipt, SendError>> {
+        tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *self).poll(cx))).await.ok()
+    }
+}
+
+impl From<Handed> for PendingReceipt {
+    fn from(handed: Handed) -> Self {
+        let kind = match handed {
+            Handed::Pending(pending) => Kind::Amqp(pending),
+            Handed::Over(receipt) => Kind::Known(receipt),
+        };
+        Self { kind }
+    }
+}
+
+impl Future for PendingReceipt {
+    type Output = Result<Receipt, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.kind {
+            Kind::Amqp(pending) => pending.poll(cx),
+            Kind::Known(receipt) => Poll::Ready(Ok(*receipt)),
+        }
+    }
+}
+
+impl fmt::Debug for PendingReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingReceipt").field("state", &self.state()).finish()
+    }
+}

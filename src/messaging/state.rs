@@ -1,0 +1,19 @@
+//! How a client is, at a glance.
+
+/// How a client is at the moment.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientState {
+    /// Not connected: nobody has needed it yet.
+    Idle,
+    /// On the way.
+    Connecting,
+    /// Connected.
+    Open,
+    /// Connected, and the server takes no messages (`connection.blocked`). Everything else works.
+    Blocked,
+    /// The connection was lost. The next use connects again.
+    Lost,
+    /// Closed on this side, for good.
+    Closed,
+}
