@@ -116,22 +116,21 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut state = self.lock();
+        if let State::Making(making) = &*state {
+            let made = making.borrow().clone();
+            match made {
+                // Its task is still at it, unless that has ended with its runtime.
+                None if making.has_changed().is_ok() => return Ok(Err(making.clone())),
+                // Nobody has fetched it yet.
+                Some(Ok(made)) => *state = State::Ready(made),
+                // Whoever waited has been told. This one asks anew.
+                None | Some(Err(_)) => {}
+            }
+        }
         match &*state {
             State::Ready(ready) if usable(ready) => return Ok(Ok(ready.clone())),
-            State::Making(making) => {
-                let wait = match &*making.borrow() {
-                    // Its task is still at it, unless that has ended with its runtime.
-                    None => making.has_changed().is_ok(),
-                    Some(Ok(_)) => true,
-                    // Whoever waited has been told. This one asks anew.
-                    Some(Err(_)) => false,
-                };
-                if wait {
-                    return Ok(Err(making.clone()));
-                }
-            }
             State::Closed => return Err(closed()),
-            State::Empty | State::Ready(_) => {}
+            State::Empty | State::Ready(_) | State::Making(_) => {}
         }
         let runtime = match runtime {
             Some(runtime) => runtime.clone(),

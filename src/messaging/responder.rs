@@ -69,7 +69,7 @@ impl Responder {
     {
         // Whoever has asked may be gone: a reply that no queue takes is nobody's loss.
         let sender = self.client.sender().mandatory(false).timeout(self.timeout).build()?;
-        let mut receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
+        let receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
         let answer = |request: Received| {
             let (reply_to, id) = return_address(&request.message);
             let (reply, sender) = (handler(request), sender.clone());

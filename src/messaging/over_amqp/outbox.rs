@@ -240,7 +240,7 @@ impl Outbox {
             }
         }
         // Nothing is queued on this side: who waits for room is told himself.
-        CloseReport { unsent: Vec::new(), unconfirmed: self.ledger.hand_back() }
+        CloseReport { unconfirmed: self.ledger.hand_back(), ..CloseReport::default() }
     }
 }
 
