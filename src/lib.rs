@@ -197,6 +197,8 @@ mod message;
 #[cfg(feature = "client")]
 pub mod messaging;
 pub mod protocol;
+#[cfg(feature = "client")]
+pub mod registry;
 #[cfg(feature = "transport")]
 pub mod transport;
 
