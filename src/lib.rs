@@ -128,6 +128,7 @@
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
+//! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.
@@ -199,6 +200,8 @@ pub mod messaging;
 pub mod protocol;
 #[cfg(feature = "client")]
 pub mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 #[cfg(feature = "transport")]
 pub mod transport;
 
