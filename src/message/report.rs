@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Message, Receipt, SendError, Target};
+use super::{Cargo, Message, Receipt, SendError, Target};
 use crate::error::{Error, Outcome};
 
 /// What became of the messages of a batch: one result for each, in the order in which they were handed in.
@@ -129,7 +129,8 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    pub(crate) fn new(target: Target, message: Message, outcome: Outcome) -> Self {
+    pub(crate) fn new(cargo: Cargo, outcome: Outcome) -> Self {
+        let Cargo { target, message } = cargo;
         Self { target, message, outcome }
     }
 }

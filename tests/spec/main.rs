@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails loudly")]
 
+mod captured;
 mod conformance;
 mod tables;
+mod vectors;
 
 use std::fs;
 use std::path::Path;

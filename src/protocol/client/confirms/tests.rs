@@ -57,7 +57,7 @@ fn c95_a_nack_is_kept_until_it_is_asked_for() {
 #[test]
 fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(look))).collect();
+    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(Look::Fingerprint(look)))).collect();
     assert_eq!(confirms.returned(None, 7, returned()), None);
     assert_eq!(confirms.returned(None, 9, returned()), None);
     assert_eq!(confirms.returned(None, 5, returned()), Some(returned()), "no such publish");
@@ -71,7 +71,11 @@ fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
 #[test]
 fn two_returns_of_one_look_go_to_two_publishes() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags = [confirms.publish(Some(7)), confirms.publish(Some(7)), confirms.publish(Some(7))];
+    let tags = [
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+    ];
     assert_eq!(confirms.returned(None, 7, returned()), None);
     assert_eq!(confirms.returned(None, 7, returned()), None);
     confirms.settle(3, true, true, &mut wakes);
@@ -86,7 +90,7 @@ fn two_returns_of_one_look_go_to_two_publishes() {
 fn a_dropped_confirm_leaves_nothing_behind() {
     let (mut confirms, watermark, mut wakes) = confirms(10);
     for _ in 0..4 {
-        confirms.publish(Some(7));
+        confirms.publish(Some(Look::Fingerprint(7)));
     }
     confirms.returned(None, 7, returned());
     confirms.forget(1);
@@ -120,12 +124,18 @@ proptest! {
     fn agrees_with_a_list(
         settles in prop::collection::vec((0u64..24, any::<bool>(), any::<bool>()), 0..40),
         mandatory in prop::collection::vec(any::<bool>(), 20),
+        returns in prop::collection::vec(any::<bool>(), 20),
         forgotten in prop::collection::vec(any::<bool>(), 20),
     ) {
         let (mut confirms, watermark, mut wakes) = confirms(100);
         let mut model: Vec<Option<bool>> = vec![None; 20];
         for mandatory in &mandatory {
-            confirms.publish(mandatory.then_some(1));
+            confirms.publish(mandatory.then_some(Look::Stamped));
+        }
+        for (tag, (mandatory, returns)) in (1..).zip(mandatory.iter().zip(&returns)) {
+            if *returns {
+                prop_assert_eq!(confirms.returned(Some(tag), 0, returned()).is_none(), *mandatory);
+            }
         }
         for (tag, multiple, ack) in settles {
             let valid = tag <= 20 && (tag != 0 || multiple);
@@ -146,9 +156,11 @@ proptest! {
                 confirms.forget(tag);
                 continue;
             }
+            let at = usize::try_from(tag - 1).unwrap();
+            let back = (mandatory[at] && returns[at]).then(returned);
             let expected = match said {
-                Some(true) => Poll::Ready(Confirmation::Ack(None)),
-                Some(false) => Poll::Ready(Confirmation::Nack(None)),
+                Some(true) => Poll::Ready(Confirmation::Ack(back)),
+                Some(false) => Poll::Ready(Confirmation::Nack(back)),
                 None => Poll::Pending,
             };
             prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
@@ -162,12 +174,20 @@ proptest! {
 /// Two messages that look the same, of which the second comes back: the stamp says which.
 #[test]
 fn a_stamp_says_which_of_two_messages_came_back() {
-    for (stamp, expected) in
-        [(Some(2), [None, Some(returned())]), (None, [Some(returned()), None]), (Some(9), [Some(returned()), None])]
-    {
+    let (stamped, plain) = (Look::Stamped, Look::Fingerprint(7));
+    let (first, second) = ([Some(returned()), None], [None, Some(returned())]);
+    for (look, stamp, expected) in [
+        (stamped, Some(2), second),
+        // The server has lost it.
+        (stamped, None, first.clone()),
+        // Somebody else's, on a message that was sent without one.
+        (plain, Some(2), first.clone()),
+        (plain, None, first),
+    ] {
         let mut confirms = Confirms::new(10, Watermark::default());
-        confirms.publish(Some(7));
-        confirms.publish(Some(7));
+        confirms.publish(Some(look));
+        confirms.publish(Some(look));
+        assert_eq!(confirms.returned(Some(9), 8, returned()), Some(returned()), "no such message");
         assert_eq!(confirms.returned(stamp, 7, returned()), None);
         assert!(confirms.settle(2, true, true, &mut Vec::new()));
         for (tag, expected) in (1..).zip(expected) {
