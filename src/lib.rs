@@ -131,6 +131,7 @@
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
 //! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
+//! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.
@@ -204,6 +205,10 @@ mod message;
 #[cfg(feature = "client")]
 pub mod messaging;
 pub mod protocol;
+#[cfg(feature = "client")]
+pub mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 #[cfg(feature = "transport")]
 pub mod transport;
 

@@ -47,6 +47,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "read_one_message",
         &["got \"a\", alphabet Some(\"latin\"), 2 left", "redelivered is true", "the queue is empty again"],
     ),
+    (
+        "relay",
+        &[
+            "line 2: done",
+            "line 4: given up, 550",
+            "6 lines: 4 accepted, 2 refused, 0 deferred; 0 retries",
+            "the handler says 250 accepted",
+        ],
+    ),
     ("rpc", &["5 squared is 25", "5 questions, 5 answers"]),
     ("topics", &["#.alarm        gets kitchen.smoke.alarm, cellar.water.alarm, alarm\n", "nobody wants it: NO_ROUTE"]),
     ("transactions", &["after a rollback the inbox holds 0", "2 in the inbox, 1 in the outbox"]),

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "serde")]
 mod plain;
+#[cfg(feature = "serde")]
+pub(crate) use plain::Span;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for SaslMechanism {
 }
 
 /// A span of time: a number of seconds, or numbers with units.
-struct Span(Duration);
+pub(crate) struct Span(Duration);
 
 impl From<Span> for Duration {
     fn from(Span(span): Span) -> Self {
