@@ -40,8 +40,8 @@ async fn open(broker: &Broker) -> Channel {
 
 fn registry(broker: &Broker, outgoing: Outgoing) -> Registry {
     let registry = Registry::new();
-    drop(registry.set_connection("crm", Client::builder(&broker.url()).unwrap()).unwrap());
-    drop(registry.set_outgoing("CRM1", outgoing).unwrap());
+    registry.set_connection("crm", Client::builder(&broker.url()).unwrap()).unwrap();
+    registry.set_outgoing("CRM1", outgoing).unwrap();
     registry
 }
 
@@ -118,7 +118,7 @@ async fn z1_z2_wrong_names_are_errors_of_their_own() {
     let error = registry.send("CRM1", "x").await.unwrap_err();
     assert!(matches!(error, RegistryError::NoTarget { .. }), "{error}");
 
-    drop(registry.deactivate("CRM1").unwrap());
+    registry.deactivate("CRM1").unwrap();
     let error = registry.send_to("CRM1", Target::queue("q"), "x").await.unwrap_err();
     assert!(matches!(&error, RegistryError::Inactive { name, .. } if name == "CRM1"));
     assert_eq!(sent(error), (Outcome::NotSent, true, r#"the outgoing entry "CRM1" is not active"#.into()));
@@ -195,7 +195,7 @@ async fn z16_changes_lose_nothing_that_is_on_its_way() {
     }
     assert_eq!(count(&channel).await, 33);
 
-    drop(registry.remove_outgoing("CRM1").unwrap());
+    registry.remove_outgoing("CRM1").unwrap();
     let last = registry.remove_connection("crm").unwrap();
     assert!(within("closing", last.close_within(PATIENCE)).await.is_clean());
     assert!(registry.outgoing_names().is_empty() && registry.connection_names().is_empty());
@@ -216,8 +216,8 @@ async fn z16_what_was_replaced_ends_in_the_background() {
     let own = registry.client("crm").unwrap().as_amqp().await.unwrap().open_channel().await.unwrap();
     own.queue_declare("own").exclusive(true).await.unwrap();
     drop(own);
-    drop(registry.remove_outgoing("CRM1").unwrap());
-    drop(registry.remove_connection("crm").unwrap());
+    registry.remove_outgoing("CRM1").unwrap();
+    registry.remove_connection("crm").unwrap();
     broker.hold_confirms(false);
     assert_eq!(within("a receipt", sending).await.unwrap().unwrap().status, Status::Accepted);
     channel.confirm_select().await.unwrap();
@@ -259,7 +259,7 @@ async fn z1_ka5_messages_can_be_posted_and_asked_for_later() {
     assert_eq!(report.failed().map(|(at, error)| (at, error.kind())).collect::<Vec<_>>(), [(10, ErrorKind::Returned)]);
 
     // Without confirms nobody is asked.
-    drop(registry.edit_outgoing("CRM1", |outgoing| outgoing.confirms = ConfirmMode::None).unwrap());
+    registry.edit_outgoing("CRM1", |outgoing| outgoing.confirms = ConfirmMode::None).unwrap();
     let receipt = within("a receipt", registry.send("CRM1", "x")).await.unwrap();
     assert_eq!(receipt.status, Status::NotRequested);
     arrived(&channel, 11).await;
@@ -269,10 +269,10 @@ async fn z1_ka5_messages_can_be_posted_and_asked_for_later() {
 async fn renaming_keeps_the_settings() {
     let (broker, channel) = server().await;
     let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    drop(registry.rename_outgoing("CRM1", "CRM2").unwrap());
+    registry.rename_outgoing("CRM1", "CRM2").unwrap();
     assert_eq!(registry.outgoing_names(), ["CRM2"]);
     within("a receipt", registry.send("CRM2", "x")).await.unwrap();
-    drop(registry.rename_outgoing("CRM2", "CRM2").unwrap());
+    registry.rename_outgoing("CRM2", "CRM2").unwrap();
     within("a receipt", registry.send("CRM2", "x")).await.unwrap();
     assert_eq!(count(&channel).await, 2);
     assert!(registry.rename_outgoing("CRM1", "x").is_err());
@@ -302,8 +302,8 @@ async fn a_message_sent_alone_takes_the_blame_alone() {
 #[test]
 fn a_registry_shows_no_secrets() {
     let registry = Registry::new();
-    drop(registry.set_connection("crm", Client::builder("amqp://u:hush@localhost/v").unwrap()).unwrap());
-    drop(registry.set_outgoing("CRM1", Outgoing::new("crm")).unwrap());
+    registry.set_connection("crm", Client::builder("amqp://u:hush@localhost/v").unwrap()).unwrap();
+    registry.set_outgoing("CRM1", Outgoing::new("crm")).unwrap();
     let shown = format!("{registry:?} {:?}", registry.client("crm").unwrap());
     assert!(shown.contains("CRM1") && !shown.contains("hush"), "{shown}");
 }

@@ -107,17 +107,17 @@ async fn kl1_kl2_kl3_every_fate_has_its_code() {
     assert_eq!(verdict(&relay, &record(&"x".repeat(256))).await, (550, Class::Refused), "no name is so long");
 
     // The operator's affairs are no reason to lose mail.
-    drop(relay.registry().deactivate("slow").unwrap());
+    relay.registry().deactivate("slow").unwrap();
     assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
     relay.registry().activate("slow").unwrap();
     drop(
         relay.registry().set_connection("mq", Client::builder("amqp://guest:wrong@127.0.0.1:1/%2f").unwrap()).unwrap(),
     );
-    drop(relay.registry().edit_outgoing("slow", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap());
+    relay.registry().edit_outgoing("slow", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
     assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry), "nobody listens there");
-    drop(relay.registry().set_connection("mq", Client::builder(&broker.url()).unwrap()).unwrap());
+    relay.registry().set_connection("mq", Client::builder(&broker.url()).unwrap()).unwrap();
     assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
-    drop(relay.registry().remove_outgoing("slow").unwrap());
+    relay.registry().remove_outgoing("slow").unwrap();
     assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
     within("closing", relay.registry().close_within(PATIENCE)).await;
     assert_eq!(verdict(&relay, &record("q")).await, (421, Class::Retry));
@@ -284,7 +284,7 @@ async fn kl8_a_stream_that_is_faster_than_the_server_waits() {
     const LINES: u64 = 60;
     let (broker, _) = server().await;
     let relay = relay(&broker, &format!("attempts = 2\nmax_pending = 10\nbatch = 5\n{FAST}"));
-    drop(relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap());
+    relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
     broker.block("low on memory");
     let (mut writer, reader) = tokio::io::duplex(32);
     let written = Arc::new(AtomicU64::new(0));

@@ -14,7 +14,6 @@ use crate::messaging::{Client, CloseReport, Sender};
 ///
 /// Dropping it is fine: each connection closes in the background after its last user.
 #[derive(Default)]
-#[must_use = "drop it, or wait until everything it had on its way is confirmed"]
 pub struct Retired {
     pub(super) senders: Vec<Last>,
     pub(super) clients: Vec<Client>,
