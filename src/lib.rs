@@ -129,7 +129,7 @@
 //!   `tls-aws-lc-rs`, `tls-ring`, `tls` is taken; with `default-features = false` only what is named is built.
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
-//! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
+//! * `serde`: [`amqp::Config`], properties and field tables can be read from configuration files.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.
