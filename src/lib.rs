@@ -130,7 +130,7 @@
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
-//! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
+//! * `serde`: [`amqp::Config`], properties and field tables can be read from configuration files.
 //! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
