@@ -166,3 +166,18 @@ proptest! {
         }
     }
 }
+
+/// What came of a message that went wrong is no part of the next.
+#[test]
+fn nothing_is_left_of_a_message_that_went_wrong() {
+    let mut assembler = Assembler::new();
+    let body = |assembler: &mut Assembler<u32>, octets| assembler.body(Incoming::Borrowed(octets));
+    assembler.begin(1, &address("", ""));
+    assembler.header(&header(10, None).0, MAX_BODY).unwrap();
+    assert_eq!(body(&mut assembler, b"first"), Ok(None));
+    assert_eq!(body(&mut assembler, b"too much"), Err(ContentError::Overflow));
+    assembler.begin(2, &address("", ""));
+    assembler.header(&header(6, None).0, MAX_BODY).unwrap();
+    let (serial, content) = body(&mut assembler, b"second").unwrap().unwrap();
+    assert_eq!((serial, content.body()), (2, &b"second"[..]));
+}
