@@ -3,9 +3,6 @@
 //! On the wire they are one or more 16-bit words of flags, then the values that are there, in a fixed order (§4.2.6.1).
 //! The highest bit of a word stands for the first property; the lowest says that another word follows.
 
-#[cfg(feature = "serde")]
-mod plain;
-
 use bytes::Bytes;
 
 use super::table::encode_table_with;
