@@ -51,7 +51,7 @@ mod tests {
         let mut memory = Vec::new();
         let layout = Layout::append(&mut memory, b"\x01e\x01k", properties, b"body");
         let content = Content { memory: memory.into_boxed_slice(), layout, apart: None };
-        amqp::Message::alone(Batch::of(7, true, content), None)
+        amqp::Message::alone(Batch::of(1, true, content), None)
     }
 
     #[test]
