@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::client::Client;
 use super::config::Config;
 use crate::error::Result;
@@ -17,12 +19,21 @@ use crate::message::CloseReport;
 #[doc(alias = "pool")]
 pub struct ClientCache {
     clients: Mutex<HashMap<Config, Client>>,
+    runtime: Option<Handle>,
 }
 
 impl ClientCache {
     /// No clients.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The runtime that all its connections live on, where that is not the caller's: callers may come from runtimes that end before
+    /// their connections do.
+    #[must_use]
+    pub fn spawn_on(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Config, Client>> {
@@ -43,7 +54,11 @@ impl ClientCache {
         {
             return Ok(client.clone());
         }
-        let client = Client::from_config(config.clone()).lazy()?;
+        let mut builder = Client::from_config(config.clone());
+        if let Some(runtime) = &self.runtime {
+            builder = builder.spawn_on(runtime.clone());
+        }
+        let client = builder.lazy()?;
         clients.insert(config, client.clone());
         Ok(client)
     }

@@ -44,12 +44,14 @@ pub(super) fn received(delivered: amqp::Message, delivery_tag: u64) -> Received 
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::protocol::client::Batch;
     use crate::protocol::{Content, Layout};
 
     fn delivered(properties: &[u8]) -> amqp::Message {
         let mut memory = Vec::new();
         let layout = Layout::append(&mut memory, b"\x01e\x01k", properties, b"body");
-        amqp::Message::new(Content { memory: memory.into_boxed_slice(), layout, apart: None }, true, None)
+        let content = Content { memory: memory.into_boxed_slice(), layout, apart: None };
+        amqp::Message::alone(Batch::of(1, true, content), None)
     }
 
     #[test]
