@@ -19,6 +19,7 @@ use std::thread;
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Properties};
+use leveret::messaging::{Client, PendingReceipt, Sender, Target};
 use tokio::runtime::{Builder, Runtime};
 
 /// What may happen once in a while and not per message: a queue grows because the server was slower than before.
@@ -96,6 +97,41 @@ fn publishing_allocates_nothing_in_the_steady_state() {
 fn publishing_large_messages_allocates_when_it_waits() {
     let count = published("/", 64 * 1024, None, 1_000);
     assert!(count <= 1_000 / 4 + SLACK, "{count} allocations");
+}
+
+/// Sends and awaits every receipt.
+async fn send(sender: &Sender, target: &Target, body: &Bytes, messages: usize) {
+    let mut unconfirmed = VecDeque::<PendingReceipt>::with_capacity(WINDOW.into());
+    for _ in 0..messages {
+        if unconfirmed.len() == usize::from(WINDOW) {
+            let pending = unconfirmed.pop_front();
+            pending.unwrap().await.unwrap();
+        }
+        unconfirmed.push_back(sender.send_pipelined(target, body.clone()).await.unwrap());
+    }
+    for pending in unconfirmed {
+        pending.await.unwrap();
+    }
+}
+
+/// With all that it does by default. A receipt that is not known when it is asked for has a timer: one for each time that the window
+/// is full, if that many.
+#[test]
+fn a_sender_allocates_nothing_in_the_steady_state() {
+    const MESSAGES: usize = 10_000;
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+    let body = Bytes::from(vec![b'x'; 100]);
+    let (_shared, target) = (body.clone(), Target::queue("somewhere"));
+    let sender = runtime.block_on(async {
+        let client = Client::connect(&url).await.unwrap();
+        let sender = client.sender().build().unwrap();
+        send(&sender, &target, &body, MESSAGES).await;
+        sender
+    });
+    let info = measure(|| runtime.block_on(send(&sender, &target, &body, MESSAGES)));
+    let count = info.count_total - 1; // the program's own: its queue of receipts
+    assert!(count <= MESSAGES as u64 / u64::from(WINDOW) + SLACK, "{count} allocations");
 }
 
 async fn take(consumer: &mut Consumer, messages: usize) {

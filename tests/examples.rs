@@ -21,6 +21,16 @@ const LIMIT: Duration = Duration::from_secs(90);
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("frame_by_frame", &["< 1 queue.declare-ok", "> a heartbeat on channel 7\n< 0 connection.close\n< the end"]),
     (
+        "facade",
+        &[
+            "order 0 is Accepted",
+            "nobody wants it: the server returned the message: 312 NO_ROUTE",
+            "99 more, 0 of them failed",
+            "100 orders are done",
+            "200: 3 pieces of carrots",
+        ],
+    ),
+    (
         "publish_subscribe",
         &["Anna hears: the hare is off", "Bert hears: the hare takes a nap", "both heard everything"],
     ),

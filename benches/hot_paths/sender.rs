@@ -22,7 +22,7 @@ pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
             idle.push(connection.open_channel().await?);
         }
         let window = usize::try_from(work.window).unwrap_or(usize::MAX);
-        let sender = client.sender().channels(work.channels.try_into().unwrap_or(1)).max_in_flight(window).build()?;
+        let sender = client.sender().channels(work.channels).max_in_flight(window).build()?;
         let mut meter = Meter::start(work);
         let done = match work.tasks {
             1 => publish(&sender, work, Some(&mut meter)).await?,

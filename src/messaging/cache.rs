@@ -88,7 +88,7 @@ impl ClientCache {
         let clients: Vec<Client> = self.lock().values().cloned().collect();
         for client in clients {
             // One that is busy keeps its connection.
-            let _ = tokio::time::timeout(limit, client.close_idle()).await;
+            let _busy = tokio::time::timeout(limit, client.close_idle()).await;
         }
     }
 

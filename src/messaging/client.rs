@@ -244,7 +244,8 @@ impl Client {
     }
 
     /// Closes the connection for the time being, after everything that was sent has been confirmed: the next use opens it again. For
-    /// times when memory or sockets are short.
+    /// times when memory or sockets are short. It stays open as long as there are receivers, or requests that wait for their replies;
+    /// whoever uses it in AMQP's own words ([`as_amqp`](Self::as_amqp)) is not asked. Says whether it is closed.
     ///
     /// # Errors
     ///
@@ -255,7 +256,7 @@ impl Client {
     ///
     /// Cancel-safe: the connection is closed or not.
     #[doc(alias = "shrink")]
-    pub async fn close_idle(&self) -> Result<()> {
+    pub async fn close_idle(&self) -> Result<bool> {
         let until = Instant::now() + self.close_deadline();
         for outbox in self.senders() {
             outbox.settled(until).await?;

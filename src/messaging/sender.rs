@@ -476,7 +476,8 @@ impl fmt::Debug for Sender {
 
 /// What will become of a message that was handed over.
 ///
-/// Ready when the server has said it, when the deadline has passed, or when the channel has ended; errors are those of
+/// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
+/// has ended; errors are those of
 /// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
 ///
 /// # Cancel safety

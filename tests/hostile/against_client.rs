@@ -735,6 +735,14 @@ fn floods() -> Vec<Case> {
     vec![
         flood("flow, a million times, by one who does not read", Sleeps, |peer| Box::pin(flows(peer)), Fails(Io))
             .memory(8 * MEMORY),
+        flood(
+            "flow for ever, by one who does not read and stays",
+            Sleeps,
+            |peer| Box::pin(flows_for_ever(peer)),
+            Fails(Heartbeat),
+        )
+        .within(125)
+        .memory(2 * MEMORY),
         flood("cancels of nobody, by one who does not read", Sleeps, |peer| Box::pin(cancels(peer)), Fails(Io))
             .memory(8 * MEMORY),
         flood("empty deliveries for a consumer who sleeps", Sleeps, |peer| Box::pin(empty_deliveries(peer)), Fails(Io))
@@ -769,6 +777,12 @@ async fn repeat(peer: &mut Peer, said: &[u8], times: usize) {
 async fn flows(peer: &mut Peer) {
     peer.raw(&consumed()).await;
     repeat(peer, &method(1, channel::Flow { active: true }).repeat(1000), 1000).await;
+}
+
+async fn flows_for_ever(peer: &mut Peer) {
+    peer.raw(&consumed()).await;
+    let flows = method(1, channel::Flow { active: true }).repeat(1000);
+    while peer.raw(&flows).await {}
 }
 
 async fn cancels(peer: &mut Peer) {

@@ -5,7 +5,7 @@
 //! tokio's paused one: silence costs no time, and what would last for ever is noticed. Octets go through pipes in memory, and
 //! everything runs on the test's own thread, whose allocations are counted.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails loudly")]
 
 mod against_broker;
 mod against_client;

@@ -148,6 +148,12 @@ on_every_server! {
         assert_eq!(first.state(), ClientState::Idle);
         sender.send(Target::queue(&queue.name), "1").await.unwrap();
         assert_eq!(first.state(), ClientState::Open);
+        // A receiver is not disturbed.
+        let receiving = receiver(&first, &queue.name).await;
+        assert!(!within("no idle connection", first.close_idle()).await.unwrap());
+        assert_eq!(first.state(), ClientState::Open);
+        drop(receiving);
+        assert!(within("an idle connection to close", first.close_idle()).await.unwrap());
 
         let report = within("the end", cache.close(Duration::from_secs(10))).await;
         assert!(report.is_clean(), "{report:?}");

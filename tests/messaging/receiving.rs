@@ -63,7 +63,7 @@ on_every_server! {
     }
 
     /// Scenario 7; Z15, U39: without acknowledgements nothing is settled on the wire, and nothing can be: what comes has no
-    /// methods for it (that double settling does not compile is in the documentation of `Delivery`).
+    /// methods for it (that neither this nor settling twice compiles is tested in the documentation of `MessageStream` and `Delivery`).
     async fn scenario_07_nothing_is_settled_without_acknowledgements(server: Server) {
         let (client, tap) = server.tapped().await;
         let queue = exclusive_queue(&client).await;
@@ -208,7 +208,7 @@ on_every_server! {
         let rest = within("the rest", receiver.close()).await.unwrap();
         assert_eq!(rest.iter().map(|delivery| number(&delivery.message)).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
         for delivery in rest {
-            if number(&delivery.message) % 2 == 0 {
+            if number(&delivery.message).is_multiple_of(2) {
                 delivery.accept().unwrap();
             }
         }

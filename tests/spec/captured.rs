@@ -115,7 +115,7 @@ impl Talk {
 }
 
 fn address() -> String {
-    let url = std::env::var("LEVERET_RABBITMQ_URL").expect("tests/run gives the URL of a RabbitMQ");
+    let url = std::env::var("LEVERET_RABBITMQ_URL").unwrap_or_else(|_| panic!("tests/run gives the URL of a RabbitMQ"));
     let (_, rest) = url.rsplit_once('@').unwrap();
     rest.split('/').next().unwrap().to_owned()
 }

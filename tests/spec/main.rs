@@ -4,7 +4,9 @@
 
 mod captured;
 mod conformance;
+mod systems;
 mod tables;
+mod transitions;
 mod vectors;
 
 use std::fs;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
 use super::convert;
@@ -273,7 +274,11 @@ impl Pending {
         let fate = match polled {
             Poll::Ready(mut landing) => landing.fate(),
             Poll::Pending => {
-                // Most messages are confirmed when somebody asks for the first time: no timer is made for those.
+                // Most messages are confirmed when somebody asks for the first time: no timer is made for those. And where there is
+                // no tokio, there are no timers.
+                if self.timer.is_none() && Handle::try_current().is_err() {
+                    return Poll::Pending;
+                }
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.until)));
                 std::task::ready!(timer.as_mut().poll(cx));
                 Err(self.ledger.lock().give_up(self.ticket))

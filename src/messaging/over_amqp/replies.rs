@@ -79,11 +79,22 @@ impl Replies {
                 Ok(session) => session,
                 Err(error) => return Err(RequestError::Send(cargo.refuse(error))),
             };
+            let _guest = self.link.guest();
             match session.send(&mut cargo, until).await {
                 Ok((request, confirm)) => return request.wait(confirm, until).await,
                 Err(error) if session.channel.is_open() => return Err(RequestError::Send(cargo.refuse(error))),
-                Err(_) => drop(self.session.forget(|other| Arc::ptr_eq(other, &session))),
+                Err(_) => self.replace(&session),
             }
+        }
+    }
+
+    /// A session is of no use any more: the next request gets another one.
+    fn replace(&self, session: &Arc<Session>) {
+        if self.session.forget(|other| Arc::ptr_eq(other, session))
+            && let Some(error) = session.channel.end()
+            && error.kind() == ErrorKind::ChannelClosed
+        {
+            self.link.events().tell(&Event::ChannelClosed(error));
         }
     }
 

@@ -164,7 +164,7 @@ impl Channel {
         {
             match *id {
                 DeliverView::ID => return self.deliver(&DeliverView::parse(fields)?).map(|()| false),
-                AckView::ACK | AckView::NACK => {
+                AckView::ACK | AckView::NACK if self.assembler.is_idle() => {
                     let view = AckView::parse(fields)?;
                     return self.confirm(&view, *id == AckView::ACK, hands).map(|()| false);
                 }

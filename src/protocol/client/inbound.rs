@@ -176,7 +176,7 @@ impl Connection {
             return None;
         }
         let id = self.numbers.channel(method.channel);
-        let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else { return None };
+        let (channel, mut hands) = id.and_then(|id| self.parts(id))?;
         let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands);
         done.then(|| end + body.wire_len())
     }

@@ -166,7 +166,10 @@ impl Client {
                     for batch in batches {
                         let memory = batch.memory();
                         for one in batch.delivered() {
-                            let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
+                            let body: &[u8] = match &one.apart {
+                                None => one.layout.body(memory),
+                                Some(body) => body,
+                            };
                             let address = one.layout.address(memory);
                             let properties = one.layout.properties(memory);
                             got.push(format!(

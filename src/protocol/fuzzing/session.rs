@@ -427,10 +427,7 @@ impl<'a> Session<'a> {
                     true
                 }
             },
-            What::Returned(id) => match self.machine.poll_returned(*id, bell.waker()) {
-                Poll::Pending => false,
-                Poll::Ready(_) => true,
-            },
+            What::Returned(id) => self.machine.poll_returned(*id, bell.waker()).is_ready(),
             What::Deliveries(id, consumer, last) => loop {
                 let mut batches = VecDeque::new();
                 match self.machine.poll_deliveries(*id, *consumer, &mut batches, bell.waker()) {
@@ -443,7 +440,10 @@ impl<'a> Session<'a> {
                     for one in batch.delivered().iter().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
-                        let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
+                        let body: &[u8] = match &one.apart {
+                            None => one.layout.body(memory),
+                            Some(body) => body,
+                        };
                         assert!(body == body_of(one.delivery_tag), "the body of {}", one.delivery_tag);
                     }
                 }

@@ -218,3 +218,127 @@ fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
     assert_eq!(wakes.len(), 2);
     assert!(confirms.poll_drained(3, &waker) && confirms.poll_drained(0, &waker));
 }
+
+/// What happens to a channel with confirms.
+#[derive(Clone, Debug)]
+enum Happens {
+    Publish {
+        mandatory: Option<u64>,
+    },
+    /// A message of this look comes back.
+    Return {
+        look: u64,
+    },
+    Settle {
+        tag: u64,
+        multiple: bool,
+        ack: bool,
+    },
+    Poll {
+        tag: u64,
+    },
+    Forget {
+        tag: u64,
+    },
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let tag = 0u64..16;
+    prop_oneof![
+        4 => prop::option::of(0u64..2).prop_map(|mandatory| Happens::Publish { mandatory }),
+        2 => (0u64..2).prop_map(|look| Happens::Return { look }),
+        3 => (tag.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(tag, multiple, ack)| Happens::Settle { tag, multiple, ack }),
+        2 => tag.clone().prop_map(|tag| Happens::Poll { tag }),
+        1 => tag.prop_map(|tag| Happens::Forget { tag }),
+    ]
+}
+
+/// What a list knows of a message.
+#[derive(Clone, Debug, Default)]
+struct Message {
+    look: Option<u64>,
+    returned: bool,
+    /// What the server said first.
+    said: Option<bool>,
+    /// More than a plain ack, and nobody has taken it.
+    kept: bool,
+    forgotten: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Publishes, returns, acks and nacks, and futures that ask and go away, in any order: the ring says what a list says.
+    #[test]
+    fn agrees_with_a_list_that_is_told_everything(all in prop::collection::vec(happens(), 0..60)) {
+        let (mut confirms, watermark, mut wakes) = confirms(5);
+        let mut list: Vec<Message> = Vec::new();
+        let mut last_returned = 0;
+        for happens in all {
+            match happens {
+                Happens::Publish { mandatory } => {
+                    list.push(Message { look: mandatory, ..Message::default() });
+                    prop_assert_eq!(confirms.publish(mandatory.map(Look::Fingerprint)), list.len() as u64);
+                }
+                Happens::Return { look } => {
+                    let waits = |message: &Message| message.look == Some(look) && !message.returned && message.said.is_none();
+                    let behind = list.iter().skip(last_returned).position(waits).map(|at| last_returned + at);
+                    let at = behind.or_else(|| list.iter().position(waits));
+                    prop_assert_eq!(confirms.returned(None, look, returned()).is_none(), at.is_some());
+                    if let Some(at) = at {
+                        list[at].returned = true;
+                        last_returned = last_returned.max(at + 1);
+                    }
+                }
+                Happens::Settle { tag, multiple, ack } => {
+                    let published = list.len() as u64;
+                    let valid = tag <= published && (tag != 0 || multiple);
+                    prop_assert_eq!(confirms.settle(tag, multiple, ack, &mut wakes), valid);
+                    let last = usize::try_from(if tag == 0 { published } else { tag }).unwrap();
+                    let settled = if multiple { 0..last } else { last.saturating_sub(1)..last };
+                    for message in list.iter_mut().take(if valid { settled.end } else { 0 }).skip(settled.start) {
+                        if message.said.is_none() {
+                            message.said = Some(ack);
+                            message.kept = !message.forgotten && (!ack || message.returned);
+                        }
+                    }
+                }
+                Happens::Poll { tag } => {
+                    let Some(message) = tag.checked_sub(1).and_then(|at| list.get_mut(usize::try_from(at).unwrap())) else {
+                        continue;
+                    };
+                    let gift = message.returned.then(returned);
+                    let expected = match (message.said, std::mem::take(&mut message.kept)) {
+                        (None, _) => {
+                            message.forgotten = false;
+                            Poll::Pending
+                        }
+                        (Some(true), true) => Poll::Ready(Confirmation::Ack(gift)),
+                        (Some(false), true) => Poll::Ready(Confirmation::Nack(gift)),
+                        // Nobody asks a second time, nor after having gone; the ring has nothing to say then.
+                        (Some(_), false) if message.forgotten || message.said == Some(false) || message.returned => {
+                            prop_assert!(confirms.poll(tag, Waker::noop()).is_ready());
+                            continue;
+                        }
+                        (Some(_), false) => Poll::Ready(Confirmation::Ack(None)),
+                    };
+                    prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
+                }
+                Happens::Forget { tag } => {
+                    if let Some(message) = tag.checked_sub(1).and_then(|at| list.get_mut(usize::try_from(at).unwrap())) {
+                        message.forgotten = true;
+                        message.kept = false;
+                        confirms.forget(tag);
+                    }
+                }
+            }
+            let unsettled = list.iter().position(|message| message.said.is_none());
+            prop_assert_eq!(confirms.outstanding(), unsettled.map_or(0, |at| list.len() - at));
+            prop_assert_eq!(confirms.kept.len(), list.iter().filter(|message| message.kept).count());
+            for (tag, message) in (1u64..).zip(&list) {
+                prop_assert!(!watermark.has_passed(tag) || (message.said.is_some() && !message.kept), "{}", tag);
+            }
+        }
+    }
+}
