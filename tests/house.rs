@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("amqp", &["transport", "protocol", "codec", "error"]),
     ("message", &["codec", "error"]),
     ("messaging", &["amqp", "message", "codec", "error"]),
+    ("guide", &[]),
     ("registry", &["messaging", "amqp", "error"]),
     ("relay", &["registry", "messaging", "amqp", "error"]),
     ("broker", &["codec", "protocol", "transport", "error"]),
