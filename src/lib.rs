@@ -192,6 +192,8 @@ pub mod amqp;
 pub mod broker;
 pub mod codec;
 pub mod error;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "client")]
 mod message;
 #[cfg(feature = "client")]

@@ -18,7 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transport", &["protocol", "codec", "error"]),
     ("amqp", &["transport", "protocol", "codec", "error"]),
     ("message", &["codec", "error"]),
-    ("messaging", &["amqp", "message", "codec", "error"]),
+    ("kafka", &["message", "codec", "error"]),
+    ("messaging", &["amqp", "kafka", "message", "codec", "error"]),
     ("broker", &["codec", "protocol", "transport", "error"]),
 ];
 

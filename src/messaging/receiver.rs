@@ -160,6 +160,8 @@ impl ReceiverBuilder {
     pub async fn build(self) -> Result<Receiver> {
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?, self.settings.on_drop).await?),
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(_) => return super::over_kafka::unsupported("receivers yet"),
         };
         Ok(Receiver { backend, settings: self.settings, idle: Idle::default(), kept: None, over: false })
     }
@@ -178,6 +180,8 @@ impl ReceiverBuilder {
     pub async fn build_no_ack(self) -> Result<MessageStream> {
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => NoAckBackend::Amqp(NoAckInbox::open(link, &self.plan()?).await?),
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(_) => return super::over_kafka::unsupported("receivers yet"),
         };
         Ok(MessageStream { backend, idle_timeout: self.settings.idle_timeout, idle: Idle::default(), over: false })
     }

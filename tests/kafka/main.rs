@@ -1,0 +1,8 @@
+//! Kafka behind the facade, on librdkafka's mock cluster: the real protocol over loopback, and brokers that fail on command.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
+
+mod clients;
+mod sending;
+mod support;
+mod trouble;
