@@ -1,6 +1,6 @@
 //! What a client has of Kafka: its configuration, how the brokers are, and an instance of librdkafka to ask them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer as _;
@@ -9,15 +9,17 @@ use tokio::sync::oneshot;
 use super::config::KafkaConfig;
 use super::health::{Callbacks, Condition, Health};
 use super::ledger::Ledger;
-use super::lock;
+use super::member::Member;
 use super::producer::{Handle, thread};
-use super::{failure, producer};
+use super::{failure, inbox, lock, producer};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 
 pub(crate) struct Link {
     config: KafkaConfig,
     health: Arc<Health>,
     asking: Mutex<Slot>,
+    /// Members of groups, which go when the client is closed.
+    members: Mutex<Vec<Weak<Member>>>,
 }
 
 /// Who asks the brokers something.
@@ -29,7 +31,7 @@ enum Slot {
 
 impl Link {
     pub(crate) fn new(config: KafkaConfig, health: Health) -> Self {
-        Self { config, health: Arc::new(health), asking: Mutex::new(Slot::Nobody) }
+        Self { config, health: Arc::new(health), asking: Mutex::new(Slot::Nobody), members: Mutex::default() }
     }
 
     pub(crate) fn config(&self) -> &KafkaConfig {
@@ -111,9 +113,18 @@ impl Link {
         }
     }
 
-    /// Nothing is begun from now on. Says whether it was open.
-    pub(crate) fn close(&self) -> bool {
-        !matches!(std::mem::replace(&mut *lock(&self.asking), Slot::Closed), Slot::Closed)
+    pub(super) fn add_member(&self, member: &Arc<Member>) {
+        let mut members = lock(&self.members);
+        members.retain(|other| other.strong_count() > 0);
+        members.push(Arc::downgrade(member));
+    }
+
+    /// Nothing is begun from now on, and members leave their groups, after their offsets are committed. Says whether it was open, and
+    /// whether they have gone by `until`.
+    pub(crate) async fn close(&self, until: tokio::time::Instant) -> (bool, bool) {
+        let was_open = !matches!(std::mem::replace(&mut *lock(&self.asking), Slot::Closed), Slot::Closed);
+        let members = std::mem::take(&mut *lock(&self.members));
+        (was_open, inbox::stop(members, until).await)
     }
 }
 

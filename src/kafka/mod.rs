@@ -21,15 +21,19 @@ mod config;
 mod convert;
 mod failure;
 mod health;
+mod inbox;
 mod ledger;
 mod link;
+mod member;
 mod outbox;
 mod producer;
+mod tracker;
 
 pub use config::{KafkaConfig, PropertyMapping};
 pub use failure::code;
 
 pub(crate) use health::{Condition, Health, Notice};
+pub(crate) use inbox::{Acker, Inbox, Plan};
 pub(crate) use ledger::Pending;
 pub(crate) use link::Link;
 pub(crate) use outbox::{Outbox, Settings};

@@ -331,8 +331,13 @@ impl Client {
             Backend::Amqp(link) => link.close(until).await?,
             #[cfg(feature = "kafka")]
             Backend::Kafka(link) => {
-                if link.close() {
+                let (was_open, gone) = link.close(until.max(Instant::now() + Duration::from_secs(1))).await;
+                if was_open {
                     self.inner.events.tell(&super::Event::Closed);
+                }
+                if !gone {
+                    let message = "a receiver has not left its group in time; what it had accepted may come again";
+                    return Err(Error::new(ErrorKind::Timeout, message));
                 }
             }
         }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
 
 mod clients;
+mod receiving;
 mod sending;
 mod support;
 mod trouble;
