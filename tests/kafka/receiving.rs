@@ -67,13 +67,14 @@ async fn what_was_accepted_does_not_come_again_and_what_was_not_does() {
         deliveries.remove(at).accept().unwrap();
     }
     drop(deliveries);
+    // The sixth may have been fetched by now, and is handed out then.
     let rest = within(first.close()).await.unwrap();
-    assert_eq!(rest.iter().map(|delivery| body(&delivery.message)).collect::<Vec<_>>(), ["5"]);
+    assert!(rest.iter().all(|delivery| body(&delivery.message) == "5"), "{rest:?}");
     drop(rest);
     // Everything is let go of, so the member leaves; closing waits for that.
     assert!(within(client.close()).await.unwrap().is_clean());
 
-    let client = within(Client::connect(&url(&cluster))).await.unwrap();
+    let client = lazy(&cluster, &[]);
     let mut second = receiver(&client, "g").await;
     for n in 3..6 {
         let delivery = next(&mut second).await;

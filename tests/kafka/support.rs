@@ -19,6 +19,8 @@ pub(crate) fn url(cluster: &Cluster) -> String {
 /// A client that has not connected yet, with properties of librdkafka.
 pub(crate) fn lazy(cluster: &Cluster, properties: &[(&str, &str)]) -> Client {
     let builder = Client::builder(&url(cluster)).unwrap();
+    // The mock cluster takes a session's length to see that a member is gone, and to let another one in.
+    let builder = builder.kafka_set("session.timeout.ms", "4000").kafka_set("heartbeat.interval.ms", "300");
     properties.iter().fold(builder, |builder, (name, value)| builder.kafka_set(*name, *value)).lazy().unwrap()
 }
 
