@@ -35,7 +35,9 @@
 //! # }
 //! ```
 //!
-//! Not there yet: reconnecting, an API above the protocol's own words, and Kafka.
+//! The same without the protocol's words is [`messaging`]: confirms, returns and deadlines are its business there, it connects
+//! again when the connection was lost, and each message ends as accepted or as an error that says whether it was sent. Not there
+//! yet: bringing back receivers and queues after a loss, and Kafka.
 //!
 //! # Behaviour
 //!
@@ -119,7 +121,7 @@
 //!
 //! # Features
 //!
-//! * `client` (default): [`amqp`], on tokio.
+//! * `client` (default): [`amqp`] and [`messaging`], on tokio.
 //! * `broker`: `leveret::broker`, the server in memory, for tests and first steps.
 //! * `tls` (default): `amqps://` and [`amqp::TlsConfig`], by rustls with graviola's cryptography: Rust and inline assembly, for x86_64
 //!   and aarch64. A processor that cannot run it (before about 2013, Raspberry Pi 4) gets an error that names what is missing.
@@ -127,7 +129,9 @@
 //!   `tls-aws-lc-rs`, `tls-ring`, `tls` is taken; with `default-features = false` only what is named is built.
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
-//! * `serde`: [`amqp::Config`] and field tables can be read from configuration files.
+//! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
+//! * `serde`: [`amqp::Config`], properties and field tables can be read from configuration files.
+//! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
 //! With `default-features = false` there remain [`codec`], [`protocol`] and [`error`], which know neither sockets nor a runtime.
@@ -170,6 +174,8 @@
 //! # The rooms, and where next
 //!
 //! ```text
+//!    messaging                     the facade, over every transport
+//!        │
 //!      amqp          broker        the client; the server in memory
 //!        │              │
 //!        └──transport───┘          sockets, pipes, and the one task that drives a connection
@@ -179,9 +185,11 @@
 //!             codec                the alphabet: octets to frames, methods, properties, tables
 //! ```
 //!
-//! * [`amqp`] is where programs begin: [`amqp::Connection`], [`amqp::Channel`].
+//! * [`messaging`] is where most programs begin: [`messaging::Client`].
+//! * [`amqp`] is for those who want the protocol's own words: [`amqp::Connection`], [`amqp::Channel`].
 //! * `broker` has what it does and what it can be told to do wrong.
-//! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers.
+//! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers. Frames that break
+//!   the rules are [`codec::UncheckedFrame`]s, and a connection is driven frame by frame with a `transport::FrameStream`.
 //! * The examples of the repository run without a server: `cargo run --release --example quickstart` first.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -199,6 +207,10 @@ mod message;
 #[cfg(feature = "client")]
 pub mod messaging;
 pub mod protocol;
+#[cfg(feature = "client")]
+pub mod registry;
+#[cfg(feature = "relay")]
+pub mod relay;
 #[cfg(feature = "transport")]
 pub mod transport;
 

@@ -19,6 +19,17 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// The examples and a few words of what each prints.
 const EXAMPLES: &[(&str, &[&str])] = &[
+    ("frame_by_frame", &["< 1 queue.declare-ok", "> a heartbeat on channel 7\n< 0 connection.close\n< the end"]),
+    (
+        "facade",
+        &[
+            "order 0 is Accepted",
+            "nobody wants it: the server returned the message: 312 NO_ROUTE",
+            "99 more, 0 of them failed",
+            "100 orders are done",
+            "200: 3 pieces of carrots",
+        ],
+    ),
     (
         "publish_subscribe",
         &["Anna hears: the hare is off", "Bert hears: the hare takes a nap", "both heard everything"],
@@ -35,6 +46,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "read_one_message",
         &["got \"a\", alphabet Some(\"latin\"), 2 left", "redelivered is true", "the queue is empty again"],
+    ),
+    (
+        "relay",
+        &[
+            "line 2: done",
+            "line 4: given up, 550",
+            "6 lines: 4 accepted, 2 refused, 0 deferred; 0 retries",
+            "the handler says 250 accepted",
+        ],
     ),
     ("rpc", &["5 squared is 25", "5 questions, 5 answers"]),
     ("topics", &["#.alarm        gets kitchen.smoke.alarm, cellar.water.alarm, alarm\n", "nobody wants it: NO_ROUTE"]),

@@ -13,6 +13,7 @@ use leveret::amqp::{Config, Connection, ConnectionBuilder, Credentials, Expiring
 use leveret::broker::Broker;
 use leveret::codec::{Method, method::connection};
 use leveret::error::Error;
+use leveret::messaging::{Client, ClientCache, Disposition, Source, Target};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -90,6 +91,7 @@ async fn nothing_shows_a_secret() {
     urls(&heard);
     plain_data(&heard);
     expiring(&heard, &broker).await;
+    facade(&heard, &broker).await;
     broker.shutdown().await;
     heard.hear(&broker);
 
@@ -228,6 +230,49 @@ async fn expiring(heard: &Heard, broker: &Broker) {
         heard.hear(&connection);
     }
     connection.close().await.unwrap();
+}
+
+/// The facade's handles, each when there is something to show, and what they log.
+async fn facade(heard: &Heard, broker: &Broker) {
+    let cache = ClientCache::new();
+    let config = Config::from_url(&broker.url()).unwrap();
+    let client = cache.get(config.clone()).unwrap();
+    heard.hear((&cache, &client, client.config(), client.events()));
+    let mut events = client.events();
+    let queue = client.as_amqp().await.unwrap().open_channel().await.unwrap();
+    queue.queue_declare("facade").await.unwrap();
+    let (builder, target) = (client.sender(), Target::queue("facade"));
+    heard.hear(&builder);
+    let sender = builder.build().unwrap();
+    let pending = sender.send_pipelined(&target, "hush").await.unwrap();
+    heard.hear((&sender, &pending));
+    heard.hear(pending.await.unwrap());
+    let returned = sender.send(Target::queue("nowhere"), "hush").await.unwrap_err();
+    heard.hear((&returned, returned.returned(), returned.message()));
+    heard.hear_error(&returned.into());
+    let builder = client.receiver(Source::queue("facade")).idle_timeout(Duration::from_millis(10));
+    heard.hear(&builder);
+    let mut receiver = builder.clone().build().await.unwrap();
+    let delivery = receiver.recv().await.unwrap().unwrap();
+    heard.hear((&receiver, &delivery));
+    delivery.release().unwrap();
+    drop(receiver);
+    let failing = builder.on_failure(Disposition::Reject, Duration::ZERO).build().await.unwrap();
+    failing.for_each(1, async |_| Err::<Disposition, _>("it failed")).await.unwrap();
+    let requester = client.requester();
+    heard.hear(&requester);
+    heard.hear(requester.build().unwrap().request(Target::queue("nowhere"), "hush").await.unwrap_err());
+    heard.hear(client.responder(Source::queue("facade")));
+    broker.drop_connections();
+    while let Some(event) = events.next().await {
+        heard.hear(&event);
+        if matches!(event, leveret::messaging::Event::Lost(_)) {
+            break;
+        }
+    }
+    let wrong = Client::from_config(config.credentials(Credentials::new("u", "hush-wrong"))).lazy().unwrap();
+    heard.hear(wrong.sender().build().unwrap().send(&target, "hush").await.unwrap_err());
+    heard.hear((cache.close(Duration::from_secs(10)).await, wrong.close().await));
 }
 
 /// The test itself would notice.

@@ -41,8 +41,8 @@ fn work_through(runtime: &Runtime, port: u16, work: &'static Work) -> Outcome {
         let done = match (work.direction, work.tasks, channels.as_slice()) {
             (Direction::Publish, 1, [channel]) => publish(channel, work, Some(&mut meter)).await?,
             (Direction::Publish, ..) => publish_with_many(&channels, work).await?,
-            (Direction::Consume, ..) => consume(&channels[0], work).await?,
-            (Direction::ConsumeWithoutAcks, ..) => consume_without_acks(&channels[0], work).await?,
+            (Direction::Consume { acks: 0 }, ..) => consume_without_acks(&channels[0], work).await?,
+            (Direction::Consume { acks }, ..) => consume(&channels[0], work, acks).await?,
         };
         let usage = meter.stop(done);
         drop((channels, idle));
@@ -89,7 +89,7 @@ async fn publish_with_many(channels: &[Channel], work: &'static Work) -> Result<
     tasks.join_all().await.into_iter().sum()
 }
 
-async fn consume(channel: &Channel, work: &Work) -> Result<u64> {
+async fn consume(channel: &Channel, work: &Work, acks: u64) -> Result<u64> {
     let mut consumer = channel.basic_consume(&work.queue()).prefetch(work.prefetch()).await?;
     let mut received = 0;
     while received < work.messages
@@ -97,7 +97,11 @@ async fn consume(channel: &Channel, work: &Work) -> Result<u64> {
     {
         let delivery = delivery?;
         received += 1;
-        delivery.ack()?;
+        match received % acks {
+            0 if acks > 1 => delivery.ack_multiple()?,
+            0 => delivery.ack()?,
+            _ => {}
+        }
     }
     Ok(received)
 }

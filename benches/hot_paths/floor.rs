@@ -29,8 +29,7 @@ fn work_through(port: u16, work: &Work, copying: bool) -> Outcome {
     let mut floor = Floor::connect(port, work.virtual_host)?;
     let usage = match work.direction {
         Direction::Publish => floor.publish(work, copying)?,
-        Direction::Consume => floor.consume(work, true)?,
-        Direction::ConsumeWithoutAcks => floor.consume(work, false)?,
+        Direction::Consume { acks } => floor.consume(work, acks)?,
     };
     Ok(usage)
 }
@@ -122,13 +121,13 @@ impl Floor {
         Ok(meter.stop(confirmed))
     }
 
-    fn consume(&mut self, work: &Work, acks: bool) -> io::Result<Usage> {
+    fn consume(&mut self, work: &Work, acks: u64) -> io::Result<Usage> {
         let qos: [&[u8]; 3] = [&[0; 4], &work.prefetch().to_be_bytes(), &[0]];
         self.call(CHANNEL, wire::BASIC_QOS, &qos, wire::BASIC_QOS_OK)?;
         let mut ack = Vec::new();
-        wire::method(&mut ack, CHANNEL, wire::BASIC_ACK, &[&[0; 8], &[0]]);
-        let mut block = ack.repeat(if acks { work.window as usize } else { 0 });
-        let bits = if acks { 0 } else { 2 };
+        wire::method(&mut ack, CHANNEL, wire::BASIC_ACK, &[&[0; 8], &[u8::from(acks > 1)]]);
+        let mut block = ack.repeat(if acks > 0 { work.window as usize } else { 0 });
+        let bits = if acks > 0 { 0 } else { 2 };
         let frames_per_delivery = {
             let mut one = Vec::new();
             wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
@@ -147,10 +146,10 @@ impl Floor {
                     received += 1;
                 }
             }
-            if acks {
-                let part = &mut block[..(received - acked) as usize * ack.len()];
+            if acks > 0 {
+                let part = &mut block[..((received - acked) / acks) as usize * ack.len()];
                 for one in part.chunks_exact_mut(ack.len()) {
-                    acked += 1;
+                    acked += acks;
                     one[11..][..8].copy_from_slice(&acked.to_be_bytes());
                 }
                 self.stream.write_all(part)?;

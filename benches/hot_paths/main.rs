@@ -11,6 +11,7 @@ mod floor;
 mod harness;
 mod memory;
 mod raw_server;
+mod sender;
 mod usage;
 mod wire;
 mod work;
@@ -31,6 +32,12 @@ const CLIENTS: &[Client] = &[
     },
     Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
     Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
+    Client {
+        name: "leveret's Sender, one thread",
+        run: sender::run,
+        does: |work| work.direction == Direction::Publish,
+        share: 1,
+    },
 ];
 
 fn main() -> ExitCode {

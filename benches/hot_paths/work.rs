@@ -27,10 +27,8 @@ pub(crate) struct Work {
 pub(crate) enum Direction {
     /// With confirms, each of which is waited for.
     Publish,
-    /// With one acknowledgement for each message.
-    Consume,
-    /// Without acknowledgements, and without a limit.
-    ConsumeWithoutAcks,
+    /// With one acknowledgement for so many messages: 1 for each by itself, 0 for none at all, and no limit then.
+    Consume { acks: u64 },
 }
 
 impl Work {
@@ -62,7 +60,7 @@ const fn publish(name: &'static str, body: usize, window: u64, messages: u64) ->
 }
 
 const fn consume(name: &'static str, body: usize, window: u64, messages: u64) -> Work {
-    Work { direction: Direction::Consume, ..publish(name, body, window, messages) }
+    Work { direction: Direction::Consume { acks: 1 }, ..publish(name, body, window, messages) }
 }
 
 const MILLION: u64 = 1_000_000;
@@ -74,7 +72,11 @@ pub(crate) static HOT: &[Work] = &[
     publish("publish 64 KiB", 65_536, 100, 10_000),
     publish("publish one at a time", 100, 1, 20_000),
     consume("consume 100 B", 100, 1000, MILLION),
-    Work { direction: Direction::ConsumeWithoutAcks, ..consume("consume 100 B without acks", 100, u64::MAX, MILLION) },
+    Work {
+        direction: Direction::Consume { acks: 100 },
+        ..consume("consume 100 B, one ack for 100", 100, 1000, MILLION)
+    },
+    Work { direction: Direction::Consume { acks: 0 }, ..consume("consume 100 B without acks", 100, u64::MAX, MILLION) },
     consume("consume 64 KiB", 65_536, 100, 10_000),
 ];
 

@@ -300,44 +300,61 @@ impl Login<'_> {
             let host_until = share(until, hosts.len() - at);
             let found = within(host_until, resolve(&address.host, port)).await;
             let found = found.unwrap_or_else(|| Err(late(&format!(" to {name}"), self.limit(until, host_until))));
-            let mut found = match found {
-                Ok(found) => found,
+            let ended = match found {
+                Ok(found) => self.at_any(found, &address.host, &name, host_until, until, &mut attempts).await,
                 Err(error) => {
                     attempts.failed(name, error);
-                    continue;
+                    None
                 }
             };
-            self.arrange(&mut found);
-            for (at, socket_address) in found.iter().enumerate() {
-                let label = match socket_address.to_string() {
-                    same if same == name => same,
-                    other => format!("{name} ({other})"),
-                };
-                let attempt_until = match self.config.attempt_timeout {
-                    // What one attempt leaves is the others', so those of a host are not held to its share.
-                    Some(limit) => earlier(Instant::now().checked_add(limit), until),
-                    None => share(Some(host_until), found.len() - at),
-                };
-                let limit = self.limit(until, attempt_until);
-                match within(attempt_until, self.at(*socket_address, &address.host, &label)).await {
-                    Some(Ok(connection)) => {
-                        tracing::debug!(server = %label, "connection open");
-                        return Ok(connection);
-                    }
-                    Some(Err(error)) if would_be_the_same_elsewhere(&error) => return Err(error),
-                    Some(Err(error)) => attempts.failed(label, error),
-                    None => attempts.failed(label, late(&format!(" to {name}"), limit)),
-                }
+            if let Some(ended) = ended {
+                return ended;
             }
         }
         Err(attempts.into_error())
     }
 
+    /// Tries each address of a host's name; `None` when the next host may do better. The host's share of the time ends at
+    /// `host_until`, all of it at `until`.
+    async fn at_any(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+        host: &str,
+        name: &str,
+        host_until: Instant,
+        until: Option<Instant>,
+        attempts: &mut Attempts,
+    ) -> Option<Result<Connection>> {
+        self.arrange(&mut addresses);
+        for (at, address) in addresses.iter().enumerate() {
+            let label = match address.to_string() {
+                same if same == name => same,
+                other => format!("{name} ({other})"),
+            };
+            let attempt_until = match self.config.attempt_timeout {
+                // What one attempt leaves is the others', so those of a host are not held to its share.
+                Some(limit) => earlier(Instant::now().checked_add(limit), until),
+                None => share(Some(host_until), addresses.len() - at),
+            };
+            let limit = self.limit(until, attempt_until);
+            match within(attempt_until, self.at(*address, host, &label)).await {
+                Some(Ok(connection)) => {
+                    tracing::debug!(server = %label, "connection open");
+                    return Some(Ok(connection));
+                }
+                Some(Err(error)) if would_be_the_same_elsewhere(&error) => return Some(Err(error)),
+                Some(Err(error)) => attempts.failed(label, error),
+                None => attempts.failed(label, late(&format!(" to {name}"), limit)),
+            }
+        }
+        None
+    }
+
     /// How long somebody has who begins now, for the error that says so: all of the time, where it is the whole that ends.
     fn limit(&self, whole: Option<Instant>, until: Instant) -> Duration {
         match whole {
-            Some(whole) if until < whole => until.saturating_duration_since(Instant::now()),
-            _ => self.config.connect_timeout,
+            Some(whole) if until >= whole => self.config.connect_timeout,
+            _ => until.saturating_duration_since(Instant::now()),
         }
     }
 
@@ -401,5 +418,46 @@ fn nameless_virtual_host(error: Error) -> Error {
             Error::because(error.kind(), message, &error)
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Whatever this machine's names have, a name may have several addresses.
+    #[tokio::test]
+    async fn each_address_of_a_name_is_tried() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let addresses = vec![dead, silent.local_addr().unwrap(), rude.local_addr().unwrap()];
+
+        let config = Config::new().attempt_timeout(Duration::from_millis(100));
+        let login = Login {
+            config: &config,
+            machine: config.machine(Credentials::default(), &[]),
+            refresh: None,
+            #[cfg(feature = "tls-core")]
+            tls: None,
+        };
+        let mut attempts = Attempts::default();
+        let (name, until) = ("rabbit.example:5672", share(None, 1));
+        let ended =
+            tokio::join!(login.at_any(addresses.clone(), "rabbit.example", name, until, None, &mut attempts), async {
+                drop(rude.accept().await.unwrap())
+            },);
+        assert!(ended.0.is_none(), "the next host may do better");
+        let words = attempts.into_error().to_string();
+        let places: Vec<usize> =
+            addresses.iter().map(|address| words.find(&format!("{name} ({address}): ")).unwrap()).collect();
+        assert!(places.is_sorted(), "{words}");
+        let told: Vec<&str> = words.split("; ").collect();
+        assert!(!words.contains("20000 ms"), "that is the time for all of them: {words}");
+        for (told, word) in told.iter().zip(["refused", "no connection to rabbit.example:5672 within ", "closed"]) {
+            assert!(told.contains(word), "{word:?} is not in {told:?}");
+        }
     }
 }

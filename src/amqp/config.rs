@@ -2,6 +2,8 @@
 
 #[cfg(feature = "serde")]
 mod plain;
+#[cfg(feature = "serde")]
+pub(crate) use plain::Span;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -366,6 +368,7 @@ impl fmt::Display for Address {
 
 /// Which of several hosts, and of several addresses of a name, is tried first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum HostOrder {
     /// The first first: the others are there for when it fails.
     #[default]
@@ -377,6 +380,7 @@ pub enum HostOrder {
 /// How TLS is to be done, as a URL or a configuration file says it.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct TlsParameters {
     /// A PEM file with the authorities to trust, and no others; without it those of the system.
     pub ca_cert_file: Option<PathBuf>,

@@ -87,7 +87,10 @@ fn host(address: &Address) -> String {
         true => format!("[{}]", address.host),
         false => escaped(&address.host),
     };
-    address.port.map_or(host.clone(), |port| format!("{host}:{port}"))
+    match address.port {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
 }
 
 fn escaped(text: &str) -> String {

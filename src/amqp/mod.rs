@@ -72,6 +72,8 @@ pub(crate) use connection::{Happening, Observer};
 
 pub use builder::ConnectionBuilder;
 pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, GotNoAck, ReturnedMessages};
+#[cfg(feature = "serde")]
+pub(crate) use config::Span;
 pub use config::{Address, Config, HostOrder, Secret, TlsParameters};
 pub use connection::Connection;
 pub use consumer::{BasicConsume, BasicConsumeNoAck, Canceller, Consumer, MessageStream};

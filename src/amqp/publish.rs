@@ -149,9 +149,11 @@ impl<'a> BasicPublish<'a> {
     }
 
     #[cold]
-    fn leave(&mut self, place: Waiting) {
+    fn leave(&mut self) {
         let channel = &self.channel.inner;
-        channel.guard.shared.with(|machine| machine.leave(channel.id, place));
+        if let Some(place) = self.place.take() {
+            channel.guard.shared.with(|machine| machine.leave(channel.id, place));
+        }
     }
 }
 
@@ -171,8 +173,8 @@ impl Future for BasicPublish<'_> {
 impl Drop for BasicPublish<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.leave(place);
+        if self.place.is_some() {
+            self.leave();
         }
     }
 }

@@ -108,6 +108,8 @@ impl State {
         if std::mem::take(&mut client.paused) {
             client.machine.excuse_silence(now);
         }
+        // Before reading: what waited to be written counts no more, or a client to whom much is delivered would never be heard.
+        let taken = client.machine.take_output(output, now);
         self.read(id, input, ended.is_some());
         if let Some(client) = self.clients.get_mut(&id) {
             if let Some(error) = ended {
@@ -118,7 +120,7 @@ impl State {
         while let Some(event) = self.clients.get_mut(&id).and_then(|client| client.machine.next_event()) {
             self.act(id, event);
         }
-        self.write(id, output, driver)
+        self.write(id, output, taken, driver)
     }
 
     /// Acts on what has come, until it is used up, or too much waits to be written, or the broker is blocked.
@@ -149,7 +151,8 @@ impl State {
         }
     }
 
-    fn write(&mut self, id: ConnectionId, output: &mut OutBuffer, driver: &Waker) -> Next {
+    /// Hands over what is to be written, if nothing was `taken` before.
+    fn write(&mut self, id: ConnectionId, output: &mut OutBuffer, taken: bool, driver: &Waker) -> Next {
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         if client.cut {
             output.clear();
@@ -159,7 +162,7 @@ impl State {
         if !self.hold_confirms {
             client.confirm(None);
         }
-        let taken = client.machine.take_output(output, self.now);
+        let taken = client.machine.take_output(output, self.now) || taken;
         if taken && std::mem::take(&mut client.congested) {
             for queue in client.consumed_queues() {
                 self.serve(queue);

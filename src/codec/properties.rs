@@ -50,6 +50,40 @@ macro_rules! properties {
             }
         }
 
+        #[cfg(feature = "serde")]
+        impl<'de> ::serde::Deserialize<'de> for Properties {
+            /// A map. Names are those of the fields or of the protocol (`content_type`, `content-type`), and `kind` may be called
+            /// `type` or `message_type`. What is null is not set; an unknown name is an error that lists the known ones.
+            fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Entries;
+
+                impl<'de> ::serde::de::Visitor<'de> for Entries {
+                    type Value = Properties;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a map of properties")
+                    }
+
+                    fn visit_map<A: ::serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
+                        let mut properties = Properties::default();
+                        while let Some(name) = map.next_key::<String>()? {
+                            let name = if name == "message_type" { "type" } else { name.as_str() };
+                            $(
+                                if name == $name || name == stringify!($field) {
+                                    properties.$field = map.next_value()?;
+                                    continue;
+                                }
+                            )*
+                            return Err(::serde::de::Error::unknown_field(name, &[$(stringify!($field)),*]));
+                        }
+                        Ok(properties)
+                    }
+                }
+
+                deserializer.deserialize_map(Entries)
+            }
+        }
+
         impl Properties {
             /// Every property, in the order of the wire.
             pub const ALL: &'static [PropertyInfo] = &[$(
@@ -273,6 +307,40 @@ mod tests {
         all.encode(&mut octets).unwrap();
         assert_eq!(octets.get(..2), Some(&[0b1111_1111, 0b1111_1100][..]), "c81: bits 15 to 2");
         assert_eq!(RawProperties::new(octets.into()).decode(), Ok(all));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn kb6_kb7_properties_are_read_from_a_plain_map() {
+        let read = |text: &str| serde_json::from_str::<Properties>(text).map_err(|error| error.to_string());
+        let properties = read(
+            r#"{"content_type": "text/plain", "content-encoding": "gzip", "headers": {"x-foo": "bar", "n": 1},
+                "delivery_mode": 2, "priority": 0, "correlation_id": "c", "reply_to": "r", "expiration": 60000,
+                "message_id": "m", "timestamp": 1700000000, "message_type": "t", "user_id": "guest", "app_id": "",
+                "cluster_id": null}"#,
+        )
+        .unwrap();
+        let expected = Properties::new()
+            .content_type("text/plain")
+            .content_encoding("gzip")
+            .header("x-foo", "bar")
+            .header("n", 1i64)
+            .persistent()
+            .priority(0)
+            .correlation_id("c")
+            .reply_to("r")
+            .expiration("60000")
+            .message_id("m")
+            .timestamp(1_700_000_000u64)
+            .kind("t")
+            .user_id("guest")
+            .app_id("");
+        assert_eq!(properties, expected, "zero and empty are values, null is none");
+        assert_eq!(read("{}").unwrap(), Properties::new());
+        let error = read(r#"{"prioritty": 1}"#).unwrap_err();
+        assert!(error.contains("prioritty") && error.contains("message_id"), "{error}");
+        let error = read(&format!(r#"{{"app_id": "{}"}}"#, "x".repeat(256))).unwrap_err();
+        assert!(error.contains("255"), "{error}");
     }
 
     #[test]

@@ -100,6 +100,36 @@ impl PartialEq<&str> for ShortString {
     }
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for ShortString {
+    /// A text of at most 255 octets; a whole number is its decimal text.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = ShortString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text of at most 255 octets")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ShortString, E> {
+                if text.len() > 255 { Err(E::invalid_length(text.len(), &self)) } else { Ok(text.into()) }
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<ShortString, E> {
+                Ok(number.to_string().into())
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<ShortString, E> {
+                Ok(number.to_string().into())
+            }
+        }
+
+        deserializer.deserialize_any(Text)
+    }
+}
+
 impl fmt::Display for ShortString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.to_string_lossy())

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::lock;
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{Message, Receipt, SendError, Target, Unsent};
+use crate::message::{Cargo, Receipt, SendError, Unsent};
 
 type Fate = Result<Receipt, SendError>;
 
@@ -38,17 +38,10 @@ struct Flights {
 
 struct Flight {
     /// Not there after it was handed back.
-    cargo: Option<(Target, Message)>,
+    cargo: Option<Cargo>,
     holder: Holder,
     /// Its place in the window, until it is reported.
     permit: Option<OwnedSemaphorePermit>,
-}
-
-/// A message that librdkafka did not take.
-pub(super) struct Declined {
-    pub(super) error: Error,
-    pub(super) cargo: (Target, Message),
-    pub(super) permit: OwnedSemaphorePermit,
 }
 
 enum Holder {
@@ -68,24 +61,23 @@ impl Ledger {
         Self { state: Mutex::new(state), progress: Notify::new() }
     }
 
-    /// Hands a message over by `produce`, which gets its number. Where that fails, it comes back.
+    /// Hands a message over by `produce`, which gets its number. Where that fails, it stays where it is, and keeps its permit.
     pub(super) fn enter(
         self: &Arc<Self>,
-        cargo: (Target, Message),
-        permit: OwnedSemaphorePermit,
+        cargo: &mut Cargo,
+        permit: &mut Option<OwnedSemaphorePermit>,
         until: Instant,
-        produce: impl FnOnce(&(Target, Message), usize) -> Result<()>,
-    ) -> Result<Pending, Box<Declined>> {
+        produce: impl FnOnce(&Cargo, usize) -> Result<()>,
+    ) -> Result<Pending> {
         // The lock is held until it is written down: its report may come at once, from another thread. `produce` does not wait,
         // and so the numbers are in the order of librdkafka's queue.
         let mut state = lock(&self.state);
         let serial = state.next;
-        if let Err(error) = produce(&cargo, serial) {
-            return Err(Box::new(Declined { error, cargo, permit }));
-        }
+        produce(cargo, serial)?;
         state.next = state.next.wrapping_add(1);
         state.unreported += 1;
-        state.flights.insert(serial, Flight { cargo: Some(cargo), holder: Holder::Waits(None), permit: Some(permit) });
+        let flight = Flight { cargo: Some(cargo.take()), holder: Holder::Waits(None), permit: permit.take() };
+        state.flights.insert(serial, flight);
         Ok(Pending { ledger: Arc::clone(self), serial, until, timer: None, known: false })
     }
 
@@ -148,9 +140,9 @@ impl Ledger {
         let mut returned = state.returned.replace(BTreeMap::new()).unwrap_or_default();
         for (serial, flight) in &mut state.flights {
             if matches!(flight.holder, Holder::Waits(_) | Holder::Loose | Holder::GivenUp)
-                && let Some((target, message)) = flight.cargo.take()
+                && let Some(cargo) = flight.cargo.take()
             {
-                returned.insert(*serial, Unsent::new(target, message, Outcome::Unknown));
+                returned.insert(*serial, Unsent::new(cargo, Outcome::Unknown));
             }
         }
         returned.into_values().collect()
@@ -164,12 +156,12 @@ impl Flights {
         let cargo = flight.cargo.take();
         let fate = match (result, cargo) {
             (Ok(receipt), _) => Ok(receipt),
-            (Err(error), Some((target, message))) => match &mut self.returned {
+            (Err(error), Some(cargo)) => match &mut self.returned {
                 Some(returned) => {
-                    returned.insert(serial, Unsent::new(target, message, error.outcome()));
+                    returned.insert(serial, Unsent::new(cargo, error.outcome()));
                     Err(SendError::new(error))
                 }
-                None => Err(SendError::new(error).with_message(target, message)),
+                None => Err(SendError::new(error).with_message(cargo)),
             },
             (Err(error), None) => Err(SendError::new(error)),
         };
@@ -231,7 +223,7 @@ impl Flights {
         let Some(flight) = self.flights.get_mut(&serial) else { return Err(error) };
         flight.holder = Holder::GivenUp;
         match if closing { None } else { flight.cargo.take() } {
-            Some((target, message)) => Err(error.with_message(target, message)),
+            Some(cargo) => Err(error.with_message(cargo)),
             None => Err(error),
         }
     }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::BaseRecord;
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
 use super::convert::envelope;
-use super::ledger::{Declined, Ledger, Pending};
+use super::ledger::{Ledger, Pending};
 use super::link::Link;
 use super::producer::{Handle, Producer};
 use super::{code, failure, lock};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{BatchReport, CloseReport, Message, SendError, Target};
+use crate::message::{BatchReport, Cargo, CloseReport, SendError};
 
 /// How one sender sends.
 #[derive(Clone, Copy, Debug)]
@@ -87,33 +87,30 @@ impl Outbox {
     }
 
     /// Hands a message over as soon as there is room. An error has the message in it, and says `NotSent`.
-    pub(crate) async fn enqueue(&self, cargo: (Target, Message), until: Instant) -> Result<Pending, SendError> {
-        if let Err(error) = envelope(&cargo.0, &cargo.1, self.link.config().property_mapping) {
-            return Err(refuse(error, cargo));
-        }
+    pub(crate) async fn enqueue(&self, cargo: &mut Cargo, until: Instant) -> Result<Pending, SendError> {
+        self.hand_over(cargo, until).await.map_err(|error| cargo.refuse(error))
+    }
+
+    async fn hand_over(&self, cargo: &mut Cargo, until: Instant) -> Result<Pending> {
+        // What cannot be sent at all waits for nothing.
+        envelope(&cargo.target, &cargo.message, self.link.config().property_mapping)?;
         let permit = match timeout_at(until, Arc::clone(&self.window).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
-            Ok(Err(_)) => return Err(refuse(closed(), cargo)),
-            Err(_) => return Err(refuse(full("the window of unconfirmed messages is full"), cargo)),
+            Ok(Err(_)) => return Err(closed()),
+            Err(_) => return Err(full("the window of unconfirmed messages is full")),
         };
-        let mut declined = Box::new(Declined { error: closed(), cargo, permit });
+        let mut permit = Some(permit);
         loop {
-            let producer = match self.handle() {
-                Ok(handle) => timeout_at(until, handle.producer()).await,
-                Err(error) => return Err(refuse(error, declined.cargo)),
-            };
-            let producer = match producer {
-                Ok(Ok(producer)) => producer,
-                Ok(Err(error)) => return Err(refuse(error, declined.cargo)),
-                Err(_) => return Err(refuse(full("there was no producer before the deadline"), declined.cargo)),
-            };
+            let handle = self.handle()?;
+            let producer = timeout_at(until, handle.producer()).await;
+            let producer = producer.unwrap_or_else(|_| Err(full("there was no producer before the deadline")))?;
             let progress = self.ledger.progress();
-            declined = match self.put(&producer, *declined, until) {
+            let error = match self.put(&producer, cargo, &mut permit, until) {
                 Ok(pending) => return Ok(pending),
-                Err(declined) => declined,
+                Err(error) => error,
             };
-            if code(&declined.error) != Some(RDKafkaErrorCode::QueueFull as i32) || Instant::now() >= until {
-                return Err(refuse(declined.error, declined.cargo));
+            if code(&error) != Some(RDKafkaErrorCode::QueueFull as i32) || Instant::now() >= until {
+                return Err(error);
             }
             // Not held while waiting: the producer's thread waits for whoever holds it.
             drop(producer);
@@ -122,30 +119,30 @@ impl Outbox {
     }
 
     /// Hands a message over if there is room now. An error has the message in it, and says `NotSent`.
-    pub(crate) fn try_enqueue(&self, cargo: (Target, Message), until: Instant) -> Result<Pending, SendError> {
-        if let Err(error) = envelope(&cargo.0, &cargo.1, self.link.config().property_mapping) {
-            return Err(refuse(error, cargo));
-        }
-        let permit = match Arc::clone(&self.window).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(refuse(closed(), cargo)),
-            Err(TryAcquireError::NoPermits) => {
-                return Err(refuse(full("the window of unconfirmed messages is full"), cargo));
-            }
-        };
-        let producer = match self.handle().map(|handle| handle.now()) {
-            Ok(Some(Ok(producer))) => producer,
-            Ok(Some(Err(error))) | Err(error) => return Err(refuse(error, cargo)),
-            Ok(None) => return Err(refuse(full("there is no producer yet; it is being made"), cargo)),
-        };
-        let declined = Declined { error: closed(), cargo, permit };
-        self.put(&producer, declined, until).map_err(|declined| refuse(declined.error, declined.cargo))
+    pub(crate) fn try_enqueue(&self, cargo: &mut Cargo, until: Instant) -> Result<Pending, SendError> {
+        self.hand_over_at_once(cargo, until).map_err(|error| cargo.refuse(error))
     }
 
-    fn put(&self, producer: &Producer, message: Declined, until: Instant) -> Result<Pending, Box<Declined>> {
-        let Declined { cargo, permit, .. } = message;
+    fn hand_over_at_once(&self, cargo: &mut Cargo, until: Instant) -> Result<Pending> {
+        envelope(&cargo.target, &cargo.message, self.link.config().property_mapping)?;
+        let permit = Arc::clone(&self.window).try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::Closed => closed(),
+            TryAcquireError::NoPermits => full("the window of unconfirmed messages is full"),
+        })?;
+        let producer = self.handle()?.now();
+        let producer = producer.unwrap_or_else(|| Err(full("there is no producer yet; it is being made")))?;
+        self.put(&producer, cargo, &mut Some(permit), until)
+    }
+
+    fn put(
+        &self,
+        producer: &Producer,
+        cargo: &mut Cargo,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        until: Instant,
+    ) -> Result<Pending> {
         let mapping = self.link.config().property_mapping;
-        self.ledger.enter(cargo, permit, until, |(target, message), serial| {
+        self.ledger.enter(cargo, permit, until, |Cargo { target, message }, serial| {
             let envelope = envelope(target, message, mapping)?;
             let record = BaseRecord::<[u8], [u8], usize> {
                 topic: envelope.topic,
@@ -207,12 +204,8 @@ impl Outbox {
         }
         let (unsent, unconfirmed) =
             self.ledger.hand_back().into_iter().partition(|unsent| unsent.outcome == Outcome::NotSent);
-        CloseReport { unsent, unconfirmed }
+        CloseReport { unsent, unconfirmed, error: None }
     }
-}
-
-fn refuse(error: Error, (target, message): (Target, Message)) -> SendError {
-    SendError::new(error.with_outcome(Outcome::NotSent)).with_message(target, message)
 }
 
 fn closed() -> Error {

@@ -3,6 +3,7 @@
 //! Touches the values of the codec and nothing that sends. Users see it as part of `messaging`.
 
 mod address;
+mod cargo;
 mod content;
 mod outcome;
 mod received;
@@ -10,6 +11,7 @@ mod report;
 mod retry;
 
 pub use address::{Address, Source, Target};
+pub(crate) use cargo::Cargo;
 pub use content::Message;
 pub use outcome::{Receipt, ReceiptDetail, Returned, SendError, Status};
 pub(crate) use received::delivery_count;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Message, Target};
+use super::{Cargo, Message, Target};
 use crate::codec::ReplyCode;
 use crate::error::{Error, ErrorKind, Outcome};
 
@@ -107,7 +107,7 @@ impl Returned {
 pub struct SendError {
     error: Error,
     returned: Option<Box<Returned>>,
-    message: Option<Box<(Target, Message)>>,
+    message: Option<Box<Cargo>>,
 }
 
 impl SendError {
@@ -115,8 +115,8 @@ impl SendError {
         Self { error, returned: None, message: None }
     }
 
-    pub(crate) fn with_message(mut self, target: Target, message: Message) -> Self {
-        self.message = Some(Box::new((target, message)));
+    pub(crate) fn with_message(mut self, cargo: Cargo) -> Self {
+        self.message = Some(Box::new(cargo));
         self
     }
 
@@ -162,12 +162,12 @@ impl SendError {
 
     /// Where the message was to go and the message, as it was after defaults and hooks. Always there when the outcome is `NotSent`.
     pub fn message(&self) -> Option<(&Target, &Message)> {
-        self.message.as_deref().map(|(target, message)| (target, message))
+        self.message.as_deref().map(|cargo| (&cargo.target, &cargo.message))
     }
 
     /// Takes the message back, to send it again or to keep it.
     pub fn into_message(self) -> Option<(Target, Message)> {
-        self.message.map(|message| *message)
+        self.message.map(|cargo| (cargo.target, cargo.message))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Message, Receipt, SendError, Target};
-use crate::error::Outcome;
+use super::{Cargo, Message, Receipt, SendError, Target};
+use crate::error::{Error, Outcome};
 
 /// What became of the messages of a batch: one result for each, in the order in which they were handed in.
 #[non_exhaustive]
@@ -99,17 +99,20 @@ pub struct CloseReport {
     pub unsent: Vec<Unsent>,
     /// Handed over, and not confirmed within the deadline: the server may have them.
     pub unconfirmed: Vec<Unsent>,
+    /// The server has not agreed to the end in time; the socket was closed all the same.
+    pub error: Option<Error>,
 }
 
 impl CloseReport {
-    /// Whether everything had been confirmed.
+    /// Whether everything had been confirmed, and the server agreed to the end.
     pub fn is_clean(&self) -> bool {
-        self.unsent.is_empty() && self.unconfirmed.is_empty()
+        self.unsent.is_empty() && self.unconfirmed.is_empty() && self.error.is_none()
     }
 
     pub(crate) fn append(&mut self, mut other: Self) {
         self.unsent.append(&mut other.unsent);
         self.unconfirmed.append(&mut other.unconfirmed);
+        self.error = self.error.take().or(other.error);
     }
 }
 
@@ -126,7 +129,8 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    pub(crate) fn new(target: Target, message: Message, outcome: Outcome) -> Self {
+    pub(crate) fn new(cargo: Cargo, outcome: Outcome) -> Self {
+        let Cargo { target, message } = cargo;
         Self { target, message, outcome }
     }
 }
@@ -134,7 +138,7 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_report_names_those_that_failed_by_their_place() {

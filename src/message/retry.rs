@@ -146,7 +146,8 @@ impl RetryPolicy {
 }
 
 impl Backoff {
-    fn wait(&self, retries: u32) -> Duration {
+    /// How long to wait after `retries` times.
+    pub(crate) fn wait(&self, retries: u32) -> Duration {
         let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
         let whole = self.first.saturating_mul(factor).min(self.longest);
         whole.mul_f64(0.5 + fastrand::f64() / 2.0)

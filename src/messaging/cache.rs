@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::client::Client;
 use super::config::Config;
 use crate::error::Result;
@@ -17,12 +19,21 @@ use crate::message::CloseReport;
 #[doc(alias = "pool")]
 pub struct ClientCache {
     clients: Mutex<HashMap<Config, Client>>,
+    runtime: Option<Handle>,
 }
 
 impl ClientCache {
     /// No clients.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The runtime that all its connections live on, where that is not the caller's: callers may come from runtimes that end before
+    /// their connections do.
+    #[must_use]
+    pub fn spawn_on(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Config, Client>> {
@@ -43,7 +54,11 @@ impl ClientCache {
         {
             return Ok(client.clone());
         }
-        let client = Client::from_config(config.clone()).lazy()?;
+        let mut builder = Client::from_config(config.clone());
+        if let Some(runtime) = &self.runtime {
+            builder = builder.spawn_on(runtime.clone());
+        }
+        let client = builder.lazy()?;
         clients.insert(config, client.clone());
         Ok(client)
     }
@@ -73,29 +88,22 @@ impl ClientCache {
         let clients: Vec<Client> = self.lock().values().cloned().collect();
         for client in clients {
             // One that is busy keeps its connection.
-            let _ = tokio::time::timeout(limit, client.close_idle()).await;
+            let _busy = tokio::time::timeout(limit, client.close_idle()).await;
         }
     }
 
     /// Closes all clients, each within `deadline`, and forgets them.
     ///
-    /// # Errors
-    ///
-    /// The first of [`Client::close_within`]; all are closed.
-    ///
     /// # Cancel safety
     ///
     /// Dropped, it leaves the rest open.
-    pub async fn close(&self, deadline: Duration) -> Result<CloseReport> {
+    pub async fn close(&self, deadline: Duration) -> CloseReport {
         let clients: Vec<Client> = self.lock().drain().map(|(_, client)| client).collect();
-        let (mut report, mut result) = (CloseReport::default(), Ok(()));
+        let mut report = CloseReport::default();
         for client in clients {
-            match client.close_within(deadline).await {
-                Ok(part) => report.append(part),
-                Err(error) => result = result.and(Err(error)),
-            }
+            report.append(client.close_within(deadline).await);
         }
-        result.map(|()| report)
+        report
     }
 }
 

@@ -39,7 +39,7 @@ use crate::message::CloseReport;
 /// # client.as_amqp().await?.open_channel().await?.queue_declare("orders").await?;
 /// let receipt = client.sender().build()?.send(Target::queue("orders"), "one hare").await?;
 /// println!("{:?}", receipt.status);
-/// client.close().await?;
+/// client.close().await;
 /// # Ok(())
 /// # }
 /// ```
@@ -266,7 +266,8 @@ impl Client {
     }
 
     /// Closes the connection for the time being, after everything that was sent has been confirmed: the next use opens it again. For
-    /// times when memory or sockets are short.
+    /// times when memory or sockets are short. It stays open as long as there are receivers, or requests that wait for their replies;
+    /// whoever uses it in AMQP's own words ([`as_amqp`](Self::as_amqp)) is not asked. Says whether it is closed.
     ///
     /// # Errors
     ///
@@ -277,7 +278,7 @@ impl Client {
     ///
     /// Cancel-safe: the connection is closed or not.
     #[doc(alias = "shrink")]
-    pub async fn close_idle(&self) -> Result<()> {
+    pub async fn close_idle(&self) -> Result<bool> {
         let until = Instant::now() + self.close_deadline();
         for outbox in self.senders() {
             outbox.settled(until).await?;
@@ -288,21 +289,17 @@ impl Client {
             Backend::Kafka(link) => {
                 self.senders().iter().for_each(|outbox| outbox.rest());
                 link.rest();
-                Ok(())
+                Ok(true)
             }
         }
     }
 
     /// Closes the client for good, within [`close_deadline`](ClientBuilder::close_deadline): see [`close_within`](Self::close_within).
     ///
-    /// # Errors
-    ///
-    /// As [`close_within`](Self::close_within).
-    ///
     /// # Cancel safety
     ///
     /// As [`close_within`](Self::close_within).
-    pub async fn close(&self) -> Result<CloseReport> {
+    pub async fn close(&self) -> CloseReport {
         self.close_within(self.close_deadline()).await
     }
 
@@ -310,16 +307,12 @@ impl Client {
     /// whoever still waits is told. What was not confirmed in time is handed back in the report. Closing twice is fine, and the
     /// second report is empty.
     ///
-    /// It takes at most `deadline`, and one second more where the server does not answer.
-    ///
-    /// # Errors
-    ///
-    /// `Timeout`: the server has not agreed to the end; the socket is closed all the same.
+    /// It takes at most `deadline`, and two seconds more where the server does not answer.
     ///
     /// # Cancel safety
     ///
     /// Dropped, it leaves the client as far closed as it is by then; closing again goes on.
-    pub async fn close_within(&self, deadline: Duration) -> Result<CloseReport> {
+    pub async fn close_within(&self, deadline: Duration) -> CloseReport {
         let until = Instant::now() + deadline;
         let mut report = CloseReport::default();
         let senders = self.senders();
@@ -328,7 +321,7 @@ impl Client {
             report.append(outbox.close(until).await);
         }
         match self.backend() {
-            Backend::Amqp(link) => link.close(until).await?,
+            Backend::Amqp(link) => report.error = link.close(until).await.err(),
             #[cfg(feature = "kafka")]
             Backend::Kafka(link) => {
                 let (was_open, gone) = link.close(until.max(Instant::now() + Duration::from_secs(1))).await;
@@ -337,11 +330,11 @@ impl Client {
                 }
                 if !gone {
                     let message = "a receiver has not left its group in time; what it had accepted may come again";
-                    return Err(Error::new(ErrorKind::Timeout, message));
+                    report.error = Some(Error::new(ErrorKind::Timeout, message));
                 }
             }
         }
-        Ok(report)
+        report
     }
 
     fn close_deadline(&self) -> Duration {

@@ -76,6 +76,33 @@ impl From<KafkaConfig> for Config {
     }
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Config {
+    /// A URL, or a map as for an [`amqp::Config`].
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Config;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a URL, or a map of settings")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, url: &str) -> std::result::Result<Config, E> {
+                Config::from_url(url).map_err(E::custom)
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> std::result::Result<Config, A::Error> {
+                let map = serde::de::value::MapAccessDeserializer::new(map);
+                <amqp::Config as serde::Deserialize>::deserialize(map).map(Config::Amqp)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +117,18 @@ mod tests {
         #[cfg(not(feature = "kafka"))]
         assert_eq!(Config::from_url("kafka://h:9092").unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(Config::from_url("http://h").unwrap_err().kind(), ErrorKind::InvalidUrl);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_config_is_a_url_or_a_map() {
+        let read = |text: &str| serde_json::from_str::<Config>(text).map_err(|error| error.to_string());
+        let url = read(r#""amqp://u:hush@h:1/v""#).unwrap();
+        let map = read(r#"{"host": "h", "port": 1, "username": "u", "password": "hush", "vhost": "v"}"#).unwrap();
+        assert_eq!(url, map);
+        for wrong in [r#""http://u:hush@h""#, r#"{"hst": "h"}"#, r#"["amqp://u:hush@h"]"#] {
+            let error = read(wrong).unwrap_err();
+            assert!(!error.contains("hush"), "{error}");
+        }
     }
 }

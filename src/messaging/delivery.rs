@@ -12,6 +12,13 @@ use crate::message::{DeliveryDetail, Disposition, Message, Modify, Received};
 ///
 /// Settling appends to the connection's buffer; nothing is waited for. Dropped without a word, the delivery goes back, or what
 /// [`on_drop`](super::ReceiverBuilder::on_drop) says.
+///
+/// ```compile_fail,E0382
+/// fn twice(delivery: leveret::messaging::Delivery) -> leveret::error::Result<()> {
+///     delivery.accept()?;
+///     delivery.reject()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Delivery {
     /// The message.

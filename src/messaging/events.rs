@@ -86,29 +86,25 @@ impl Events {
 
     pub(super) fn tell(&self, event: &Event) {
         let over = matches!(event, Event::Closed);
-        let listeners: Vec<_> = {
-            let mut subscribers = lock(&self.subscribers);
-            if subscribers.over {
-                return;
-            }
-            subscribers.over = over;
-            subscribers.list.iter().filter_map(Weak::upgrade).collect()
-        };
-        for listener in listeners {
-            let waker = {
-                let mut listener = lock(&listener);
-                if listener.waiting.len() >= MOST {
-                    listener.waiting.pop_front();
-                    listener.missed += 1;
-                }
-                listener.waiting.push_back(event.clone());
-                listener.over = over;
-                listener.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        // Held until everybody knows, so that all have the same events in the same order.
+        let mut subscribers = lock(&self.subscribers);
+        if subscribers.over {
+            return;
         }
+        subscribers.over = over;
+        let mut wakers = Vec::new();
+        for subscriber in subscribers.list.iter().filter_map(Weak::upgrade) {
+            let mut subscriber = lock(&subscriber);
+            if subscriber.waiting.len() >= MOST {
+                subscriber.waiting.pop_front();
+                subscriber.missed += 1;
+            }
+            subscriber.waiting.push_back(event.clone());
+            subscriber.over = over;
+            wakers.extend(subscriber.waker.take());
+        }
+        drop(subscribers);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -20,7 +20,7 @@ impl Receiver {
     /// [`on_failure`](super::ReceiverBuilder::on_failure) says; the others are not disturbed.
     ///
     /// ```no_run
-    /// # async fn example(mut receiver: leveret::messaging::Receiver) -> leveret::error::Result<()> {
+    /// # async fn example(receiver: leveret::messaging::Receiver) -> leveret::error::Result<()> {
     /// use leveret::messaging::Disposition;
     ///
     /// receiver
@@ -41,11 +41,11 @@ impl Receiver {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the handlers where they wait; what they had is dropped, and so goes back unless
-    /// [`on_drop`](super::ReceiverBuilder::on_drop) says otherwise.
+    /// Dropping the future ends the receiver and stops the handlers where they wait; what they had is dropped, and so goes back
+    /// unless [`on_drop`](super::ReceiverBuilder::on_drop) says otherwise.
     #[doc(alias = "receive_messages")]
     #[doc(alias = "on_message_received")]
-    pub async fn for_each<F, Fut, E>(&mut self, concurrency: usize, handler: F) -> Result<()>
+    pub async fn for_each<F, Fut, E>(mut self, concurrency: usize, handler: F) -> Result<()>
     where
         F: Fn(Received) -> Fut,
         Fut: Future<Output = Result<Disposition, E>> + Send + 'static,

@@ -22,7 +22,7 @@
 //!     delivery.accept()?;
 //! #   break;
 //! }
-//! client.close().await?;
+//! client.close().await;
 //! # Ok(())
 //! # }
 //! ```

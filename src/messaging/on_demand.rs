@@ -80,7 +80,7 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let mut deaths = 0;
+        let (mut deaths, mut losses) = (0, 0);
         loop {
             let mut making = match self.begin(runtime, &usable, &make)? {
                 Ok(ready) => return Ok(ready),
@@ -98,7 +98,12 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
             };
             self.settle(&making, &made)?;
             match made {
-                Ok(made) if !usable(&made) => {}
+                // Lost at this very moment. A server that does this every time is not asked for ever.
+                Ok(made) if !usable(&made) && losses < 2 => losses += 1,
+                Ok(made) if !usable(&made) => {
+                    let message = "the connection was lost as soon as it was there, three times";
+                    return Err(Error::new(ErrorKind::Io, message).with_outcome(Outcome::NotSent));
+                }
                 Ok(made) => return Ok(made),
                 Err(error) => return Err(error.with_outcome(Outcome::NotSent)),
             }
@@ -116,22 +121,21 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut state = self.lock();
+        if let State::Making(making) = &*state {
+            let made = making.borrow().clone();
+            match made {
+                // Its task is still at it, unless that has ended with its runtime.
+                None if making.has_changed().is_ok() => return Ok(Err(making.clone())),
+                // Nobody has fetched it yet.
+                Some(Ok(made)) => *state = State::Ready(made),
+                // Whoever waited has been told. This one asks anew.
+                None | Some(Err(_)) => {}
+            }
+        }
         match &*state {
             State::Ready(ready) if usable(ready) => return Ok(Ok(ready.clone())),
-            State::Making(making) => {
-                let wait = match &*making.borrow() {
-                    // Its task is still at it, unless that has ended with its runtime.
-                    None => making.has_changed().is_ok(),
-                    Some(Ok(_)) => true,
-                    // Whoever waited has been told. This one asks anew.
-                    Some(Err(_)) => false,
-                };
-                if wait {
-                    return Ok(Err(making.clone()));
-                }
-            }
             State::Closed => return Err(closed()),
-            State::Empty | State::Ready(_) => {}
+            State::Empty | State::Ready(_) | State::Making(_) => {}
         }
         let runtime = match runtime {
             Some(runtime) => runtime.clone(),
@@ -188,4 +192,114 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "it was closed on this side").with_outcome(Outcome::NotSent)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Something that is made when the door opens, and says how often it was made.
+    struct Maker {
+        made: AtomicU32,
+        door: Notify,
+        fails: bool,
+    }
+
+    impl Maker {
+        fn new(fails: bool) -> Arc<Self> {
+            Arc::new(Self { made: AtomicU32::new(0), door: Notify::new(), fails })
+        }
+
+        fn make(self: &Arc<Self>) -> impl Future<Output = Result<u32>> + Send + use<> {
+            let maker = Arc::clone(self);
+            async move {
+                maker.door.notified().await;
+                let made = maker.made.fetch_add(1, Ordering::SeqCst) + 1;
+                if maker.fails { Err(Error::new(ErrorKind::Io, "not today")) } else { Ok(made) }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_share_what_is_made_and_one_who_leaves_stops_nobody() {
+        let (maker, place) = (Maker::new(false), Arc::new(OnDemand::<u32>::new()));
+        let ask = || {
+            let (maker, place) = (Arc::clone(&maker), Arc::clone(&place));
+            tokio::spawn(async move { place.get(None, |_| true, || maker.make()).await })
+        };
+        let first = ask();
+        tokio::task::yield_now().await;
+        let others = [ask(), ask(), ask()];
+        tokio::task::yield_now().await;
+        assert!(matches!(place.now(), Now::Making));
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        maker.door.notify_one();
+        for other in others {
+            assert_eq!(other.await.unwrap().unwrap(), 1);
+        }
+        assert!(matches!(place.now(), Now::Ready(1)));
+        // No use any more: another one is made.
+        assert!(place.forget(|made| *made == 1) && !place.forget(|_| true));
+        maker.door.notify_one();
+        assert_eq!(ask().await.unwrap().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_to_those_who_waited_and_to_nobody_else() {
+        let (maker, place) = (Maker::new(true), OnDemand::<u32>::new());
+        maker.door.notify_one();
+        // Nobody waits for this one.
+        drop(place.begin(None, |_| true, || maker.make()).unwrap().unwrap_err());
+        while maker.made.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        maker.door.notify_one();
+        let error = place.get(None, |_| true, || maker.make()).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Io, Outcome::NotSent));
+        assert_eq!(maker.made.load(Ordering::SeqCst), 2, "it was tried again");
+        assert!(matches!(place.now(), Now::Nothing));
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_at_once_is_not_made_for_ever() {
+        let place = OnDemand::<u32>::new();
+        let error = place.get(None, |_| false, || async { Ok(1) }).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Io, Outcome::NotSent));
+    }
+
+    #[tokio::test]
+    async fn after_closing_nothing_is_made() {
+        let (maker, place) = (Maker::new(false), Arc::new(OnDemand::<u32>::new()));
+        let waiting = tokio::spawn({
+            let (maker, place) = (Arc::clone(&maker), Arc::clone(&place));
+            async move { place.get(None, |_| true, || maker.make()).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(place.close(), None);
+        maker.door.notify_one();
+        assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        let error = place.get(None, |_| true, || maker.make()).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent));
+    }
+
+    #[test]
+    fn the_runtime_that_it_was_being_made_on_ends() {
+        let (maker, place) = (Maker::new(false), OnDemand::<u32>::new());
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let first = runtime();
+        first.block_on(async {
+            drop(place.begin(None, |_| true, || maker.make()).unwrap().unwrap_err());
+        });
+        drop(first);
+        maker.door.notify_one();
+        assert_eq!(runtime().block_on(place.get(None, |_| true, || maker.make())).unwrap(), 1);
+        let error = OnDemand::<u32>::new().begin(None, |_| true, || maker.make()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "there is no runtime here");
+    }
 }

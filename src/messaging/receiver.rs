@@ -356,6 +356,10 @@ impl Receiver {
     /// # Errors
     ///
     /// Whatever ends the channel. The receiver then gives what it has and ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the receiver to give what it has, and to end.
     #[doc(alias = "reset_link_credit")]
     pub async fn set_prefetch(&mut self, count: u16) -> Result<()> {
         match &mut self.backend {
@@ -429,6 +433,15 @@ impl fmt::Debug for Receiver {
 /// A stream of messages that need no settling: they were settled when the server sent them. What comes out of it cannot be settled.
 ///
 /// It ends as a [`Receiver`] does. Dropping it ends the consumers; what nobody has looked at is lost.
+///
+/// ```compile_fail,E0599
+/// async fn settle(mut stream: leveret::messaging::MessageStream) -> leveret::error::Result<()> {
+///     match stream.recv().await {
+///         Some(received) => received?.accept(),
+///         None => Ok(()),
+///     }
+/// }
+/// ```
 pub struct MessageStream {
     backend: NoAckBackend,
     idle_timeout: Option<Duration>,

@@ -10,7 +10,7 @@ use super::client::{Backend as ClientBackend, Client};
 use super::over_amqp::replies::Replies;
 use crate::amqp::{FieldValue, ShortString};
 use crate::error::{Error, Outcome, Result};
-use crate::message::{Message, Returned, SendError, Target};
+use crate::message::{Cargo, Message, Returned, SendError, Target};
 
 /// Where replies come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -211,7 +211,7 @@ impl Requester {
         message: impl Into<Message>,
     ) -> Result<Message, RequestError> {
         let until = Instant::now() + self.inner.settings.timeout.min(Duration::from_secs(1 << 30));
-        self.inner.replies.request(target.into(), message.into(), until).await
+        self.inner.replies.request(Cargo::new(target.into(), message.into()), until).await
     }
 
     /// Sends a management request: the headers `operation` and, where there is one, `type` say what is to be done, and the reply's

@@ -73,7 +73,7 @@ impl Responder {
             return Err(crate::error::Error::new(crate::error::ErrorKind::Unsupported, message));
         }
         let sender = self.client.sender().mandatory(false).timeout(self.timeout).build()?;
-        let mut receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
+        let receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
         let answer = |request: Received| {
             let (reply_to, id) = return_address(&request.message);
             let (reply, sender) = (handler(request), sender.clone());

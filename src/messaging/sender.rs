@@ -15,10 +15,10 @@ use super::config::Transport;
 use super::over_amqp;
 use super::over_amqp::outbox::{Handed, Settings};
 use crate::amqp::Properties;
-use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{BatchReport, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
+use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
 
 /// Whether the server is asked to confirm each message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -259,16 +259,12 @@ impl Outbox {
     }
 
     /// What is the same for every transport: defaults, the hook, and the limits that need no server.
-    fn prepare(&self, target: Target, message: Message) -> Result<(Target, Message), SendError> {
-        let mut message = message;
-        message.inherit(&self.defaults);
+    fn prepare(&self, cargo: &mut Cargo) -> Result<(), SendError> {
+        cargo.message.inherit(&self.defaults);
         if let Some(hook) = &self.hook {
-            hook(&target, &mut message);
+            hook(&cargo.target, &mut cargo.message);
         }
-        match self.check(&target, &message) {
-            Ok(()) => Ok((target, message)),
-            Err(error) => Err(SendError::new(error.with_outcome(Outcome::NotSent)).with_message(target, message)),
-        }
+        self.check(&cargo.target, &cargo.message).map_err(|error| cargo.refuse(error))
     }
 
     fn check(&self, target: &Target, message: &Message) -> Result<()> {
@@ -290,13 +286,13 @@ impl Outbox {
     async fn enqueue(
         &self,
         lane: usize,
-        cargo: (Target, Message),
+        cargo: &mut Cargo,
         limit: Duration,
         until: Instant,
     ) -> Result<PendingReceipt, SendError> {
         match &self.backend {
             Backend::Amqp(outbox) => {
-                let mandatory = cargo.0.mandatory.unwrap_or(self.mandatory);
+                let mandatory = cargo.target.mandatory.unwrap_or(self.mandatory);
                 outbox.enqueue(lane, cargo, mandatory, limit, until).await.map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
@@ -372,10 +368,11 @@ impl Sender {
     #[doc(alias = "basic_publish")]
     pub async fn send(&self, target: impl Into<Target>, message: impl Into<Message>) -> Result<Receipt, SendError> {
         let until = self.until();
-        let mut cargo = self.outbox.prepare(target.into(), message.into())?;
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
         let (mut limit, mut retries) = (self.timeout, 0);
         loop {
-            let error = match self.outbox.enqueue(self.outbox.next_lane(), cargo, limit, until).await {
+            let error = match self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, limit, until).await {
                 Ok(pending) => match pending.await {
                     Ok(receipt) => return Ok(receipt),
                     Err(error) => error,
@@ -388,8 +385,8 @@ impl Sender {
                 return Err(error);
             }
             let outcome = error.error().clone();
-            let Some(same) = error.into_message() else { return Err(SendError::new(outcome)) };
-            cargo = same;
+            let Some((target, message)) = error.into_message() else { return Err(SendError::new(outcome)) };
+            cargo = Cargo::new(target, message);
             tokio::time::sleep_until(again).await;
             limit = until.saturating_duration_since(Instant::now());
             retries += 1;
@@ -413,8 +410,9 @@ impl Sender {
         message: impl Into<Message>,
     ) -> Result<PendingReceipt, SendError> {
         let until = self.until();
-        let cargo = self.outbox.prepare(target.into(), message.into())?;
-        self.outbox.enqueue(self.outbox.next_lane(), cargo, self.timeout, until).await
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
+        self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, self.timeout, until).await
     }
 
     /// Hands a message over if there is room for it at this moment, and never waits. Works without a runtime, once the channel is open.
@@ -430,15 +428,16 @@ impl Sender {
         message: impl Into<Message>,
     ) -> Result<PendingReceipt, SendError> {
         let until = self.until();
-        let cargo = self.outbox.prepare(target.into(), message.into())?;
+        let mut cargo = Cargo::new(target.into(), message.into());
+        self.outbox.prepare(&mut cargo)?;
         match &self.outbox.backend {
             Backend::Amqp(outbox) => {
-                let mandatory = cargo.0.mandatory.unwrap_or(self.outbox.mandatory);
-                outbox.try_enqueue(outbox.next_lane(), cargo, mandatory, until).map(PendingReceipt::from)
+                let mandatory = cargo.target.mandatory.unwrap_or(self.outbox.mandatory);
+                outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, until).map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
             Backend::Kafka(outbox) => {
-                outbox.try_enqueue(cargo, until).map(|pending| PendingReceipt { kind: Kind::Kafka(pending) })
+                outbox.try_enqueue(&mut cargo, until).map(|pending| PendingReceipt { kind: Kind::Kafka(pending) })
             }
         }
     }
@@ -458,12 +457,12 @@ impl Sender {
     {
         let (until, lane) = (self.until(), self.outbox.next_lane());
         let mut pending = Vec::new();
-        let messages: Vec<_> =
-            messages.into_iter().map(|(target, message)| self.outbox.prepare(target.into(), message.into())).collect();
-        for message in messages {
+        // Fetched first: the iterator need not be one that may be kept over an await.
+        let cargoes = messages.into_iter().map(|(target, message)| Cargo::new(target.into(), message.into()));
+        for mut cargo in cargoes.collect::<Vec<_>>() {
             let limit = until.saturating_duration_since(Instant::now());
-            pending.push(match message {
-                Ok(cargo) => self.outbox.enqueue(lane, cargo, limit, until).await,
+            pending.push(match self.outbox.prepare(&mut cargo) {
+                Ok(()) => self.outbox.enqueue(lane, &mut cargo, limit, until).await,
                 Err(error) => Err(error),
             });
         }
@@ -523,7 +522,8 @@ impl fmt::Debug for Sender {
 
 /// What will become of a message that was handed over.
 ///
-/// Ready when the server has said it, when the deadline has passed, or when the channel has ended; errors are those of
+/// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
+/// has ended; errors are those of
 /// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
 ///
 /// # Cancel safety

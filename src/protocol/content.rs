@@ -191,6 +191,8 @@ impl<M> Assembler<M> {
     /// A method with content came; `address` is the exchange and routing key, each with its length octet.
     pub(crate) fn begin(&mut self, method: M, address: &[u8]) {
         self.state = State::Header(method);
+        // Of a message that went wrong.
+        self.body.clear();
         self.head.clear();
         self.head.extend_from_slice(address);
         self.address_len = address.len();

@@ -2,10 +2,12 @@
 //!
 //! A [`Stream`] is a TCP connection, a pipe in memory, or whatever else carries octets, with TLS around it or without. The driver
 //! owns it, and knows a connection only as an `Endpoint`: something that takes octets and time under one short lock, and hands octets back.
+//! A [`FrameStream`] is a connection without driver and machine, for those who test others frame by frame.
 
 #[cfg(feature = "client")]
 mod dial;
 mod driver;
+mod frames;
 mod stream;
 #[cfg(feature = "tls-core")]
 mod tls;
@@ -13,6 +15,7 @@ mod tls;
 #[cfg(feature = "client")]
 pub(crate) use dial::{connect, resolve};
 pub(crate) use driver::{Endpoint, Next, Turn, drive};
+pub use frames::FrameStream;
 pub use stream::Stream;
 #[cfg(feature = "tls-core")]
 pub(crate) use tls::TlsReady;

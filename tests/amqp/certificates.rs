@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 
 use crate::support::unique;
@@ -26,8 +27,27 @@ pub(crate) struct Pair {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, name);
+        Self::of(subject)
+    }
+
+    /// Claims to be one of those whom everybody trusts: Let's Encrypt's root, by its full name.
+    pub(crate) fn impostor() -> Self {
+        let mut subject = DistinguishedName::new();
+        for (part, value) in [
+            (DnType::CountryName, "US"),
+            (DnType::OrganizationName, "Internet Security Research Group"),
+            (DnType::CommonName, "ISRG Root X1"),
+        ] {
+            subject.push(part, DnValue::PrintableString(value.try_into().unwrap()));
+        }
+        Self::of(subject)
+    }
+
+    fn of(subject: DistinguishedName) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name = subject;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
@@ -47,20 +67,31 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "a server");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut params);
-        self.issue(params)
+        self.issue(params, &KeyPair::generate().unwrap())
+    }
+
+    /// For `localhost`, with a key of one's own.
+    pub(crate) fn server_for(&self, key: &KeyPair) -> Pair {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(params, key)
     }
 
     /// For a client of this name.
     pub(crate) fn client(&self, name: &str) -> Pair {
+        self.client_for(name, &KeyPair::generate().unwrap())
+    }
+
+    /// With a key of one's own.
+    pub(crate) fn client_for(&self, name: &str, key: &KeyPair) -> Pair {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(params)
+        self.issue(params, key)
     }
 
-    fn issue(&self, params: CertificateParams) -> Pair {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+    fn issue(&self, params: CertificateParams, key: &KeyPair) -> Pair {
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         Pair {
             certificate: certificate.pem(),
             certificate_der: certificate.der().to_vec(),

@@ -241,7 +241,7 @@ on_its_own! {
     /// Settings of a program, without any URL.
     async fn settings_without_a_url() {
         let stage = crate::scripted::Stage::new().await;
-        let builder = stage.builder().client_properties(FieldTable::new().with("product", "mine"));
+        let builder = stage.builder().client_properties(FieldTable::new().with("product", "mine")).locale("de_AT");
         let (connection, start_ok) = tokio::join!(builder.open(), async {
             let mut peer = stage.accept().await;
             peer.header().await;
@@ -251,6 +251,7 @@ on_its_own! {
         });
         assert_eq!(start_ok.client_properties.get("product").and_then(|product| product.as_str()), Some("mine"));
         assert!(start_ok.client_properties.get("capabilities").is_some(), "c10");
+        assert_eq!(start_ok.locale, "de_AT");
         assert_eq!(start_ok.mechanism, "PLAIN");
         assert_eq!(&start_ok.response[..], b"\0guest\0guest");
         assert_eq!(connection.unwrap_err().kind(), ErrorKind::Auth, "the peer has gone in the middle of the login");

@@ -149,7 +149,8 @@ on_every_server! {
 
     /// c105: a tag that is taken would cost the whole connection, so it is refused here.
     async fn a_tag_is_used_once(server: Server) {
-        let channel = server.channel().await;
+        let connection = server.connect().await;
+        let (channel, publisher) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
         let queue = exclusive_queue(&channel).await;
         let first = channel.basic_consume(&queue).consumer_tag("twice").await.unwrap();
         let error = channel.basic_consume(&queue).consumer_tag("twice").await.unwrap_err();
@@ -158,7 +159,7 @@ on_every_server! {
         first.cancel().await.unwrap();
         let again = channel.basic_consume(&queue).consumer_tag("twice").await.unwrap();
         drop(first);
-        fill(&channel, &queue, 0..1).await;
+        fill(&publisher, &queue, 0..1).await;
         let mut again = again;
         next(&mut again).await.ack().unwrap();
         let names: HashSet<_> =

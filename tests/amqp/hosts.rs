@@ -55,6 +55,27 @@ on_its_own! {
         within("a connection", Connection::open_config(&config)).await.unwrap();
     }
 
+    /// In a URL, in a list, and without brackets in a config.
+    async fn an_ipv6_literal() {
+        let broker = match Broker::builder().bind("[::1]:0").await {
+            Ok(broker) => broker,
+            Err(error) => return println!("this machine has no IPv6: {error}"),
+        };
+        let port = broker.local_addr().port();
+        let dead = nobody().await;
+        for url in [
+            format!("amqp://[::1]:{port}"),
+            format!("amqp://guest:guest@127.0.0.1:{dead},[0:0::1]:{port}/%2f?heartbeat=1"),
+            broker.url(),
+        ] {
+            within("a connection", Connection::open(&url)).await.unwrap().close().await.unwrap();
+        }
+        let config = Config::new().host("::1").port(port);
+        within("a connection", Connection::open_config(&config)).await.unwrap();
+        let error = within("an error", Connection::open(&format!("amqp://[::1]:{dead}"))).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("cannot connect to [::1]:{dead}")), "{error}");
+    }
+
     /// c144: the server says that it will be back; another one is there already.
     async fn a_server_that_is_going_down() {
         let (stage, broker) = (Stage::new().await, Broker::start().await.unwrap());

@@ -57,6 +57,32 @@ on_rabbitmq! {
         let connection = within("a connection", server.builder().sasl(own).open()).await.unwrap();
         connection.close().await.unwrap();
     }
+
+    /// RabbitMQ 4 lets nobody in particular in, as guest. Before that it did not know how, and says what it knows.
+    async fn nobody_in_particular_where_that_is_offered(server: Server) {
+        let known = server.connect().await.server().mechanisms.clone();
+        let opened = within("an answer", server.builder().mechanisms([SaslMechanism::Anonymous]).open()).await;
+        if known.iter().any(|name| name == "ANONYMOUS") {
+            assert_works(&opened.unwrap().open_channel().await.unwrap()).await;
+        } else {
+            let error = opened.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Auth);
+            assert!(known.iter().all(|name| error.to_string().contains(name.as_str())), "{known:?}: {error}");
+        }
+    }
+
+    /// c16: a token of a size that one RabbitMQ reads and another does not. It is wrong, too, so it is no login with either.
+    async fn a_large_token(server: Server) {
+        for size in [1000, 3500, 6000, 7800] {
+            let builder = server.builder_as("guest", &"hush".repeat(size / 4), "/");
+            let error = within("a refusal", builder.open()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Auth, "{size}: {error}");
+            assert!(!error.is_transient() && !error.to_string().contains("hush"), "{size}: {error}");
+            if error.reply_code().is_none() {
+                assert!(size > 3500 && error.to_string().contains("RabbitMQ before 4.0 takes 4096"), "{size}: {error}");
+            }
+        }
+    }
 }
 
 on_its_own! {
@@ -70,6 +96,37 @@ on_its_own! {
         let error = within("a refusal", refused).await.unwrap_err();
         assert_eq!((error.kind(), error.reply_code().map(|code| code.0)), (ErrorKind::Auth, Some(403)), "{error}");
         assert!(!error.to_string().contains("hush"), "{error}");
+    }
+
+    /// c16: an answer to a challenge, too, has to fit into what a server reads at that point. It is not sent.
+    async fn an_answer_that_is_too_large() {
+        let stage = Stage::new().await;
+        let builder = stage.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = builder.credentials(Credentials::new("u", "hush".repeat(3000)));
+        let (opened, ()) = tokio::join!(builder.open(), async {
+            let mut peer = offering(&stage, "RABBIT-CR-DEMO").await;
+            expect!(peer, Connection(connection)::StartOk);
+            peer.send(0, connection::Secure { challenge: "Please tell me your password".into() }).await;
+            expect!(peer, Connection(connection)::Close);
+        });
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("connection.secure-ok takes 12023 octets"), "{error}");
+    }
+
+    /// c16: as below, with the secret in the answer to a challenge.
+    async fn a_large_answer_may_be_what_was_wrong() {
+        let stage = Stage::new().await;
+        let builder = stage.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let (opened, ()) = tokio::join!(builder.credentials(Credentials::new("u", "x".repeat(5000))).open(), async {
+            let mut peer = offering(&stage, "RABBIT-CR-DEMO").await;
+            expect!(peer, Connection(connection)::StartOk);
+            peer.send(0, connection::Secure { challenge: "Please tell me your password".into() }).await;
+            expect!(peer, Connection(connection)::SecureOk);
+        });
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Auth);
+        assert!(error.to_string().contains("RabbitMQ before 4.0 takes 4096"), "{error}");
     }
 
     async fn nobody_in_particular_logs_in() {

@@ -34,6 +34,8 @@ mod settling;
 mod sharing;
 mod streams;
 mod tls;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod tls_keys;
 mod tls_rabbitmq;
 mod topology;
 mod transactions;

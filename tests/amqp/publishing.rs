@@ -246,6 +246,39 @@ on_every_server! {
         assert_eq!(within("a confirm", confirm).await.unwrap(), Confirmation::Ack(None));
     }
 
+    /// Everything that was published so far is settled, whatever is published meanwhile, and whoever has dropped his confirm.
+    async fn waiting_for_all_confirms(server: Server) {
+        let channel = server.channel().await;
+        let queue = exclusive_queue(&channel).await;
+        within("nothing to wait for", channel.wait_for_confirms()).await.unwrap();
+        channel.confirm_select().await.unwrap();
+        within("nothing to wait for", channel.wait_for_confirms()).await.unwrap();
+        let mut returned = None;
+        for n in 0..500 {
+            drop(channel.basic_publish("", &queue, "x").mandatory(true).await.unwrap());
+            if n == 250 {
+                returned = Some(channel.basic_publish("", "nowhere.at.all", "x").mandatory(true).await.unwrap());
+            }
+        }
+        let more = async {
+            for _ in 0..500 {
+                drop(channel.basic_publish("", &queue, "x").await.unwrap());
+                tokio::task::yield_now().await;
+            }
+        };
+        let (waited, ()) = tokio::join!(within("the confirms", channel.wait_for_confirms()), more);
+        waited.unwrap();
+        let confirmation = ready_at_once(&mut Box::pin(returned.unwrap())).await;
+        assert!(confirmation, "it is known by now");
+        within("the rest", channel.wait_for_confirms()).await.unwrap();
+        assert_eq!((channel.unconfirmed(), ready(&channel, &queue).await), (0, 1000));
+        // What will never be confirmed is not waited for.
+        drop(channel.basic_publish("no.such.exchange", "", "x").await.unwrap());
+        let error = within("an error", channel.wait_for_confirms()).await.unwrap_err();
+        assert_channel_closed(&error, 404);
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+
     /// A confirm that was waited for, given up, and waited for again.
     async fn a_confirm_can_be_asked_twice(server: Server) {
         let channel = server.channel().await;

@@ -37,7 +37,7 @@ macro_rules! on_every_server {
             fn rabbitmq() {
                 crate::support::run(async {
                     let server = &Server::rabbitmq();
-                    crate::differences::run(module_path!(), server, body(server)).await;
+                    crate::differences::run(module_path!(), server.builder(), body(server)).await;
                 });
             }
         }
@@ -61,7 +61,10 @@ macro_rules! on_every_own_server {
             #[test]
             #[ignore = "needs RabbitMQ: run tests/run"]
             fn rabbitmq() {
-                crate::support::run(async { body(Own::rabbitmq().await).await });
+                crate::support::run(async {
+                    let server = Own::rabbitmq().await;
+                    crate::differences::run(module_path!(), server.builder(), body(server)).await;
+                });
             }
         }
     )*};
@@ -176,7 +179,7 @@ pub(crate) fn environment(name: &str) -> String {
 
 /// A garagemq for one test alone: one that has met some of them hangs, or falls over.
 #[derive(Debug)]
-struct Garagemq {
+pub(crate) struct Garagemq {
     script: String,
     dir: PathBuf,
 }
@@ -210,6 +213,7 @@ pub(crate) async fn shared_ctl(arguments: &[&str]) -> String {
 pub(crate) enum Own {
     Broker(Broker),
     RabbitMq { dir: PathBuf, ctl: String, url: String },
+    Garagemq { garagemq: Garagemq, url: String },
 }
 
 impl Own {
@@ -217,7 +221,12 @@ impl Own {
         Self::Broker(Broker::start().await.unwrap())
     }
 
+    /// As `tests/run` has it, or the other server.
     pub(crate) async fn rabbitmq() -> Self {
+        if let Ok(script) = std::env::var("LEVERET_GARAGEMQ") {
+            let (garagemq, url) = Garagemq::start(script);
+            return Self::Garagemq { garagemq, url };
+        }
         Self::rabbitmq_with("").await
     }
 
@@ -235,7 +244,7 @@ impl Own {
     pub(crate) fn builder(&self) -> ConnectionBuilder {
         match self {
             Self::Broker(broker) => Connection::builder(&broker.url()).unwrap(),
-            Self::RabbitMq { url, .. } => Connection::builder(url).unwrap(),
+            Self::RabbitMq { url, .. } | Self::Garagemq { url, .. } => Connection::builder(url).unwrap(),
         }
     }
 
@@ -248,6 +257,7 @@ impl Own {
         match self {
             Self::Broker(broker) => broker.close_connections(320, "CONNECTION_FORCED - bye"),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["close_all_connections", "bye"]).await),
+            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
         }
     }
 
@@ -256,6 +266,7 @@ impl Own {
         match self {
             Self::Broker(broker) => broker.block("low on memory"),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.0000001"]).await),
+            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
         }
     }
 
@@ -264,6 +275,7 @@ impl Own {
         match self {
             Self::Broker(broker) => broker.unblock(),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.4"]).await),
+            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
         }
     }
 
@@ -273,6 +285,9 @@ impl Own {
             Self::Broker(broker) => broker.drop_connections(),
             Self::RabbitMq { dir, .. } => {
                 command(&environment("LEVERET_RABBITMQ"), &["kill", dir.to_str().unwrap()]).await;
+            }
+            Self::Garagemq { garagemq: Garagemq { script, dir }, .. } => {
+                command(script, &["kill", dir.to_str().unwrap()]).await;
             }
         }
     }

@@ -8,28 +8,28 @@ use std::time::Duration;
 use leveret::amqp::rustls::client::WebPkiServerVerifier;
 use leveret::amqp::rustls::crypto::{CryptoProvider, ring};
 use leveret::amqp::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use leveret::amqp::rustls::server::{ServerConfig, WebPkiClientVerifier};
+use leveret::amqp::rustls::server::{Acceptor, ServerConfig, WebPkiClientVerifier};
 use leveret::amqp::rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier, version,
+    CertificateError, ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier, version,
 };
 use leveret::amqp::{Config, Confirmation, Connection, ConnectionBuilder, TlsConfig, TlsVersion};
 use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind, Origin, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::certificates::{Authority, Folder, Pair, expired, not_yet_valid};
 use crate::support::{assert_works, exclusive_queue, next, ready, unique, until, within};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS12, &version::TLS13];
-const ONLY_12: &[&SupportedProtocolVersion] = &[&version::TLS12];
-const ONLY_13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+pub(crate) const ONLY_12: &[&SupportedProtocolVersion] = &[&version::TLS12];
+pub(crate) const ONLY_13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 // ------------------------------------------------------------------------------------------------------------- servers
 
 /// A broker behind TLS, and an authority that has issued its certificate.
-struct Stage {
+pub(crate) struct Stage {
     authority: Authority,
     broker: Arc<Broker>,
     port: u16,
@@ -51,13 +51,13 @@ impl Stage {
     }
 
     /// That lets clients in only if this authority has issued their certificates.
-    async fn for_clients_of(clients: &Authority, versions: &[&'static SupportedProtocolVersion]) -> Self {
+    pub(crate) async fn for_clients_of(clients: &Authority, versions: &[&'static SupportedProtocolVersion]) -> Self {
         let authority = Authority::new("the authority");
         let pair = authority.server(&["localhost"]);
         Self::with(authority, &pair, versions, Some(clients)).await
     }
 
-    async fn with(
+    pub(crate) async fn with(
         authority: Authority,
         pair: &Pair,
         versions: &[&'static SupportedProtocolVersion],
@@ -87,7 +87,7 @@ impl Stage {
     }
 
     /// Trusts the server's authority.
-    fn tls(&self) -> TlsConfig {
+    pub(crate) fn tls(&self) -> TlsConfig {
         TlsConfig::new().root_pem(&self.authority.pem)
     }
 
@@ -95,14 +95,14 @@ impl Stage {
         within("a connection or an error", self.builder().tls(tls).open()).await
     }
 
-    async fn opens(&self, tls: TlsConfig) {
+    pub(crate) async fn opens(&self, tls: TlsConfig) {
         let connection = self.open(tls).await.unwrap();
         assert_works(&connection.open_channel().await.unwrap()).await;
         connection.close().await.unwrap();
     }
 
     #[track_caller]
-    fn refuses(&self, tls: TlsConfig, words: &[&str]) -> impl Future<Output = Error> {
+    pub(crate) fn refuses(&self, tls: TlsConfig, words: &[&str]) -> impl Future<Output = Error> {
         let caller = std::panic::Location::caller();
         async move {
             let error = self.open(tls).await.unwrap_err();
@@ -358,6 +358,25 @@ on_its_own! {
         stage.refuses(TlsConfig::new().root_pem(Authority::new("the authority").pem), &["certificate"]).await;
     }
 
+    /// Mozilla's authorities know no private one, whatever it calls itself; and they do not stand in the way of one that is named.
+    async fn the_authorities_that_are_compiled_in() {
+        let mozilla = || TlsConfig::new().webpki_roots();
+        let stage = Stage::new().await;
+        let error = stage.refuses(mozilla(), &["authority that is not trusted here", "TlsConfig::root_file"]).await;
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rustls::Error>());
+        assert_eq!(source, Some(&rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)));
+        stage.opens(mozilla().root_pem(&stage.authority.pem)).await;
+
+        let impostor = Authority::impostor();
+        let pair = impostor.server(&["localhost"]);
+        let stage = Stage::with(impostor, &pair, BOTH, None).await;
+        let error = stage.refuses(mozilla(), &["the server's certificate"]).await;
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rustls::Error>());
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert_ne!(source, Some(&unknown), "the name is known, the signature is not that of its key: {error}");
+        stage.opens(mozilla().root_pem(&stage.authority.pem)).await;
+    }
+
     async fn a_certificate_that_has_expired() {
         let stage = Stage::flawed(|authority| authority.server_with(&["localhost"], expired)).await;
         stage.refuses(stage.tls(), &["expired on 2002-03-04 00:00:00 UTC", "this machine's clock"]).await;
@@ -419,6 +438,37 @@ on_its_own! {
             .unwrap();
         let config = client_config().with_webpki_verifier(verifier).with_no_client_auth();
         stage.refuses(TlsConfig::from_client_config(Arc::new(config)), &["was revoked"]).await;
+    }
+
+    /// The name is told to servers that have several (SNI), an address is not; and ALPN is used by those who ask for it.
+    async fn what_the_server_is_told() {
+        let own = |protocols: &[&[u8]]| {
+            let mut config = client_config().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            TlsConfig::from_client_config(Arc::new(config))
+        };
+        let any = || TlsConfig::new().danger_accept_any_certificate();
+        for (host, tls, name, protocols) in [
+            ("localhost", any(), Some("localhost"), &[][..]),
+            ("127.0.0.1", any(), None, &[]),
+            ("127.0.0.1", any().server_name("hare.example"), Some("hare.example"), &[]),
+            ("localhost", any().server_name("127.0.0.1"), None, &[]),
+            ("localhost", own(&[]), Some("localhost"), &[]),
+            ("localhost", own(&[b"amqp", b"x"]), Some("localhost"), &[&b"amqp"[..], b"x"]),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let builder = Connection::builder(&format!("amqps://{host}:{port}")).unwrap().tls(tls);
+            let (opened, ()) = tokio::join!(within("an error", builder.open()), async {
+                let (socket, _) = listener.accept().await.unwrap();
+                let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.unwrap();
+                let hello = hello.client_hello();
+                assert_eq!(hello.server_name(), name, "{host}");
+                let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
+                assert_eq!(offered, protocols, "{host}");
+            });
+            opened.unwrap_err();
+        }
     }
 
     async fn danger_takes_any_certificate() {

@@ -15,7 +15,8 @@ struct Secure {
     authority: Authority,
     /// Issues clients' certificates.
     clients: Authority,
-    folder: PathBuf,
+    /// Certificates that the server sees under the same path, wherever it has its root.
+    certificates: PathBuf,
     ctl: String,
     /// Clients need no certificate here.
     url: String,
@@ -31,18 +32,17 @@ impl Secure {
     async fn start() -> Self {
         let (authority, clients) = (Authority::new("the authority"), Authority::new("the clients' authority"));
         let dirs = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS"));
-        let (folder, dir) = (dirs.join(unique("certificates")), dirs.join(unique("secure")));
-        std::fs::create_dir(&folder).unwrap();
+        let (folder, dir) = (Folder::new(), dirs.join(unique("secure")));
         let server = authority.server(&["localhost", "127.0.0.1"]);
-        std::fs::write(folder.join("ca.pem"), &clients.pem).unwrap();
-        std::fs::write(folder.join("server.pem"), &server.certificate).unwrap();
-        std::fs::write(folder.join("server.key"), &server.key).unwrap();
-        let arguments = ["start", "--tls", folder.to_str().unwrap(), dir.to_str().unwrap()];
+        folder.file("ca.pem", &clients.pem);
+        folder.file("server.pem", &server.certificate);
+        folder.file("server.key", &server.key);
+        let arguments = ["start", "--tls", folder.path().to_str().unwrap(), dir.to_str().unwrap()];
         let started = command(&environment("LEVERET_RABBITMQ"), &arguments).await;
         let mut lines = started.lines().map(str::to_owned);
         let mut line = || lines.next().unwrap();
         let (plain_url, ctl, url) = (line(), line(), line());
-        Self { authority, clients, folder, ctl, url, plain_url }
+        Self { authority, clients, certificates: dir.join("certificates"), ctl, url, plain_url }
     }
 
     fn builder(&self) -> ConnectionBuilder {
@@ -57,9 +57,9 @@ impl Secure {
     /// A port where the server has this certificate, and Erlang's ssl these options besides.
     async fn listener(&self, pair: &Pair, options: &str) -> u16 {
         let (certificate, key) = (unique("server.pem"), unique("server.key"));
-        std::fs::write(self.folder.join(&certificate), &pair.certificate).unwrap();
-        std::fs::write(self.folder.join(&key), &pair.key).unwrap();
-        let file = |name: &str| format!("\"{}\"", self.folder.join(name).display());
+        std::fs::write(self.certificates.join(&certificate), &pair.certificate).unwrap();
+        std::fs::write(self.certificates.join(&key), &pair.key).unwrap();
+        let file = |name: &str| format!("\"{}\"", self.certificates.join(name).display());
         let (roots, certificate, key) = (file("ca.pem"), file(&certificate), file(&key));
         // A port that is free may be somebody's a moment later.
         let mut said = Vec::new();

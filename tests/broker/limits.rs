@@ -95,3 +95,25 @@ async fn two_thousand_channels() {
     let text = "number of channels opened (2047) has reached the negotiated channel_max (2047)";
     client.says([format!("connection closed: 530 NOT_ALLOWED - {text} (20.10)")]).await;
 }
+
+/// A client is listened to while there is much to deliver to it: what it says is not put off until the queue is empty.
+#[tokio::test]
+async fn a_consumer_is_heard_in_the_middle_of_a_long_queue() {
+    const MESSAGES: usize = 20_000;
+    let (broker, mut client) = start().await;
+    client.declare("q").await;
+    let body = "x".repeat(500);
+    for _ in 0..MESSAGES {
+        client.publish("", "q", &body).await;
+    }
+    client.counts("q", u32::try_from(MESSAGES).unwrap(), 0).await;
+    client.consume(1, "q", "tag").await;
+    client.next().await;
+    client.send(1, basic::Cancel { consumer_tag: "tag".into(), no_wait: false }).await;
+    let mut delivered = 1;
+    while client.next().await != "cancel-ok tag" {
+        delivered += 1;
+    }
+    assert!(delivered < MESSAGES / 2, "{delivered} of {MESSAGES} were delivered first");
+    drop(broker);
+}

@@ -72,7 +72,7 @@ async fn what_was_accepted_does_not_come_again_and_what_was_not_does() {
     assert!(rest.iter().all(|delivery| body(&delivery.message) == "5"), "{rest:?}");
     drop(rest);
     // Everything is let go of, so the member leaves; closing waits for that.
-    assert!(within(client.close()).await.unwrap().is_clean());
+    assert!(within(client.close()).await.is_clean());
 
     let client = lazy(&cluster, &[]);
     let mut second = receiver(&client, "g").await;
@@ -82,7 +82,7 @@ async fn what_was_accepted_does_not_come_again_and_what_was_not_does() {
         delivery.accept().unwrap();
     }
     within(second.close()).await.unwrap();
-    within(client.close()).await.unwrap();
+    within(client.close()).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_group_cannot_give_single_messages_back() {
     assert!(acker.is_settled());
     assert_eq!(acker.accept().unwrap_err().kind(), ErrorKind::Stale);
     within(receiver.close()).await.unwrap();
-    within(client.close()).await.unwrap();
+    within(client.close()).await;
 
     let client = lazy(&cluster, &[]);
     place(within(sender(&client, LONG).send(Target::topic("hares"), "4")).await);
@@ -172,7 +172,7 @@ async fn a_stream_without_settling_commits_what_it_has_given() {
         assert_eq!(body(&received.message), n.to_string());
     }
     drop(stream);
-    within(client.close()).await.unwrap();
+    within(client.close()).await;
     let client = lazy(&cluster, &[]);
     let mut receiver = receiver(&client, "g").await;
     assert_eq!(body(&next(&mut receiver).await.message), "2");
@@ -185,7 +185,7 @@ async fn closing_the_client_ends_its_receivers_and_commits() {
     let mut receiver = receiver(&client, "g").await;
     next(&mut receiver).await.accept().unwrap();
     let held = next(&mut receiver).await;
-    within(client.close()).await.unwrap();
+    within(client.close()).await;
     assert!(within(receiver.recv()).await.is_none());
     assert_eq!(held.accept().unwrap_err().kind(), ErrorKind::Stale);
     let client = lazy(&cluster, &[]);
@@ -225,7 +225,7 @@ async fn handlers_run_side_by_side_and_one_that_fails_holds_back_the_offset() {
     let cluster = cluster();
     let client = fill(&cluster, 1, 8).await;
     let source = Source::topic("hares", "g");
-    let mut receiver = within(
+    let receiver = within(
         client.receiver(&source).idle_timeout(6 * SECOND).on_failure(Disposition::Release, Duration::ZERO).build(),
     )
     .await
@@ -235,8 +235,7 @@ async fn handlers_run_side_by_side_and_one_that_fails_holds_back_the_offset() {
         _ => Ok(Disposition::Accept),
     };
     within(receiver.for_each(4, handler)).await.unwrap();
-    drop(receiver);
-    within(client.close()).await.unwrap();
+    within(client.close()).await;
     let client = lazy(&cluster, &[]);
     let mut again = within(client.receiver(source).build()).await.unwrap();
     assert_eq!(body(&next(&mut again).await.message), "5");

@@ -32,19 +32,19 @@ fn rows(text: &str) -> Vec<Row> {
     rows
 }
 
-fn in_backticks(cell: &str) -> Vec<String> {
+pub(super) fn in_backticks(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// A test of the sources: which rules it says it is about, in its name, its comments, or its code.
 #[derive(Debug, Default)]
-struct Test {
+pub(super) struct Test {
     named: Vec<u32>,
     said: Vec<u32>,
 }
 
 /// Every test in `src/` and `tests/` by its name.
-fn tests() -> BTreeMap<String, Test> {
+pub(super) fn tests() -> BTreeMap<String, Test> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found: BTreeMap<String, Test> = BTreeMap::new();
     for file in ["src", "tests"].iter().flat_map(|folder| files(&root.join(folder))) {

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails loudly")]
 
+mod captured;
 mod conformance;
+mod systems;
 mod tables;
+mod transitions;
+mod vectors;
 
 use std::fs;
 use std::path::Path;

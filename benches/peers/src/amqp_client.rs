@@ -41,8 +41,8 @@ pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
                 }
                 meter.stop(confirmed)
             }
-            Direction::Consume | Direction::ConsumeWithoutAcks => {
-                let no_ack = work.direction == Direction::ConsumeWithoutAcks;
+            Direction::Consume { acks } => {
+                let no_ack = acks == 0;
                 channel.basic_qos(work.prefetch(), false).await?;
                 let meter = Meter::start(work);
                 let options = ConsumeOpts { no_ack, ..ConsumeOpts::default() };
@@ -52,8 +52,11 @@ pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
                     && let Some(message) = consumer.next().await
                 {
                     received += u64::from(message.body.len() == work.body);
-                    if !no_ack {
-                        message.ack()?;
+                    match acks {
+                        0 => {}
+                        1 => message.ack()?,
+                        _ if received % acks == 0 => channel.basic_ack(received, true)?,
+                        _ => {}
                     }
                 }
                 meter.stop(received)

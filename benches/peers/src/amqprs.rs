@@ -27,8 +27,7 @@ pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
         let channel = connection.open_channel(None).await?;
         let usage = match work.direction {
             Direction::Publish => publish(&channel, work).await?,
-            Direction::Consume => consume(&channel, work, true).await?,
-            Direction::ConsumeWithoutAcks => consume(&channel, work, false).await?,
+            Direction::Consume { acks } => consume(&channel, work, acks).await?,
         };
         channel.close().await?;
         connection.close().await?;
@@ -52,10 +51,10 @@ async fn publish(channel: &Channel, work: &Work) -> Outcome {
     Ok(meter.stop(work.messages))
 }
 
-async fn consume(channel: &Channel, work: &Work, acks: bool) -> Outcome {
+async fn consume(channel: &Channel, work: &Work, acks: u64) -> Outcome {
     channel.basic_qos(BasicQosArguments::new(0, work.prefetch(), false)).await?;
     let meter = Meter::start(work);
-    let arguments = BasicConsumeArguments::new(&work.queue(), "consumer").manual_ack(acks).finish();
+    let arguments = BasicConsumeArguments::new(&work.queue(), "consumer").manual_ack(acks > 0).finish();
     let (tag, mut messages) = channel.basic_consume_rx(arguments).await?;
     let mut received = 0;
     while received < work.messages
@@ -63,9 +62,10 @@ async fn consume(channel: &Channel, work: &Work, acks: bool) -> Outcome {
     {
         received += u64::from(message.content.is_some_and(|body| body.len() == work.body));
         if let Some(deliver) = message.deliver
-            && acks
+            && acks > 0
+            && received % acks == 0
         {
-            channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), false)).await?;
+            channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), acks > 1)).await?;
         }
     }
     let usage = meter.stop(received);

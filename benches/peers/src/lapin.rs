@@ -24,8 +24,7 @@ pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
         let channel = connection.create_channel().await?;
         let usage = match work.direction {
             Direction::Publish => publish(&channel, work).await?,
-            Direction::Consume => consume(&channel, work, true).await?,
-            Direction::ConsumeWithoutAcks => consume(&channel, work, false).await?,
+            Direction::Consume { acks } => consume(&channel, work, acks).await?,
         };
         connection.close(200, "".into()).await?;
         Ok(usage)
@@ -55,10 +54,10 @@ async fn publish(channel: &Channel, work: &Work) -> Outcome {
     Ok(meter.stop(confirmed))
 }
 
-async fn consume(channel: &Channel, work: &Work, acks: bool) -> Outcome {
+async fn consume(channel: &Channel, work: &Work, acks: u64) -> Outcome {
     channel.basic_qos(work.prefetch(), BasicQosOptions::default()).await?;
     let meter = Meter::start(work);
-    let (queue, options) = (work.queue(), BasicConsumeOptions { no_ack: !acks, ..Default::default() });
+    let (queue, options) = (work.queue(), BasicConsumeOptions { no_ack: acks == 0, ..Default::default() });
     let consumer = channel.basic_consume(queue.into(), "consumer".into(), options, FieldTable::default());
     let mut consumer = consumer.await?;
     let mut received = 0;
@@ -67,8 +66,8 @@ async fn consume(channel: &Channel, work: &Work, acks: bool) -> Outcome {
     {
         let delivery = delivery?;
         received += u64::from(delivery.data.len() == work.body);
-        if acks {
-            delivery.ack(BasicAckOptions::default()).await?;
+        if acks > 0 && received % acks == 0 {
+            delivery.ack(BasicAckOptions { multiple: acks > 1 }).await?;
         }
     }
     Ok(meter.stop(received))

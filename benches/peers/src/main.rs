@@ -12,6 +12,7 @@ mod amqp_client;
 mod amqprs;
 #[path = "../../hot_paths/client.rs"]
 mod client;
+mod codec;
 #[path = "../../hot_paths/floor.rs"]
 #[expect(dead_code, reason = "its second variant is for the table of the hot paths")]
 mod floor;
@@ -49,7 +50,13 @@ const CLIENTS: &[Client] = &[
 ];
 
 fn main() -> ExitCode {
-    harness::main(CLIENTS)
+    match std::env::args().collect::<Vec<_>>().iter().position(|argument| argument == "--codec") {
+        Some(_) => {
+            codec::measure(7);
+            ExitCode::SUCCESS
+        }
+        None => harness::main(CLIENTS),
+    }
 }
 
 /// As `#[tokio::main]` does.

@@ -1,11 +1,11 @@
 //! A config out of a configuration file.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::{Address, Config, HostOrder, Secret, TlsParameters};
 use crate::amqp::{Credentials, FieldTable, SaslMechanism};
@@ -48,30 +48,6 @@ struct Entries {
 
 /// `true`, `false`, or how.
 struct Tls(Option<TlsParameters>);
-
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct TlsEntries {
-    ca_cert_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    key_password: Option<Secret>,
-    verify_peer: bool,
-    server_name: Option<String>,
-}
-
-impl Default for TlsEntries {
-    fn default() -> Self {
-        Self {
-            ca_cert_file: None,
-            cert_file: None,
-            key_file: None,
-            key_password: None,
-            verify_peer: true,
-            server_name: None,
-        }
-    }
-}
 
 fn put<T, U: From<T>>(place: &mut U, value: Option<T>) {
     if let Some(value) = value {
@@ -150,11 +126,8 @@ impl<'de> Deserialize<'de> for Tls {
                 Ok(Tls(on.then(TlsParameters::default)))
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
-                let TlsEntries { ca_cert_file, cert_file, key_file, key_password, verify_peer, server_name } =
-                    TlsEntries::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                let tls = TlsParameters { ca_cert_file, cert_file, key_file, key_password, verify_peer, server_name };
-                Ok(Tls(Some(tls)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
+                TlsParameters::deserialize(MapAccessDeserializer::new(map)).map(|tls| Tls(Some(tls)))
             }
         }
 
@@ -207,16 +180,6 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-impl<'de> Deserialize<'de> for HostOrder {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text("as_listed or shuffled", |text| match text {
-            "as_listed" => Ok(Self::AsListed),
-            "shuffled" => Ok(Self::Shuffled),
-            _ => Err("order is as_listed or shuffled".into()),
-        }))
-    }
-}
-
 impl<'de> Deserialize<'de> for SaslMechanism {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Text("the name of a mechanism", |text| {
@@ -227,7 +190,7 @@ impl<'de> Deserialize<'de> for SaslMechanism {
 }
 
 /// A span of time: a number of seconds, or numbers with units.
-struct Span(Duration);
+pub(crate) struct Span(Duration);
 
 impl From<Span> for Duration {
     fn from(Span(span): Span) -> Self {

@@ -39,3 +39,41 @@ pub(super) fn received(delivered: amqp::Message, delivery_tag: u64) -> Received 
     received.malformed = malformed;
     received
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::protocol::client::Batch;
+    use crate::protocol::{Content, Layout};
+
+    fn delivered(properties: &[u8]) -> amqp::Message {
+        let mut memory = Vec::new();
+        let layout = Layout::append(&mut memory, b"\x01e\x01k", properties, b"body");
+        let content = Content { memory: memory.into_boxed_slice(), layout, apart: None };
+        amqp::Message::alone(Batch::of(1, true, content), None)
+    }
+
+    #[test]
+    fn a_message_with_broken_headers_has_everything_else() {
+        // A header of an unknown type, and a message id.
+        let received = received(delivered(b"\x20\x80\0\0\0\x03\x01kQ\x02id"), 7);
+        assert_eq!(received.message.properties, Properties::new().message_id("id"));
+        assert_eq!((received.message.body(), received.redelivered), (&b"body"[..], true));
+        assert_eq!(received.malformed.map(|error| error.kind()), Some(ErrorKind::Protocol));
+    }
+
+    #[test]
+    fn the_stamp_is_taken_off_and_nothing_else() {
+        for (before, after) in [
+            (Properties::new(), Properties::new()),
+            (Properties::new().header("k", 1i32), Properties::new().header("k", 1i32)),
+        ] {
+            let mut octets = Vec::new();
+            before.encode_with_header((STAMP, 5), &mut octets).unwrap();
+            let received = received(delivered(&octets), 7);
+            assert_eq!(received.message.properties, after);
+            assert!(received.malformed.is_none());
+        }
+    }
+}

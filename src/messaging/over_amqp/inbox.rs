@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::convert;
-use super::link::Link;
+use super::link::{Guest, Link};
 use crate::amqp::{self, BasicConsume, Channel, FieldTable, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Disposition, Modify, OnDrop, Received};
@@ -48,6 +48,7 @@ fn tag(prefix: &str) -> String {
 pub(in crate::messaging) struct Inbox {
     plan: Plan,
     on_drop: OnDrop,
+    _guest: Guest,
     consumers: Vec<Source>,
     /// Who is asked first: each in turn.
     turn: usize,
@@ -68,7 +69,7 @@ impl Inbox {
             let consumer = plan.request(&channel, plan.queue()?).prefetch(plan.prefetch).await?;
             consumers.push(Source { channel, consumer, ledger: Arc::default() });
         }
-        Ok(Self { plan, on_drop, consumers, turn: 0 })
+        Ok(Self { plan, on_drop, _guest: link.guest(), consumers, turn: 0 })
     }
 
     pub(in crate::messaging) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Received, Acker)>>> {
@@ -204,6 +205,7 @@ impl Drop for Acker {
 #[derive(Debug)]
 pub(in crate::messaging) struct NoAckInbox {
     consumers: Vec<amqp::MessageStream>,
+    _guest: Guest,
     turn: usize,
 }
 
@@ -214,7 +216,7 @@ impl NoAckInbox {
             let channel = link.channel().await?;
             consumers.push(plan.request(&channel, plan.queue()?).no_ack().await?);
         }
-        Ok(Self { consumers, turn: 0 })
+        Ok(Self { consumers, _guest: link.guest(), turn: 0 })
     }
 
     pub(in crate::messaging) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
 use super::convert;
 use crate::amqp::{Confirm, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{Message, Receipt, SendError, Target, Unsent};
+use crate::message::{Cargo, Receipt, SendError, Unsent};
 
 type Fate = Result<Receipt, SendError>;
 
@@ -45,7 +46,7 @@ struct Flight {
     channel: u16,
     confirm: Confirm,
     /// Not there after it was handed back.
-    cargo: Option<(Target, Message)>,
+    cargo: Option<Cargo>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +77,15 @@ impl Ledger {
     /// Remembers a message that was published.
     pub(super) fn enter(
         self: &Arc<Self>,
-        (target, message): (Target, Message),
+        cargo: &mut Cargo,
         channel: u16,
         confirm: Confirm,
         until: Instant,
     ) -> Pending {
         let mut flights = self.lock();
-        flights.reap();
         let serial = flights.next;
         flights.next += 1;
-        let flight = Flight { serial, channel, confirm, cargo: Some((target, message)) };
+        let flight = Flight { serial, channel, confirm, cargo: Some(cargo.take()) };
         let slot = match flights.free.pop() {
             Some(slot) => slot,
             None => {
@@ -96,17 +96,40 @@ impl Ledger {
         if let Some(place) = flights.slots.get_mut(slot) {
             *place = Some(flight);
         }
+        let loose = !flights.loose.is_empty();
         drop(flights);
+        if loose {
+            self.reap();
+        }
         Pending { ledger: Arc::clone(self), ticket: Ticket { slot, serial }, until, timer: None, known: false }
+    }
+
+    /// Lets go of what has been settled and nobody waits for, a few at a time: more than come in.
+    fn reap(&self) {
+        for _ in 0..4 {
+            let Some((serial, mut landing)) = self.lock().first_loose() else { return };
+            let fate = landing.fate();
+            if let Err(error) = &fate {
+                tracing::debug!(%error, "a message that nobody waits for was not accepted");
+            }
+            self.lock().remember(serial, fate);
+        }
+    }
+
+    /// Nobody waits for this one any more.
+    fn loosen(&self, ticket: Ticket) {
+        self.lock().loose.push_back(ticket);
+        self.reap();
     }
 
     /// What became of those that nobody waited for, since this was asked last, in the order of sending.
     pub(super) fn fates(&self) -> Vec<Fate> {
         let mut flights = self.lock();
         let mut fates: Vec<_> = flights.fates.drain(..).collect();
+        let mut landed = Vec::new();
         for ticket in std::mem::take(&mut flights.loose) {
             match flights.poll(ticket, Waker::noop()) {
-                Poll::Ready(fate) => fates.push((ticket.serial, fate)),
+                Poll::Ready(landing) => landed.push((ticket.serial, landing)),
                 Poll::Pending => {
                     flights.loose.push_back(ticket);
                     fates.push((ticket.serial, Err(SendError::new(late()))));
@@ -114,6 +137,7 @@ impl Ledger {
             }
         }
         drop(flights);
+        fates.extend(landed.into_iter().map(|(serial, mut landing)| (serial, landing.fate())));
         fates.sort_by_key(|(serial, _)| *serial);
         fates.into_iter().map(|(_, fate)| fate).collect()
     }
@@ -130,7 +154,7 @@ impl Ledger {
         let mut cargoes: Vec<_> = unsettled.filter_map(|flight| Some((flight.serial, flight.cargo.take()?))).collect();
         drop(flights);
         cargoes.sort_by_key(|(serial, _)| *serial);
-        cargoes.into_iter().map(|(_, (target, message))| Unsent::new(target, message, Outcome::Unknown)).collect()
+        cargoes.into_iter().map(|(_, cargo)| Unsent::new(cargo, Outcome::Unknown)).collect()
     }
 }
 
@@ -145,22 +169,18 @@ impl Flights {
         Some(flight)
     }
 
-    /// What became of a message. It is known once.
-    fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Fate> {
+    /// What became of a message, and the message. It is known once.
+    fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Landing> {
         let closing = self.closing;
         let Some(flight) = self.get(ticket) else {
-            return Poll::Ready(Err(SendError::new(Error::new(ErrorKind::Closed, "this has been told already"))));
+            let error = Error::new(ErrorKind::Closed, "this has been told already");
+            return Poll::Ready(Landing { flight: None, confirmation: Err(error) });
         };
         let Poll::Ready(confirmation) = Pin::new(&mut flight.confirm).poll(&mut Context::from_waker(waker)) else {
             return Poll::Pending;
         };
-        match confirmation {
-            Err(error) if closing => Poll::Ready(Err(SendError::new(error))),
-            confirmation => Poll::Ready(match self.take(ticket) {
-                Some(flight) => flight.land(confirmation),
-                None => Err(SendError::new(late())),
-            }),
-        }
+        let stays = closing && confirmation.is_err();
+        Poll::Ready(Landing { flight: if stays { None } else { self.take(ticket) }, confirmation })
     }
 
     /// The deadline of whoever waited has passed.
@@ -168,39 +188,43 @@ impl Flights {
         let error = SendError::new(late());
         let cargo = if self.closing { None } else { self.take(ticket).and_then(|flight| flight.cargo) };
         match cargo {
-            Some((target, message)) => error.with_message(target, message),
+            Some(cargo) => error.with_message(cargo),
             None => error,
         }
     }
 
-    /// Nobody waits for this one any more.
-    fn loosen(&mut self, ticket: Ticket) {
-        self.loose.push_back(ticket);
-        self.reap();
+    /// The first of those that nobody waits for, if it is known what became of it.
+    fn first_loose(&mut self) -> Option<(u64, Landing)> {
+        let ticket = *self.loose.front()?;
+        let Poll::Ready(landing) = self.poll(ticket, Waker::noop()) else { return None };
+        self.loose.pop_front();
+        Some((ticket.serial, landing))
     }
 
-    /// Lets go of what has been settled, a few at a time: more than come in.
-    fn reap(&mut self) {
-        for _ in 0..4 {
-            let Some(ticket) = self.loose.front().copied() else { return };
-            let Poll::Ready(fate) = self.poll(ticket, Waker::noop()) else { return };
-            self.loose.pop_front();
-            if let Err(error) = &fate {
-                tracing::debug!(%error, "a message that nobody waits for was not accepted");
-            }
-            if self.fates.len() >= self.keep {
-                self.fates.pop_front();
-            }
-            self.fates.push_back((ticket.serial, fate));
+    fn remember(&mut self, serial: u64, fate: Fate) {
+        if self.fates.len() >= self.keep {
+            self.fates.pop_front();
         }
+        self.fates.push_back((serial, fate));
     }
 }
 
-impl Flight {
-    fn land(self, confirmation: Result<Confirmation>) -> Fate {
-        let receipt = Receipt::amqp(self.channel, self.confirm.delivery_tag());
+/// A message whose journey is over. What it was is dropped without a lock: a payload may have an owner with code of its own.
+#[derive(Debug)]
+struct Landing {
+    flight: Option<Flight>,
+    confirmation: Result<Confirmation>,
+}
+
+impl Landing {
+    fn fate(&mut self) -> Fate {
+        let confirmation = std::mem::replace(&mut self.confirmation, Ok(Confirmation::NotRequested));
         let (error, returned) = match confirmation {
-            Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => return Ok(receipt),
+            Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => {
+                let (channel, tag) =
+                    self.flight.as_ref().map_or((0, 0), |flight| (flight.channel, flight.confirm.delivery_tag()));
+                return Ok(Receipt::amqp(channel, tag));
+            }
             Ok(Confirmation::Ack(Some(returned))) => {
                 let error = Error::returned(returned.reply_code(), returned.reply_text().as_bytes());
                 (error, Some(returned))
@@ -215,8 +239,8 @@ impl Flight {
         if let Some(returned) = returned {
             error = error.with_returned(convert::returned(&returned));
         }
-        Err(match self.cargo {
-            Some((target, message)) => error.with_message(target, message),
+        Err(match self.flight.as_mut().and_then(|flight| flight.cargo.take()) {
+            Some(cargo) => error.with_message(cargo),
             None => error,
         })
     }
@@ -248,9 +272,13 @@ impl Pending {
     pub(in crate::messaging) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
         let polled = self.ledger.lock().poll(self.ticket, cx.waker());
         let fate = match polled {
-            Poll::Ready(fate) => fate,
+            Poll::Ready(mut landing) => landing.fate(),
             Poll::Pending => {
-                // Most messages are confirmed when somebody asks for the first time: no timer is made for those.
+                // Most messages are confirmed when somebody asks for the first time: no timer is made for those. And where there is
+                // no tokio, there are no timers.
+                if self.timer.is_none() && Handle::try_current().is_err() {
+                    return Poll::Pending;
+                }
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.until)));
                 std::task::ready!(timer.as_mut().poll(cx));
                 Err(self.ledger.lock().give_up(self.ticket))
@@ -264,7 +292,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.known {
-            self.ledger.lock().loosen(self.ticket);
+            self.ledger.loosen(self.ticket);
         }
     }
 }

@@ -19,11 +19,17 @@ pub(in crate::messaging) struct Link {
     runtime: Option<Handle>,
     events: Arc<Events>,
     connection: OnDemand<Connection>,
+    /// As many clones as there are receivers and requests that wait.
+    guests: Arc<()>,
 }
+
+/// Keeps the connection from being closed because it is idle.
+#[derive(Clone, Debug)]
+pub(in crate::messaging) struct Guest(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 impl Link {
     pub(in crate::messaging) fn new(builder: ConnectionBuilder, runtime: Option<Handle>, events: Arc<Events>) -> Self {
-        Self { builder, runtime, events, connection: OnDemand::new() }
+        Self { builder, runtime, events, connection: OnDemand::new(), guests: Arc::default() }
     }
 
     /// A link whose connection is there already. There is no other one when it is lost.
@@ -39,7 +45,7 @@ impl Link {
             Some(runtime) => runtime.spawn(watch),
             None => tokio::spawn(watch),
         };
-        Self { builder, runtime, events, connection: OnDemand::with(connection) }
+        Self { builder, runtime, events, connection: OnDemand::with(connection), guests: Arc::default() }
     }
 
     pub(in crate::messaging) fn runtime(&self) -> Option<&Handle> {
@@ -73,14 +79,17 @@ impl Link {
 
     /// A new channel, on a new connection where that is necessary.
     pub(in crate::messaging) async fn channel(&self) -> Result<Channel> {
-        loop {
-            let connection = self.connection().await?;
-            match connection.open_channel().await {
-                // Lost at this very moment: nothing depends on it yet.
-                Err(_) if !connection.is_open() => {}
-                opened => return opened,
-            }
+        let connection = self.connection().await?;
+        match connection.open_channel().await {
+            // Lost at this very moment: nothing depends on it yet.
+            Err(_) if !connection.is_open() => self.connection().await?.open_channel().await,
+            opened => opened,
         }
+    }
+
+    /// Somebody who must not be disturbed as long as the guest is kept.
+    pub(in crate::messaging) fn guest(&self) -> Guest {
+        Guest(Arc::clone(&self.guests))
     }
 
     pub(in crate::messaging) fn state(&self) -> ClientState {
@@ -121,11 +130,18 @@ impl Link {
         closed
     }
 
-    /// Closes the connection until it is used again.
-    pub(in crate::messaging) async fn disconnect(&self) -> Result<()> {
-        let Now::Ready(connection) = self.connection.now() else { return Ok(()) };
+    /// Closes the connection until it is used again, unless there are guests. Says whether there is none open now.
+    pub(in crate::messaging) async fn disconnect(&self) -> Result<bool> {
+        let Now::Ready(connection) = self.connection.now() else { return Ok(true) };
+        if Arc::strong_count(&self.guests) > 1 {
+            return Ok(false);
+        }
         self.connection.forget(|_| true);
-        connection.close().await
+        match connection.close().await {
+            // It was lost before, so it is closed.
+            Err(error) if error.kind() != ErrorKind::Timeout => Ok(true),
+            closed => closed.map(|()| true),
+        }
     }
 }
 

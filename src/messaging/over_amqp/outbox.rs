@@ -10,7 +10,7 @@ use super::ledger::{Ledger, Pending};
 use super::link::Link;
 use crate::amqp::{BasicPublish, Channel, Confirm};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{BatchReport, CloseReport, Message, Receipt, SendError, Target};
+use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, SendError, Target};
 use crate::messaging::events::Event;
 use crate::messaging::on_demand::{Now, OnDemand};
 
@@ -91,21 +91,21 @@ impl Outbox {
     pub(in crate::messaging) async fn enqueue(
         &self,
         at: usize,
-        cargo: (Target, Message),
+        cargo: &mut Cargo,
         mandatory: bool,
         limit: Duration,
         until: Instant,
     ) -> Result<Handed, SendError> {
-        match self.publish(at, &cargo, mandatory, limit, until).await {
+        match self.publish(at, cargo, mandatory, limit, until).await {
             Ok((lane, confirm)) => Ok(self.enter(cargo, &lane, confirm, until)),
-            Err(error) => Err(refuse(error, cargo)),
+            Err(error) => Err(cargo.refuse(error)),
         }
     }
 
     async fn publish(
         &self,
         at: usize,
-        (target, message): &(Target, Message),
+        Cargo { target, message }: &Cargo,
         mandatory: bool,
         mut limit: Duration,
         until: Instant,
@@ -135,20 +135,20 @@ impl Outbox {
     pub(in crate::messaging) fn try_enqueue(
         &self,
         at: usize,
-        cargo: (Target, Message),
+        cargo: &mut Cargo,
         mandatory: bool,
         until: Instant,
     ) -> Result<Handed, SendError> {
-        match self.publish_at_once(at, &cargo, mandatory) {
+        match self.publish_at_once(at, cargo, mandatory) {
             Ok((lane, confirm)) => Ok(self.enter(cargo, &lane, confirm, until)),
-            Err(error) => Err(refuse(error, cargo)),
+            Err(error) => Err(cargo.refuse(error)),
         }
     }
 
     fn publish_at_once(
         &self,
         at: usize,
-        (target, message): &(Target, Message),
+        Cargo { target, message }: &Cargo,
         mandatory: bool,
     ) -> Result<(Lane, Confirm)> {
         let place = self.lane(at)?;
@@ -181,7 +181,7 @@ impl Outbox {
         publish.properties(&message.properties).mandatory(mandatory).stamped(self.settings.stamped)
     }
 
-    fn enter(&self, cargo: (Target, Message), lane: &Lane, confirm: Confirm, until: Instant) -> Handed {
+    fn enter(&self, cargo: &mut Cargo, lane: &Lane, confirm: Confirm, until: Instant) -> Handed {
         match confirm.delivery_tag() {
             0 => Handed::Over(Receipt::amqp(lane.number, 0)),
             _ => Handed::Pending(self.ledger.enter(cargo, lane.number, confirm, until)),
@@ -240,7 +240,7 @@ impl Outbox {
             }
         }
         // Nothing is queued on this side: who waits for room is told himself.
-        CloseReport { unsent: Vec::new(), unconfirmed: self.ledger.hand_back() }
+        CloseReport { unconfirmed: self.ledger.hand_back(), ..CloseReport::default() }
     }
 }
 
@@ -250,10 +250,6 @@ fn address<'a>(target: &'a Target, message: &Message) -> Result<(&'a [u8], &'a [
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     target.amqp()
-}
-
-fn refuse(error: Error, (target, message): (Target, Message)) -> SendError {
-    SendError::new(error.with_outcome(Outcome::NotSent)).with_message(target, message)
 }
 
 fn no_channel_in_time() -> Error {

@@ -11,7 +11,7 @@ use super::convert;
 use super::link::Link;
 use crate::amqp::{self, Channel, Confirmation, FieldValue, MessageStream};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{Message, SendError, Target};
+use crate::message::{Cargo, Message, SendError};
 use crate::messaging::events::{Event, Events};
 use crate::messaging::on_demand::OnDemand;
 use crate::messaging::requester::{ReplyQueue, RequestError};
@@ -69,26 +69,32 @@ impl Replies {
 
     pub(in crate::messaging) async fn request(
         &self,
-        target: Target,
-        mut message: Message,
+        mut cargo: Cargo,
         until: Instant,
     ) -> Result<Message, RequestError> {
-        let not_sent = |error: Error, target, message| {
-            let error = SendError::new(error.with_outcome(Outcome::NotSent)).with_message(target, message);
-            Err(RequestError::Send(error))
-        };
         let session = || self.session.get(self.link.runtime(), |_| true, || self.open());
         loop {
             let session = timeout_at(until, session()).await.unwrap_or_else(|_| Err(no_channel_in_time()));
             let session = match session {
                 Ok(session) => session,
-                Err(error) => return not_sent(error, target, message),
+                Err(error) => return Err(RequestError::Send(cargo.refuse(error))),
             };
-            match session.send(&target, &mut message, until).await {
+            let _guest = self.link.guest();
+            match session.send(&mut cargo, until).await {
                 Ok((request, confirm)) => return request.wait(confirm, until).await,
-                Err(error) if session.channel.is_open() => return not_sent(error, target, message),
-                Err(_) => drop(self.session.forget(|other| Arc::ptr_eq(other, &session))),
+                Err(error) if session.channel.is_open() => return Err(RequestError::Send(cargo.refuse(error))),
+                Err(_) => self.replace(&session),
             }
+        }
+    }
+
+    /// A session is of no use any more: the next request gets another one.
+    fn replace(&self, session: &Arc<Session>) {
+        if self.session.forget(|other| Arc::ptr_eq(other, session))
+            && let Some(error) = session.channel.end()
+            && error.kind() == ErrorKind::ChannelClosed
+        {
+            self.link.events().tell(&Event::ChannelClosed(error));
         }
     }
 
@@ -130,8 +136,7 @@ fn no_channel_in_time() -> Error {
 impl Session {
     async fn send(
         &self,
-        target: &Target,
-        message: &mut Message,
+        Cargo { target, message }: &mut Cargo,
         until: Instant,
     ) -> Result<(Request<'_>, amqp::Confirm)> {
         let request = self.waiting.enter()?;

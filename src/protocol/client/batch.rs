@@ -12,6 +12,9 @@ const SHARED: usize = 4096;
 /// or room for so many, where that is more: a batch takes three allocations.
 const AT_LEAST: usize = 4;
 
+/// What a message takes beside its octets. Without it the limit to what is kept would be none for messages without a body.
+const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
+
 /// Messages that were delivered to a consumer one after the other.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -43,7 +46,7 @@ impl Batch {
         Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: 0 }
     }
 
-    /// Puts a message into the last batch of a queue, or into a new one. Returns how many octets it takes.
+    /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
     #[inline(always)]
     pub(crate) fn push(
         queue: &mut std::collections::VecDeque<Self>,
@@ -59,7 +62,7 @@ impl Batch {
                 queue.push_back(batch);
             }
         }
-        len
+        len + EACH
     }
 
     #[inline(always)]
@@ -76,14 +79,14 @@ impl Batch {
         Self { memory: memory.into_vec(), delivered, apart: apart_len }
     }
 
-    /// Octets that the batch holds.
+    /// Octets that the batch holds, and what the messages take beside them.
     pub fn len(&self) -> usize {
-        self.memory.len() + self.apart
+        self.memory.len() + self.apart + self.delivered.len() * EACH
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.delivered.is_empty()
     }
 
     /// The messages.
@@ -143,7 +146,7 @@ mod tests {
     fn a_batch_that_is_not_full_gives_back_the_rest() {
         for mut batch in queue_of(&[0, 10]) {
             batch.seal();
-            assert_eq!((batch.memory.capacity(), batch.delivered.capacity()), (batch.len(), 2));
+            assert_eq!((batch.memory.capacity(), batch.delivered.capacity()), (batch.len() - 2 * EACH, 2));
             assert_eq!(batch.at(1).layout.body(batch.memory()), [7; 10]);
             assert_eq!(batch.at(1).layout.address(batch.memory()), ("e".into(), "k".into()));
         }

@@ -30,6 +30,8 @@ use crate::protocol::{Assembler, Content, Incoming, OutBuffer};
 
 /// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
 const MAX_RETURNED: usize = 1024;
+/// The same in octets. One message is kept, however large it is.
+const MAX_RETURNED_OCTETS: usize = 4 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -45,9 +47,11 @@ pub(crate) struct Channel {
     /// The server allows content (`channel.flow`).
     pub(crate) flow: bool,
     pub(crate) consumers: Consumers,
-    pub(crate) returned: VecDeque<Box<Returned>>,
+    returned: VecDeque<Box<Returned>>,
+    /// In `returned`.
+    returned_octets: usize,
     /// How many returned messages were pushed out of `returned`.
-    pub(crate) returned_lost: u64,
+    returned_lost: u64,
     /// Who waits for `returned`.
     pub(crate) returned_wakers: WakerSet,
     /// The handle is gone; the slot goes when the channel is closed.
@@ -82,6 +86,8 @@ pub(crate) struct Hands<'a> {
     pub(crate) wakes: &'a mut Vec<Waker>,
     /// Octets in all consumers' queues.
     pub(crate) buffered: &'a mut usize,
+    /// Octets of answers that wait to be written.
+    pub(crate) answers: &'a mut usize,
     pub(crate) max_payload: usize,
     pub(crate) max_body: u64,
     /// Publishers who wait for more than the window.
@@ -93,6 +99,13 @@ impl Hands<'_> {
     fn send(&mut self, channel: u16, method: impl Into<Method>) {
         // A tag that came in one frame goes out in one.
         let _ = self.out.put_method(channel, &method.into(), self.max_payload);
+    }
+
+    /// Sends an answer that nobody here has asked for. Such answers must not pile up.
+    fn answer(&mut self, channel: u16, method: impl Into<Method>) {
+        let before = self.out.len();
+        self.send(channel, method);
+        *self.answers += self.out.len() - before;
     }
 }
 
@@ -109,6 +122,7 @@ impl Channel {
             flow: true,
             consumers: Consumers::default(),
             returned: VecDeque::new(),
+            returned_octets: 0,
             returned_lost: 0,
             returned_wakers: WakerSet::default(),
             released: false,
@@ -150,7 +164,7 @@ impl Channel {
         {
             match *id {
                 DeliverView::ID => return self.deliver(&DeliverView::parse(fields)?).map(|()| false),
-                AckView::ACK | AckView::NACK => {
+                AckView::ACK | AckView::NACK if self.assembler.is_idle() => {
                     let view = AckView::parse(fields)?;
                     return self.confirm(&view, *id == AckView::ACK, hands).map(|()| false);
                 }
@@ -191,7 +205,7 @@ impl Channel {
         match method {
             Method::Channel(ChannelMethod::Flow(flow)) => {
                 self.flow = flow.active;
-                hands.send(self.number, channel_class::FlowOk { active: flow.active });
+                hands.answer(self.number, channel_class::FlowOk { active: flow.active });
                 if flow.active {
                     hands.publishers.wake_all(hands.wakes);
                 }
@@ -229,6 +243,13 @@ impl Channel {
         Ok(())
     }
 
+    /// The oldest returned message, and how many were lost before it.
+    pub(crate) fn take_returned(&mut self) -> Option<(Box<Returned>, u64)> {
+        let returned = self.returned.pop_front()?;
+        self.returned_octets -= returned.content.len();
+        Some((returned, std::mem::take(&mut self.returned_lost)))
+    }
+
     /// A fetched message whose caller has gone goes back into its queue.
     pub(crate) fn put_back(&self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
         if self.state == State::Open
@@ -261,29 +282,26 @@ impl Channel {
     /// The common delivery: a small message whose three frames lie together. It comes to the same as handing them over one by one.
     /// Returns whether this was one; if not, nothing has happened.
     #[inline]
-    pub(crate) fn small_delivery(
-        &mut self,
-        method: &[u8],
-        header: &[u8],
-        body: &[u8],
-        hands: &mut Hands<'_>,
-    ) -> Result<bool, Failure> {
-        let Some(fields) = method.get(DeliverView::ID.len()..) else { return Ok(false) };
-        let (view, (size, properties)) = (DeliverView::parse(fields)?, ContentHeader::split(header)?);
+    pub(crate) fn small_delivery(&mut self, method: &[u8], header: &[u8], body: &[u8], hands: &mut Hands<'_>) -> bool {
+        let Some(fields) = method.get(DeliverView::ID.len()..) else { return false };
+        // What is wrong is judged where the frames are looked at one by one: it may be the first of several things, or discarded.
+        let (Ok(view), Ok((size, properties))) = (DeliverView::parse(fields), ContentHeader::split(header)) else {
+            return false;
+        };
         if size != body.len() as u64 || size > hands.max_body || self.state != State::Open || !self.assembler.is_idle()
         {
-            return Ok(false);
+            return false;
         }
         let Some(consumer) = self.consumers.find(view.consumer_tag).and_then(|id| self.consumers.get_mut(id)) else {
-            return Ok(false);
+            return false;
         };
         if !matches!(consumer.state, ConsumerState::Live | ConsumerState::Cancelling) {
-            return Ok(false);
+            return false;
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
         *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
         consumer.wake(hands.wakes);
-        Ok(true)
+        true
     }
 
     fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
@@ -292,8 +310,9 @@ impl Channel {
                 let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
                 match consumer.state {
                     ConsumerState::Live | ConsumerState::Cancelling => {
-                        *hands.buffered += content.len();
-                        consumer.queue.push_back(Batch::of(delivery_tag, redelivered, content));
+                        let batch = Batch::of(delivery_tag, redelivered, content);
+                        *hands.buffered += batch.len();
+                        consumer.queue.push_back(batch);
                         consumer.wake(hands.wakes);
                     }
                     // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
@@ -320,10 +339,15 @@ impl Channel {
             None => Some(returned),
         };
         if let Some(returned) = unclaimed {
-            if self.returned.len() == MAX_RETURNED {
+            let mut octets: usize = self.returned_octets + returned.content.len();
+            while let Some(oldest) = self.returned.front()
+                && (self.returned.len() >= MAX_RETURNED || octets > MAX_RETURNED_OCTETS)
+            {
+                octets -= oldest.content.len();
                 self.returned.pop_front();
                 self.returned_lost += 1;
             }
+            self.returned_octets = octets;
             self.returned.push_back(returned);
             self.returned_wakers.wake_all(wakes);
         }
@@ -350,7 +374,7 @@ impl Channel {
     fn cancelled_by_server(&mut self, cancel: &basic::Cancel, hands: &mut Hands<'_>) {
         let tag = &cancel.consumer_tag;
         if !cancel.no_wait {
-            hands.send(self.number, basic::CancelOk { consumer_tag: tag.clone() });
+            hands.answer(self.number, basic::CancelOk { consumer_tag: tag.clone() });
         }
         let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
         let Some(consumer) = self.consumers.get_mut(id) else { return };
@@ -393,7 +417,7 @@ impl Channel {
 
     /// `channel.close`.
     fn closed_by_server(&mut self, close: &channel::Close, hands: &mut Hands<'_>) {
-        hands.send(self.number, channel::CloseOk::default());
+        hands.answer(self.number, channel::CloseOk::default());
         self.closed_by_server = true;
         if std::mem::replace(&mut self.state, State::Closed) == State::Closing {
             // c46: both closes were under way. RabbitMQ (3.10) answers ours only sometimes; we wait for nothing more.

@@ -1,16 +1,19 @@
 //! Publisher confirms of one channel: a ring indexed by delivery tag.
 //!
 //! ```text
-//!   tags      1 .. base-1              base .......................... next-1
-//!           all settled            [slot] [slot] [slot] ...           [slot]
-//!           acked, unless `kept`   waiting, acked or nacked out of order
+//!   tags      1 .. base-1              base ...................................... next-1
+//!           all settled            [slot] [slot] [slot]            without a slot
+//!           acked, unless `kept`   waiting, forgotten, or          waiting
+//!                                  settled out of order
 //! ```
 //!
-//! A publish takes the next tag and a slot. The front of the ring moves over every slot that is settled, so a plain ack
+//! A publish takes the next tag, and nothing else: only a message that is settled out of order, or that nobody waits for, makes the
+//! ring grow up to its slot. The front of the ring moves over every slot that is settled, so a plain ack
 //! costs nothing to remember: a tag below `base` that is not in `kept` was acked. What is more than a plain ack (a nack,
 //! a message that came back) is kept until its future asks, or until that future is dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
@@ -82,11 +85,17 @@ impl Watermark {
 pub(crate) struct Confirms {
     /// The tag of the first slot.
     base: u64,
+    /// The tag of the message that is published next.
+    next: u64,
     slots: VecDeque<Slot>,
+    /// Who is to be woken when a message is settled. Beside the slots, because most messages are settled before anybody asks.
+    watchers: BTreeMap<u64, Waker>,
     /// Settled, and more than a plain ack.
     kept: HashMap<u64, Confirmation>,
     /// Mandatory publishes in the order of their tags, some of them settled already.
     mandatory: VecDeque<Mandatory>,
+    /// How many of `mandatory` have come back.
+    returned: usize,
     /// How many of `mandatory` lie before the last one that was returned: returns come in the order of publishing (c93).
     returned_up_to: usize,
     /// Those who wait until everything up to a tag is settled.
@@ -97,9 +106,9 @@ pub(crate) struct Confirms {
     watermark: Watermark,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
-    Waiting(Option<Waker>),
+    Waiting,
     /// The future is gone.
     Unwatched,
     Acked,
@@ -109,17 +118,29 @@ enum Slot {
 #[derive(Debug)]
 struct Mandatory {
     tag: u64,
-    fingerprint: u64,
+    look: Look,
     returned: Option<Box<Returned>>,
+}
+
+/// By what a mandatory message is recognised when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It carries its tag.
+    Stamped,
+    /// See [`fingerprint`].
+    Fingerprint(u64),
 }
 
 impl Confirms {
     pub(crate) fn new(window: usize, watermark: Watermark) -> Self {
         Self {
             base: 1,
+            next: 1,
             slots: VecDeque::new(),
+            watchers: BTreeMap::new(),
             kept: HashMap::new(),
             mandatory: VecDeque::new(),
+            returned: 0,
             returned_up_to: 0,
             drains: Vec::new(),
             waiting: WakerQueue::default(),
@@ -131,39 +152,40 @@ impl Confirms {
     /// Whether as many messages are unsettled as may be.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= self.window
+        self.outstanding() >= self.window
     }
 
     /// How many messages are not settled yet.
+    #[inline]
     pub(crate) fn outstanding(&self) -> usize {
-        self.slots.len()
+        // Messages that are not settled have been in memory at one time or another, so their number fits.
+        (self.next - self.base) as usize
     }
 
     /// The tag of the message that is published next.
     #[inline]
     pub(crate) fn next_tag(&self) -> u64 {
-        self.base + self.slots.len() as u64
+        self.next
     }
 
     /// A message was published: its tag.
     #[inline(always)]
-    pub(crate) fn publish(&mut self, mandatory: Option<u64>) -> u64 {
-        let tag = self.next_tag();
-        self.slots.push_back(Slot::Waiting(None));
-        if let Some(fingerprint) = mandatory {
-            self.mandatory.push_back(Mandatory { tag, fingerprint, returned: None });
+    pub(crate) fn publish(&mut self, mandatory: Option<Look>) -> u64 {
+        let tag = self.next;
+        self.next += 1;
+        if let Some(look) = mandatory {
+            self.mandatory.push_back(Mandatory { tag, look, returned: None });
         }
         tag
     }
 
     /// `basic.ack` or `basic.nack`. Returns whether the tag was ever given out.
     pub(crate) fn settle(&mut self, tag: u64, multiple: bool, ack: bool, wakes: &mut Vec<Waker>) -> bool {
-        let next = self.next_tag();
-        if tag >= next || (tag == 0 && !multiple) {
+        if tag >= self.next || (tag == 0 && !multiple) {
             return false;
         }
-        let last = if tag == 0 { next - 1 } else { tag };
-        if ack && (multiple || last == self.base) && self.mandatory.is_empty() {
+        let last = if tag == 0 { self.next - 1 } else { tag };
+        if ack && (multiple || last == self.base) && self.returned == 0 {
             self.ack_all_up_to(last, wakes);
         } else {
             let first = if multiple { self.base } else { last.max(self.base) };
@@ -176,7 +198,7 @@ impl Confirms {
             self.wake_drains(wakes);
         }
         if !self.is_full() {
-            let room = self.window - self.slots.len();
+            let room = self.window - self.outstanding();
             self.waiting.wake(room, wakes);
         }
         true
@@ -184,31 +206,28 @@ impl Confirms {
 
     /// The common case, the oldest ones: nothing to remember of any of them.
     fn ack_all_up_to(&mut self, last: u64, wakes: &mut Vec<Waker>) {
-        while self.base <= last
-            && let Some(slot) = self.slots.pop_front()
+        while let Some(first) = self.watchers.first_entry()
+            && *first.key() <= last
         {
-            if let Slot::Waiting(Some(waker)) = slot {
-                wakes.push(waker);
-            }
-            self.base += 1;
+            wakes.push(first.remove());
+        }
+        if last >= self.base {
+            let count = usize::try_from(last + 1 - self.base).unwrap_or(usize::MAX);
+            self.slots.drain(..count.min(self.slots.len()));
+            self.base = last + 1;
         }
     }
 
     fn settle_one(&mut self, tag: u64, ack: bool, wakes: &mut Vec<Waker>) {
         let returned = self.take_returned(tag);
-        let Some(slot) = tag.checked_sub(self.base).and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?)) else {
-            return;
-        };
-        let watched = match slot {
-            Slot::Waiting(waker) => {
-                wakes.extend(waker.take());
-                true
-            }
-            Slot::Unwatched => false,
+        let watched = match self.slot(tag) {
+            Some(Slot::Waiting) => true,
+            Some(Slot::Unwatched) => false,
             // Settled twice: the first word counts.
-            Slot::Acked | Slot::Nacked => return,
+            Some(Slot::Acked | Slot::Nacked) | None => return,
         };
-        *slot = if ack || !watched { Slot::Acked } else { Slot::Nacked };
+        wakes.extend(self.watchers.remove(&tag));
+        self.set(tag, if ack || !watched { Slot::Acked } else { Slot::Nacked });
         if watched && (returned.is_some() || !ack) {
             let confirmation = if ack { Confirmation::Ack(returned) } else { Confirmation::Nack(returned) };
             self.kept.insert(tag, confirmation);
@@ -222,6 +241,7 @@ impl Confirms {
             self.base += 1;
         }
         while self.mandatory.front().is_some_and(|mandatory| mandatory.tag < self.base) {
+            // What came back has been taken when its message was settled.
             self.mandatory.pop_front();
             self.returned_up_to = self.returned_up_to.saturating_sub(1);
         }
@@ -252,7 +272,9 @@ impl Confirms {
 
     fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
         let at = self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok()?;
-        self.mandatory.get_mut(at)?.returned.take()
+        let returned = self.mandatory.get_mut(at)?.returned.take()?;
+        self.returned -= 1;
+        Some(returned)
     }
 
     /// `basic.return`: belongs to the publish of that stamp, or without one to the oldest mandatory publish of the same look
@@ -263,21 +285,29 @@ impl Confirms {
         fingerprint: u64,
         returned: Box<Returned>,
     ) -> Option<Box<Returned>> {
+        let waits = |candidate: &Mandatory| {
+            matches!(self.slot(candidate.tag), Some(Slot::Waiting | Slot::Unwatched)) && candidate.returned.is_none()
+        };
         let fits = |candidate: &Mandatory| {
-            let slot = candidate.tag.checked_sub(self.base).and_then(|at| self.slots.get(usize::try_from(at).ok()?));
-            let unsettled = matches!(slot, Some(Slot::Waiting(_) | Slot::Unwatched));
-            unsettled && candidate.fingerprint == fingerprint && candidate.returned.is_none()
+            let fits = match candidate.look {
+                Look::Fingerprint(look) => look == fingerprint,
+                // A server has lost the stamp: better a wrong one than none.
+                Look::Stamped => stamp.is_none(),
+            };
+            fits && waits(candidate)
         };
         let from = self.returned_up_to;
-        // Who publishes what somebody else has stamped is not taken at that word: the look has to fit as well.
         let stamped = stamp.and_then(|tag| self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok());
-        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(fits));
+        // A stamp that somebody else has put on a message says nothing of one that was sent without.
+        let is_it = |candidate: &Mandatory| candidate.look == Look::Stamped && waits(candidate);
+        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(is_it));
         let behind = || self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
         // A server that returns in another order than that of publishing is understood too.
         let found = stamped.or_else(behind).or_else(|| self.mandatory.iter().position(fits));
         match found.and_then(|at| Some((at, self.mandatory.get_mut(at)?))) {
             Some((at, candidate)) => {
                 candidate.returned = Some(returned);
+                self.returned += 1;
                 self.returned_up_to = from.max(at + 1);
                 None
             }
@@ -294,22 +324,44 @@ impl Confirms {
             self.show_watermark();
             return Poll::Ready(confirmation);
         }
-        let Some(at) = tag.checked_sub(self.base) else { return Poll::Ready(Confirmation::Ack(None)) };
-        match usize::try_from(at).ok().and_then(|at| self.slots.get_mut(at)) {
-            Some(Slot::Waiting(Some(old))) => old.clone_from(waker),
-            Some(slot @ (Slot::Waiting(None) | Slot::Unwatched)) => *slot = Slot::Waiting(Some(waker.clone())),
+        if tag < self.base {
+            return Poll::Ready(Confirmation::Ack(None));
+        }
+        match self.slot(tag) {
             Some(Slot::Acked) => return Poll::Ready(Confirmation::Ack(None)),
             Some(Slot::Nacked) => return Poll::Ready(Confirmation::Nack(None)),
-            None => {}
+            Some(Slot::Unwatched) => self.set(tag, Slot::Waiting),
+            Some(Slot::Waiting) | None => {}
+        }
+        match self.watchers.entry(tag) {
+            Entry::Occupied(old) => old.into_mut().clone_from(waker),
+            Entry::Vacant(place) => drop(place.insert(waker.clone())),
         }
         Poll::Pending
     }
 
     /// Whether the server has said what became of a message.
     pub(crate) fn is_settled(&self, tag: u64) -> bool {
-        let Some(at) = tag.checked_sub(self.base) else { return true };
-        let slot = usize::try_from(at).ok().and_then(|at| self.slots.get(at));
-        matches!(slot, Some(Slot::Acked | Slot::Nacked))
+        tag < self.base || matches!(self.slot(tag), Some(Slot::Acked | Slot::Nacked))
+    }
+
+    /// What is known of a message that was published, and not all before it is settled.
+    fn slot(&self, tag: u64) -> Option<Slot> {
+        if tag >= self.next {
+            return None;
+        }
+        let at = usize::try_from(tag.checked_sub(self.base)?).ok()?;
+        Some(self.slots.get(at).copied().unwrap_or(Slot::Waiting))
+    }
+
+    fn set(&mut self, tag: u64, slot: Slot) {
+        let Some(at) = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok()) else { return };
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, Slot::Waiting);
+        }
+        if let Some(place) = self.slots.get_mut(at) {
+            *place = slot;
+        }
     }
 
     /// The future is dropped: nothing more has to be remembered for it.
@@ -317,21 +369,19 @@ impl Confirms {
         if !self.kept.is_empty() && self.kept.remove(&tag).is_some() {
             self.show_watermark();
         }
-        let at = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
-        match at.and_then(|at| self.slots.get_mut(at)) {
-            Some(slot @ Slot::Waiting(_)) => *slot = Slot::Unwatched,
-            Some(slot @ Slot::Nacked) => *slot = Slot::Acked,
+        match self.slot(tag) {
+            Some(Slot::Waiting) => {
+                self.set(tag, Slot::Unwatched);
+                self.watchers.remove(&tag);
+            }
+            Some(Slot::Nacked) => self.set(tag, Slot::Acked),
             _ => {}
         }
     }
 
     /// Wakes everybody: no more confirms will come.
     pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
-        for slot in &mut self.slots {
-            if let Slot::Waiting(waker) = slot {
-                wakes.extend(waker.take());
-            }
-        }
+        wakes.extend(std::mem::take(&mut self.watchers).into_values());
         wakes.extend(self.drains.drain(..).map(|(_, waker)| waker));
         self.waiting.wake_all(wakes);
     }

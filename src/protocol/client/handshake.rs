@@ -200,7 +200,9 @@ impl ExpectTune {
     /// c8
     fn challenged(mut self, challenge: &[u8]) -> Result<Step, Error> {
         let response = self.exchange.respond(Some(challenge)).map_err(|error| failed(&self.mechanism, error))?;
-        Ok(Step::Next(vec![connection::SecureOk { response }.into()], Handshake::Tune(self)))
+        let secure_ok = connection::SecureOk { response }.into();
+        self.login_frame = self.login_frame.max(frame_len(&secure_ok)?);
+        Ok(Step::Next(vec![secure_ok], Handshake::Tune(self)))
     }
 
     fn handle(self, tune: &connection::Tune, config: &Config) -> Result<Step, Error> {

@@ -41,7 +41,7 @@ impl Connection {
             }
             if kind == FrameType::Method
                 && frame.payload.starts_with(&DeliverView::ID)
-                && let Some(len) = self.small_delivery(&frame, rest)?
+                && let Some(len) = self.small_delivery(&frame, rest)
             {
                 at += len;
                 continue;
@@ -160,25 +160,25 @@ impl Connection {
     /// A delivery whose header and only body frame follow in the same block: the most frequent thing to come, and worth a shorter
     /// way. Returns the octets of all three frames; with `None` they go the usual way one by one.
     #[inline]
-    fn small_delivery(&mut self, method: &RawFrame<'_>, block: &[u8]) -> Result<Option<usize>, Failure> {
+    fn small_delivery(&mut self, method: &RawFrame<'_>, block: &[u8]) -> Option<usize> {
         let at = method.wire_len();
         let Ok(Some(header)) = RawFrame::split(block.get(at..).unwrap_or_default(), self.max_payload) else {
-            return Ok(None);
+            return None;
         };
         let end = at + header.wire_len();
         let Ok(Some(body)) = RawFrame::split(block.get(end..).unwrap_or_default(), self.max_payload) else {
-            return Ok(None);
+            return None;
         };
         let together = (header.kind, body.kind) == (FrameType::Header, FrameType::Body)
             && header.channel == method.channel
             && body.channel == method.channel;
         if !together || body.payload.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
-            return Ok(None);
+            return None;
         }
         let id = self.numbers.channel(method.channel);
-        let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else { return Ok(None) };
-        let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands)?;
-        Ok(done.then(|| end + body.wire_len()))
+        let (channel, mut hands) = id.and_then(|id| self.parts(id))?;
+        let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands);
+        done.then(|| end + body.wire_len())
     }
 
     #[inline]

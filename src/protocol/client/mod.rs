@@ -45,6 +45,10 @@ use crate::codec::method::connection;
 use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
 
+/// When so many octets of answers wait to be written that the server called for, nothing more is read. They are few on any
+/// connection on which both sides read.
+const MAX_ANSWERS: usize = 64 * 1024;
+
 /// One connection to a server, as the client sees it.
 #[derive(Debug)]
 pub struct Connection {
@@ -73,6 +77,8 @@ pub struct Connection {
     watchers: WakerQueue,
     /// Octets in the consumers' queues.
     buffered: usize,
+    /// Octets of answers in `out` that the server has called for, and not read.
+    answers: usize,
     /// The driver was told to stop reading.
     paused: bool,
     driver: Option<Waker>,
@@ -128,6 +134,7 @@ impl Connection {
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),
             buffered: 0,
+            answers: 0,
             paused: false,
             driver: None,
             wakes: Vec::new(),
@@ -153,6 +160,7 @@ impl Connection {
     pub fn take_output(&mut self, out: &mut OutBuffer, now: Instant) {
         if out.is_empty() && !self.out.is_empty() {
             std::mem::swap(out, &mut self.out);
+            self.answers = 0;
             self.heartbeat.sent(now);
             if self.blocked.is_none() {
                 self.publishers.wake_all(&mut self.wakes);
@@ -175,7 +183,7 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
-        if self.paused {
+        if self.paused && !self.is_unheard() {
             // Nothing is read, so nothing can be received: the silence is ours.
             self.heartbeat.received(now);
         }
@@ -186,12 +194,14 @@ impl Connection {
             Due::Send => self.heartbeat.sent(now),
             Due::PeerIsDead => {
                 let seconds = self.tuning.heartbeat;
+                let what = match self.is_unheard() {
+                    true => "the server did not read the answers that it called for",
+                    false => "nothing came from the server",
+                };
                 // c40: without a handshake, since nobody would answer.
                 self.out.clear();
-                self.terminate(Error::new(
-                    ErrorKind::Heartbeat,
-                    format!("nothing came from the server for two heartbeat intervals of {seconds} s"),
-                ));
+                let message = format!("{what} for two heartbeat intervals of {seconds} s");
+                self.terminate(Error::new(ErrorKind::Heartbeat, message));
             }
         }
         if let Phase::Closing { deadline } = self.phase
@@ -233,10 +243,15 @@ impl Connection {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Whether more input is wanted: deliveries have not piled up.
+    /// Whether more input is wanted: neither deliveries have piled up, nor answers to a server that does not read them.
     pub fn wants_input(&mut self) -> bool {
-        self.paused = self.buffered >= self.config.max_buffered;
+        self.paused = self.buffered >= self.config.max_buffered || self.is_unheard();
         !self.paused
+    }
+
+    /// Whether the server calls for answers, and does not read them.
+    fn is_unheard(&self) -> bool {
+        self.answers >= MAX_ANSWERS
     }
 
     /// Whether anybody is to be woken once the lock is released: the driver, or those of `take_wakes`.
@@ -265,7 +280,7 @@ impl Connection {
 
     #[inline]
     fn wants_driver(&self) -> bool {
-        let resume = self.paused && self.buffered < self.config.max_buffered;
+        let resume = self.paused && self.buffered < self.config.max_buffered && !self.is_unheard();
         !self.out.is_empty() || resume || matches!(self.phase, Phase::Ended)
     }
 }

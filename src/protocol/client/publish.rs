@@ -2,7 +2,7 @@
 
 use std::task::{Poll, Waker};
 
-use super::confirms::fingerprint;
+use super::confirms::{Look, fingerprint};
 use super::wakers::Place;
 use super::{ChannelId, Connection, State};
 use crate::codec::{EncodeError, FrameType, Properties, frame_head, write_frame, write_short_string};
@@ -46,7 +46,7 @@ impl Connection {
     /// Publishes a message as soon as it is admitted. The answer is its delivery tag, 0 where nothing is confirmed.
     ///
     /// An error means that nothing was sent.
-    #[inline]
+    #[inline(always)]
     pub fn poll_publish(
         &mut self,
         id: ChannelId,
@@ -91,7 +91,8 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        let held = match waiting.take() {
+        // Mostly there is nothing to be taken, and nothing is written.
+        let held = match if waiting.is_some() { waiting.take() } else { None } {
             Some(Waiting::Window(place)) => place,
             _ => None,
         };
@@ -121,7 +122,10 @@ impl Connection {
             (Ok(()), None) => Ok(0),
             (Ok(()), Some(confirms)) => Ok(confirms.publish(publish.mandatory.then(|| {
                 let Publish { exchange, routing_key, body, .. } = publish;
-                fingerprint(exchange, routing_key, body.as_slice())
+                match publish.stamped {
+                    true => Look::Stamped,
+                    false => Look::Fingerprint(fingerprint(exchange, routing_key, body.as_slice())),
+                }
             }))),
         })
     }

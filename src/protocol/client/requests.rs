@@ -231,8 +231,8 @@ impl Connection {
     /// asked. `None` when there will be no more.
     pub fn poll_returned(&mut self, id: ChannelId, waker: &Waker) -> Poll<Option<(Box<Returned>, u64)>> {
         let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(None) };
-        match channel.returned.pop_front() {
-            Some(returned) => Poll::Ready(Some((returned, std::mem::take(&mut channel.returned_lost)))),
+        match channel.take_returned() {
+            Some(returned) => Poll::Ready(Some(returned)),
             None if channel.end.is_some() => Poll::Ready(None),
             None => {
                 channel.returned_wakers.wait(waker, hands.wakes);
@@ -392,6 +392,7 @@ impl Connection {
             out: &mut self.out,
             wakes: &mut self.wakes,
             buffered: &mut self.buffered,
+            answers: &mut self.answers,
             max_payload: self.max_payload,
             max_body: self.config.max_message_size,
             publishers: &mut self.publishers,

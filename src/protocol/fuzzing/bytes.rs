@@ -164,9 +164,12 @@ impl Client {
                 Poll::Ready(Deliveries::End(reason)) => got.push(format!("the end {reason:?}")),
                 Poll::Ready(Deliveries::Some) => {
                     for batch in batches {
-                        let (memory, delivered) = (batch.memory(), batch.delivered());
-                        for one in delivered {
-                            let body = one.apart.as_deref().map_or(one.layout.body(memory), |body| body);
+                        let memory = batch.memory();
+                        for one in batch.delivered() {
+                            let body: &[u8] = match &one.apart {
+                                None => one.layout.body(memory),
+                                Some(body) => body,
+                            };
                             let address = one.layout.address(memory);
                             let properties = one.layout.properties(memory);
                             got.push(format!(

@@ -187,3 +187,16 @@ fn nothing_is_said_behind_a_close() {
     assert!(pair.client.is_finished());
     assert_eq!(said_to_server(&mut pair.client), None);
 }
+
+/// c47: what comes for a channel that is being closed is discarded, however it comes: here a message that is broken, in one block.
+#[test]
+fn a_broken_message_on_a_closing_channel_is_discarded() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.consume(channel, false);
+    pair.client.close_channel(channel, crate::codec::ReplyCode::REPLY_SUCCESS, "").unwrap();
+    let mut said = octets(&[deliver("tag")]);
+    said.extend_from_slice(&[2, 0, 1, 0, 0, 0, 14, 0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0xCE]);
+    said.extend(octets(&[body(b"x")]));
+    pair.client.feed(&mut said.as_slice().into(), pair.now);
+    assert!(pair.client.end().is_none(), "{:?}", pair.client.end());
+}

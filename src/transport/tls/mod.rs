@@ -36,6 +36,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// are read anew for each connection, on a thread where that disturbs nobody, so a renewed certificate is used from the next connection
 /// on; [`check`](Self::check) reads them at once. ALPN is not used.
 ///
+/// Keys may be RSA (2048 bits and more), ECDSA on P-256 or P-384, or Ed25519, at both ends. (A server with an Ed25519 key that
+/// speaks TLS 1.2 alone is beyond the cryptography of the feature `tls`.)
+///
 /// `Debug` shows the names of files, and nothing of a key.
 ///
 /// ```no_run

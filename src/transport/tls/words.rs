@@ -3,7 +3,7 @@
 use std::io;
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription as Alert, CertificateError, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription as Alert, CertificateError, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
 use super::hooks::Asked;
 use crate::error::{Error, ErrorKind};
@@ -51,6 +51,12 @@ fn in_words(error: &rustls::Error, name: &str, asked: Asked) -> String {
             format!("the server's TLS and ours have too little in common: {reason:?}")
         }
         rustls::Error::InvalidMessage(reason) => format!("the server sent something that is not TLS: {reason:?}"),
+        // It is offered nevertheless: what is offered is said for both versions at once.
+        rustls::Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
+            "the kind of the server's key does not go with TLS 1.2 here (Ed25519 does not with the cryptography of the feature \
+             tls): TLS 1.3, a certificate for a key of another kind, or the feature tls-ring would do"
+                .to_owned()
+        }
         rustls::Error::PeerMisbehaved(reason) => format!("the server broke the rules of TLS: {reason:?}"),
         other => format!("the TLS handshake with {name} failed: {other}"),
     }

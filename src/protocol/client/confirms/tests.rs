@@ -57,7 +57,7 @@ fn c95_a_nack_is_kept_until_it_is_asked_for() {
 #[test]
 fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(look))).collect();
+    let tags: Vec<u64> = [7, 8, 7, 9].into_iter().map(|look| confirms.publish(Some(Look::Fingerprint(look)))).collect();
     assert_eq!(confirms.returned(None, 7, returned()), None);
     assert_eq!(confirms.returned(None, 9, returned()), None);
     assert_eq!(confirms.returned(None, 5, returned()), Some(returned()), "no such publish");
@@ -71,7 +71,11 @@ fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
 #[test]
 fn two_returns_of_one_look_go_to_two_publishes() {
     let (mut confirms, _, mut wakes) = confirms(10);
-    let tags = [confirms.publish(Some(7)), confirms.publish(Some(7)), confirms.publish(Some(7))];
+    let tags = [
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+        confirms.publish(Some(Look::Fingerprint(7))),
+    ];
     assert_eq!(confirms.returned(None, 7, returned()), None);
     assert_eq!(confirms.returned(None, 7, returned()), None);
     confirms.settle(3, true, true, &mut wakes);
@@ -86,7 +90,7 @@ fn two_returns_of_one_look_go_to_two_publishes() {
 fn a_dropped_confirm_leaves_nothing_behind() {
     let (mut confirms, watermark, mut wakes) = confirms(10);
     for _ in 0..4 {
-        confirms.publish(Some(7));
+        confirms.publish(Some(Look::Fingerprint(7)));
     }
     confirms.returned(None, 7, returned());
     confirms.forget(1);
@@ -120,12 +124,18 @@ proptest! {
     fn agrees_with_a_list(
         settles in prop::collection::vec((0u64..24, any::<bool>(), any::<bool>()), 0..40),
         mandatory in prop::collection::vec(any::<bool>(), 20),
+        returns in prop::collection::vec(any::<bool>(), 20),
         forgotten in prop::collection::vec(any::<bool>(), 20),
     ) {
         let (mut confirms, watermark, mut wakes) = confirms(100);
         let mut model: Vec<Option<bool>> = vec![None; 20];
         for mandatory in &mandatory {
-            confirms.publish(mandatory.then_some(1));
+            confirms.publish(mandatory.then_some(Look::Stamped));
+        }
+        for (tag, (mandatory, returns)) in (1..).zip(mandatory.iter().zip(&returns)) {
+            if *returns {
+                prop_assert_eq!(confirms.returned(Some(tag), 0, returned()).is_none(), *mandatory);
+            }
         }
         for (tag, multiple, ack) in settles {
             let valid = tag <= 20 && (tag != 0 || multiple);
@@ -146,9 +156,11 @@ proptest! {
                 confirms.forget(tag);
                 continue;
             }
+            let at = usize::try_from(tag - 1).unwrap();
+            let back = (mandatory[at] && returns[at]).then(returned);
             let expected = match said {
-                Some(true) => Poll::Ready(Confirmation::Ack(None)),
-                Some(false) => Poll::Ready(Confirmation::Nack(None)),
+                Some(true) => Poll::Ready(Confirmation::Ack(back)),
+                Some(false) => Poll::Ready(Confirmation::Nack(back)),
                 None => Poll::Pending,
             };
             prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
@@ -162,12 +174,20 @@ proptest! {
 /// Two messages that look the same, of which the second comes back: the stamp says which.
 #[test]
 fn a_stamp_says_which_of_two_messages_came_back() {
-    for (stamp, expected) in
-        [(Some(2), [None, Some(returned())]), (None, [Some(returned()), None]), (Some(9), [Some(returned()), None])]
-    {
+    let (stamped, plain) = (Look::Stamped, Look::Fingerprint(7));
+    let (first, second) = ([Some(returned()), None], [None, Some(returned())]);
+    for (look, stamp, expected) in [
+        (stamped, Some(2), second),
+        // The server has lost it.
+        (stamped, None, first.clone()),
+        // Somebody else's, on a message that was sent without one.
+        (plain, Some(2), first.clone()),
+        (plain, None, first),
+    ] {
         let mut confirms = Confirms::new(10, Watermark::default());
-        confirms.publish(Some(7));
-        confirms.publish(Some(7));
+        confirms.publish(Some(look));
+        confirms.publish(Some(look));
+        assert_eq!(confirms.returned(Some(9), 8, returned()), Some(returned()), "no such message");
         assert_eq!(confirms.returned(stamp, 7, returned()), None);
         assert!(confirms.settle(2, true, true, &mut Vec::new()));
         for (tag, expected) in (1..).zip(expected) {
@@ -197,4 +217,128 @@ fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
     confirms.settle(3, false, false, &mut wakes);
     assert_eq!(wakes.len(), 2);
     assert!(confirms.poll_drained(3, &waker) && confirms.poll_drained(0, &waker));
+}
+
+/// What happens to a channel with confirms.
+#[derive(Clone, Debug)]
+enum Happens {
+    Publish {
+        mandatory: Option<u64>,
+    },
+    /// A message of this look comes back.
+    Return {
+        look: u64,
+    },
+    Settle {
+        tag: u64,
+        multiple: bool,
+        ack: bool,
+    },
+    Poll {
+        tag: u64,
+    },
+    Forget {
+        tag: u64,
+    },
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let tag = 0u64..16;
+    prop_oneof![
+        4 => prop::option::of(0u64..2).prop_map(|mandatory| Happens::Publish { mandatory }),
+        2 => (0u64..2).prop_map(|look| Happens::Return { look }),
+        3 => (tag.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(tag, multiple, ack)| Happens::Settle { tag, multiple, ack }),
+        2 => tag.clone().prop_map(|tag| Happens::Poll { tag }),
+        1 => tag.prop_map(|tag| Happens::Forget { tag }),
+    ]
+}
+
+/// What a list knows of a message.
+#[derive(Clone, Debug, Default)]
+struct Message {
+    look: Option<u64>,
+    returned: bool,
+    /// What the server said first.
+    said: Option<bool>,
+    /// More than a plain ack, and nobody has taken it.
+    kept: bool,
+    forgotten: bool,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Publishes, returns, acks and nacks, and futures that ask and go away, in any order: the ring says what a list says.
+    #[test]
+    fn agrees_with_a_list_that_is_told_everything(all in prop::collection::vec(happens(), 0..60)) {
+        let (mut confirms, watermark, mut wakes) = confirms(5);
+        let mut list: Vec<Message> = Vec::new();
+        let mut last_returned = 0;
+        for happens in all {
+            match happens {
+                Happens::Publish { mandatory } => {
+                    list.push(Message { look: mandatory, ..Message::default() });
+                    prop_assert_eq!(confirms.publish(mandatory.map(Look::Fingerprint)), list.len() as u64);
+                }
+                Happens::Return { look } => {
+                    let waits = |message: &Message| message.look == Some(look) && !message.returned && message.said.is_none();
+                    let behind = list.iter().skip(last_returned).position(waits).map(|at| last_returned + at);
+                    let at = behind.or_else(|| list.iter().position(waits));
+                    prop_assert_eq!(confirms.returned(None, look, returned()).is_none(), at.is_some());
+                    if let Some(at) = at {
+                        list[at].returned = true;
+                        last_returned = last_returned.max(at + 1);
+                    }
+                }
+                Happens::Settle { tag, multiple, ack } => {
+                    let published = list.len() as u64;
+                    let valid = tag <= published && (tag != 0 || multiple);
+                    prop_assert_eq!(confirms.settle(tag, multiple, ack, &mut wakes), valid);
+                    let last = usize::try_from(if tag == 0 { published } else { tag }).unwrap();
+                    let settled = if multiple { 0..last } else { last.saturating_sub(1)..last };
+                    for message in list.iter_mut().take(if valid { settled.end } else { 0 }).skip(settled.start) {
+                        if message.said.is_none() {
+                            message.said = Some(ack);
+                            message.kept = !message.forgotten && (!ack || message.returned);
+                        }
+                    }
+                }
+                Happens::Poll { tag } => {
+                    let Some(message) = tag.checked_sub(1).and_then(|at| list.get_mut(usize::try_from(at).unwrap())) else {
+                        continue;
+                    };
+                    let gift = message.returned.then(returned);
+                    let expected = match (message.said, std::mem::take(&mut message.kept)) {
+                        (None, _) => {
+                            message.forgotten = false;
+                            Poll::Pending
+                        }
+                        (Some(true), true) => Poll::Ready(Confirmation::Ack(gift)),
+                        (Some(false), true) => Poll::Ready(Confirmation::Nack(gift)),
+                        // Nobody asks a second time, nor after having gone; the ring has nothing to say then.
+                        (Some(_), false) if message.forgotten || message.said == Some(false) || message.returned => {
+                            prop_assert!(confirms.poll(tag, Waker::noop()).is_ready());
+                            continue;
+                        }
+                        (Some(_), false) => Poll::Ready(Confirmation::Ack(None)),
+                    };
+                    prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
+                }
+                Happens::Forget { tag } => {
+                    if let Some(message) = tag.checked_sub(1).and_then(|at| list.get_mut(usize::try_from(at).unwrap())) {
+                        message.forgotten = true;
+                        message.kept = false;
+                        confirms.forget(tag);
+                    }
+                }
+            }
+            let unsettled = list.iter().position(|message| message.said.is_none());
+            prop_assert_eq!(confirms.outstanding(), unsettled.map_or(0, |at| list.len() - at));
+            prop_assert_eq!(confirms.kept.len(), list.iter().filter(|message| message.kept).count());
+            for (tag, message) in (1u64..).zip(&list) {
+                prop_assert!(!watermark.has_passed(tag) || (message.said.is_some() && !message.kept), "{}", tag);
+            }
+        }
+    }
 }

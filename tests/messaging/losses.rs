@@ -1,0 +1,115 @@
+//! Lost connections: whoever waits is told what became of it, and the next use connects again.
+
+use leveret::error::{ErrorKind, Outcome};
+use leveret::messaging::{Client, ClientState, RetryPolicy, Status, Target};
+
+use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
+
+on_every_server! {
+    /// KA2, U5: a send that waits for its confirm ends as unknown, a stream with the reason; the next send goes over a new
+    /// connection.
+    async fn a_lost_connection_ends_every_wait(server: Server) {
+        let kept = Kept::new(server).await;
+        let (client, tap) = server.tapped().await;
+        let sender = client.sender().retry(RetryPolicy::never()).build().unwrap();
+        let target = Target::queue(&kept.name);
+        let mut receiver = receiver(&client, &kept.name).await;
+        sender.send(&target, "0").await.unwrap();
+        let unsettled = next(&mut receiver).await;
+        tap.stall(true);
+        let pending = sender.send_pipelined(&target, "1").await.unwrap();
+        let dropped = sender.send_pipelined(&target, "2").await.unwrap();
+        drop(dropped);
+        until("the last message", async || tap.publishes() == 3).await;
+        tap.cut();
+        let error = within("an error", pending).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Io, Outcome::Unknown), "{error}");
+        assert_eq!(error.into_message().unwrap().1.body(), b"1");
+        let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(within("the end", receiver.recv()).await.is_none());
+        assert_eq!(unsettled.accept().unwrap_err().kind(), ErrorKind::Stale);
+        assert_eq!(client.state(), ClientState::Lost);
+
+        tap.stall(false);
+        let receipt = within("a receipt", sender.send(&target, "3")).await.unwrap();
+        assert_eq!((receipt.status, receipt.delivery_tag()), (Status::Accepted, Some(1)));
+        let report = within("a flush", sender.flush()).await;
+        assert_eq!(report.failed().map(|(at, error)| (at, error.outcome())).collect::<Vec<_>>(), [(0, Outcome::Unknown)]);
+        let mut there = kept.delete().await;
+        there.retain(|n| ![1, 2].contains(n));
+        there.sort_unstable();
+        assert_eq!(there, [0, 3]);
+    }
+
+    /// Z12: what is of unknown outcome is sent again only where somebody asked for that; it may then be there twice.
+    async fn at_least_once(server: Server) {
+        let kept = Kept::new(server).await;
+        let (client, tap) = server.tapped().await;
+        let sender = client.sender().retry(RetryPolicy::at_least_once()).build().unwrap();
+        let target = Target::queue(&kept.name);
+        sender.send(&target, "0").await.unwrap();
+        tap.stall(true);
+        let sent = tokio::spawn({
+            let (sender, target) = (sender.clone(), target.clone());
+            async move { sender.send(&target, "1").await }
+        });
+        until("the message", async || tap.publishes() == 2).await;
+        tap.stall(false);
+        tap.cut();
+        let receipt = within("a receipt", sent).await.unwrap();
+        // Its confirm may have been quicker than the scissors.
+        assert_eq!(receipt.unwrap().status, Status::Accepted);
+        let there = kept.delete().await;
+        assert!(there == [0, 1] || there == [0, 1, 1], "{there:?}");
+    }
+
+    /// Handles that were made before the loss work after it.
+    async fn handles_survive(server: Server) {
+        let kept = Kept::new(server).await;
+        let (client, tap) = server.tapped().await;
+        let (sender, requester) = (client.sender().build().unwrap(), client.requester().build().unwrap());
+        for n in 0..5u32 {
+            let target = Target::queue(&kept.name);
+            within("a receipt", sender.send(&target, n.to_string())).await.unwrap();
+            let nobody = within("an error", requester.request(Target::queue("leveret.nowhere"), "x")).await;
+            assert!(matches!(nobody, Err(leveret::messaging::RequestError::NoRoute(_))), "{nobody:?}");
+            tap.cut();
+            until("the loss", async || client.state() == ClientState::Lost).await;
+        }
+        assert_eq!(kept.delete().await, [0, 1, 2, 3, 4]);
+    }
+
+    /// A queue that is deleted ends its receivers, and they are told.
+    async fn the_queue_is_deleted(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let mut receiver = receiver(&client, &queue).await;
+        crate::support::channel(&client).await.queue_delete(&queue).await.unwrap();
+        let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        assert!(within("the end", receiver.recv()).await.is_none());
+    }
+}
+
+on_every_own_server! {
+    /// KA2: the operator closes every connection; the code and the text are there.
+    async fn the_operator_closes_all_connections(server: Own) {
+        let client = within("a connection", Client::connect(&server.url())).await.unwrap();
+        let queue = exclusive_queue(&client).await;
+        fill(&client, &queue, 0..1).await;
+        let mut receiver = receiver(&client, &queue).await;
+        assert_eq!(number(&next(&mut receiver).await.message), 0);
+        server.close_connections().await;
+        let error = loop {
+            // The delivery that was dropped comes again before that.
+            match within("the reason", receiver.recv()).await.unwrap() {
+                Ok(delivery) => drop(delivery.accept()),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.kind(), error.reply_code().unwrap().0), (ErrorKind::ConnectionClosed, 320), "{error}");
+        assert!(error.is_transient());
+        fill(&client, &exclusive_queue(&client).await, 0..1).await;
+    }
+}

@@ -1,0 +1,214 @@
+//! Requests and replies: in any order, late, to nobody, and when the channel is lost.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use leveret::amqp::FieldValue;
+use leveret::error::Outcome;
+use leveret::messaging::{
+    Client, Event, Message, Received, ReplyQueue, RequestError, Requester, Sender, Source, Target,
+};
+use tokio::task::JoinHandle;
+
+use crate::support::{Server, exclusive_queue, next, number, receiver, unique, within};
+use crate::wire::Tap;
+
+/// Answers what comes to a queue, for as long as the test runs.
+fn serve<F, Fut>(client: &Client, queue: &str, handler: F) -> JoinHandle<()>
+where
+    F: Fn(Received) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Message, &'static str>> + Send + 'static,
+{
+    let responder = client.responder(Source::queue(queue));
+    tokio::spawn(async move { drop(responder.serve(handler).await) })
+}
+
+/// The reply to a request: its number again. Not mandatory: RabbitMQ returns what is, when it goes to a direct reply-to.
+async fn reply(sender: &Sender, request: &Message) {
+    let reply_to = request.properties.reply_to.clone().unwrap();
+    let id = request.properties.correlation_id.clone().unwrap();
+    sender.send(Target::queue(reply_to), Message::new(request.body().to_vec()).correlation_id(id)).await.unwrap();
+}
+
+async fn requesters(client: &Client) -> [Requester; 2] {
+    [ReplyQueue::Direct, ReplyQueue::Exclusive].map(|queue| client.requester().reply_queue(queue).build().unwrap())
+}
+
+on_every_server! {
+    /// Scenario 9, first part; U50: a hundred requests at once, answered in the opposite order.
+    async fn scenario_09_a_hundred_replies_out_of_order(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        for requester in requesters(&client).await {
+            let requests = (0..100u32).map(|n| {
+                let (requester, target) = (requester.clone(), Target::queue(&queue));
+                tokio::spawn(async move { requester.request(target, n.to_string()).await })
+            });
+            let requests: Vec<_> = requests.collect();
+            let (mut receiver, sender) = (receiver(&client, &queue).await, client.sender().mandatory(false).build().unwrap());
+            let mut waiting = VecDeque::new();
+            for _ in 0..100 {
+                let delivery = next(&mut receiver).await;
+                waiting.push_front(delivery.message.clone());
+                delivery.accept().unwrap();
+            }
+            for request in &waiting {
+                reply(&sender, request).await;
+            }
+            for (n, answered) in (0..).zip(within("the replies", join_all(requests)).await) {
+                assert_eq!(number(&answered.unwrap().unwrap()), n);
+            }
+        }
+    }
+
+    /// Scenario 9; U54: replies that nobody waits for are told of and disturb nobody; late ones are of that kind.
+    async fn scenario_09_strange_and_late_replies(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let (mut receiver, sender) =
+            (receiver(&client, &queue).await, client.sender().mandatory(false).build().unwrap());
+        for queue_kind in [ReplyQueue::Direct, ReplyQueue::Exclusive] {
+            let requester = client.requester().reply_queue(queue_kind).timeout(Duration::from_secs(20)).build().unwrap();
+            let hurried = client.requester().reply_queue(queue_kind).timeout(Duration::from_millis(100)).build().unwrap();
+            let mut events = client.events();
+            let target = Target::queue(&queue);
+            let late = within("an error", hurried.request(&target, "1")).await.unwrap_err();
+            assert!(matches!(late, RequestError::Timeout), "{late}");
+            assert_eq!(late.outcome(), Outcome::Unknown);
+            let request = next(&mut receiver).await;
+            let late_id = request.message.properties.correlation_id.clone().unwrap().to_string();
+            reply(&sender, &request.message).await;
+            request.accept().unwrap();
+            match within("an event", events.next()).await {
+                Some(Event::StrayReply(Some(id))) => assert_eq!(id, late_id),
+                other => panic!("{other:?}"),
+            }
+            let (answered, ()) = tokio::join!(within("a reply", requester.request(&target, "2")), async {
+                let request = next(&mut receiver).await;
+                let reply_to = Target::queue(request.message.properties.reply_to.clone().unwrap());
+                sender.send(&reply_to, Message::new("strange").correlation_id("unknown")).await.unwrap();
+                sender.send(&reply_to, Message::new("stranger")).await.unwrap();
+                reply(&sender, &request.message).await;
+                // Twice, even.
+                reply(&sender, &request.message).await;
+                request.accept().unwrap();
+            });
+            assert_eq!(number(&answered.unwrap()), 2);
+            let mut stray = Vec::new();
+            for _ in 0..3 {
+                match within("an event", events.next()).await {
+                    Some(Event::StrayReply(id)) => stray.push(id),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(stray[..2], [Some("unknown".to_owned()), None]);
+        }
+    }
+
+    /// Scenario 9; U50, U51, U52, U55: what a management request says, and what its reply means.
+    async fn scenario_09_management_requests(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let server = serve(&client, &queue, async |request| {
+            let header = |name: &str| request.message.get_header(name).and_then(FieldValue::as_str).map(str::to_owned);
+            let said = format!("{:?} {:?}", header("operation"), header("type"));
+            let reply = Message::new(said);
+            Ok(match header("operation").as_deref() {
+                Some("READ") => reply.header("statusCode", 200i32).header("statusDescription", "fine"),
+                Some("DIGITS") => reply.header("statusCode", "202"),
+                Some("MISSING") => reply.header("statusCode", FieldValue::I64(404)).header("statusDescription", "no such thing"),
+                Some("OTHER") => reply.header("status-code", 204i32).header("status-description", "other names"),
+                _ => reply,
+            })
+        });
+        let node = Target::queue(&queue);
+        let requester = client.requester().build().unwrap();
+        let reply = within("a reply", requester.manage(&node, "READ", Some("entity"), "x")).await.unwrap();
+        assert_eq!((reply.status, reply.description.as_deref()), (200, Some("fine")));
+        assert_eq!(reply.message.body(), br#"Some("READ") Some("entity")"#);
+        let reply = within("a reply", requester.manage(&node, "DIGITS", None, "x")).await.unwrap();
+        assert_eq!((reply.status, reply.description.as_deref()), (202, None));
+        assert_eq!(reply.message.body(), br#"Some("DIGITS") None"#);
+        match within("an error", requester.manage(&node, "MISSING", None, "x")).await {
+            Err(RequestError::Status(reply)) => {
+                assert_eq!((reply.status, reply.description.as_deref()), (404, Some("no such thing")));
+            }
+            other => panic!("{other:?}"),
+        }
+        let error = within("an error", requester.manage(&node, "NOTHING", None, "x")).await.unwrap_err();
+        assert!(matches!(&error, RequestError::NoStatus(message) if !message.body().is_empty()), "{error:?}");
+        // None of that has poisoned anything.
+        within("a reply", requester.manage(&node, "READ", None, "x")).await.unwrap();
+        let raw = client.requester().any_status().build().unwrap();
+        assert_eq!(within("a reply", raw.manage(&node, "MISSING", None, "x")).await.unwrap().status, 404);
+        let other = client.requester().status_field("status-code").description_field("status-description");
+        let reply = within("a reply", other.build().unwrap().manage(&node, "OTHER", None, "x")).await.unwrap();
+        assert_eq!((reply.status, reply.description.as_deref()), (204, Some("other names")));
+        server.abort();
+    }
+
+    /// §4.6: nobody serves there, and the requester is told at once.
+    async fn nobody_serves_there(server: Server) {
+        let client = server.client().await;
+        for requester in requesters(&client).await {
+            let requests = (0..10).map(|_| requester.manage(Target::queue("$management"), "READ", None, "x"));
+            for error in within("errors", join_all(requests)).await {
+                match error {
+                    Err(RequestError::NoRoute(returned)) => assert_eq!(returned.reply_code.0, 312),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let missing = requester.request(Target::exchange(unique("missing"), ""), "x");
+            let error = within("an error", missing).await.unwrap_err();
+            assert!(matches!(&error, RequestError::Lost(error) if error.reply_code().unwrap().0 == 404), "{error:?}");
+            let error = requester.request(Target::topic("t"), "x").await.unwrap_err();
+            assert!(matches!(&error, RequestError::Send(error) if error.outcome() == Outcome::NotSent), "{error:?}");
+        }
+    }
+
+    /// Scenario 9, last part: the channel is lost, and everybody who waits is told; the next request has a new one.
+    async fn scenario_09_a_lost_channel_ends_every_request(server: Server) {
+        let tap = Tap::new(server.url()).await;
+        let (client, service) = (Client::connect(tap.url()).await.unwrap(), server.client().await);
+        let queue = exclusive_queue(&service).await;
+        for requester in requesters(&client).await {
+            let requests = (0..20u32).map(|n| {
+                let (requester, target) = (requester.clone(), Target::queue(&queue));
+                tokio::spawn(async move { requester.request(target, n.to_string()).await })
+            });
+            let requests: Vec<_> = requests.collect();
+            // The other side has all of them when the connection is lost.
+            let mut receiver = receiver(&service, &queue).await;
+            for _ in 0..20 {
+                next(&mut receiver).await.accept().unwrap();
+            }
+            drop(receiver);
+            tap.cut();
+            for answered in within("the errors", join_all(requests)).await {
+                let error = answered.unwrap().unwrap_err();
+                assert!(matches!(error, RequestError::Lost(_)), "{error:?}");
+                assert_eq!(error.outcome(), Outcome::Unknown);
+            }
+            let echo = serve(&service, &queue, async |request| Ok(request.message));
+            assert_eq!(within("a reply", requester.request(Target::queue(&queue), "again")).await.unwrap().body(), b"again");
+            echo.abort();
+        }
+    }
+
+    /// A responder whose handler fails tries again, and keeps serving; a request without a return address is handled, too.
+    async fn a_responder_that_fails_now_and_then(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let echo = serve(&client, &queue, async |request| match request.redelivered {
+            false if request.message.body() == b"twice" => Err("not the first time"),
+            _ => Ok(request.message),
+        });
+        let requester = client.requester().build().unwrap();
+        let target = Target::queue(&queue);
+        client.sender().build().unwrap().send(&target, "no return address").await.unwrap();
+        let (first, second) = tokio::join!(requester.request(&target, "twice"), requester.request(&target, "once"));
+        assert_eq!((first.unwrap().body(), second.unwrap().body()), (&b"twice"[..], &b"once"[..]));
+        echo.abort();
+    }
+}
