@@ -67,7 +67,7 @@ async fn kk2_a_tombstone_has_no_value_and_an_empty_payload_has_one() {
     assert_eq!(place(within(sender.send(Target::topic("hares"), "")).await), (0, 1));
     let records = read(&cluster, "hares", 0, 2);
     let payloads: Vec<_> = records.iter().map(|record| (record.key(), record.payload())).collect();
-    let expected: [(Option<&[u8]>, Option<&[u8]>); 2] = [(Some(b"k"), None), (None, Some(b""))];
+    let expected = [(Some(&b"k"[..]), None), (None, Some(&b""[..]))];
     assert_eq!(payloads, expected);
 }
 
