@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use tokio::process::Command;
 
-use crate::support::{LONG, SECOND, place, sender, timed, within};
+use crate::support::{LONG, SECOND, place, sender, timed, warm, within};
 
 fn the_url() -> String {
     env::var("LEVERET_KAFKA_URL").expect("LEVERET_KAFKA_URL is not set: run tests/run")
@@ -174,7 +174,7 @@ async fn a_broker_that_dies_costs_the_deadline_and_one_that_comes_back_is_used()
     let topic = topic(&url, "dies", 1).await;
     let client = Client::builder(&url).unwrap().lazy().unwrap();
     let sender = client.sender().timeout(2 * SECOND).retry(RetryPolicy::never()).build().unwrap();
-    place(within(sender.with_timeout(LONG).send(Target::topic(&topic), "before")).await);
+    warm(&sender, &topic).await;
     let mut events = client.events();
     let mut receiver = within(client.receiver(Source::topic(&topic, "g")).build()).await.unwrap();
     body(&mut receiver).await.1.accept().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leveret::messaging::{Client, ReceiptDetail, RetryPolicy, SendError, Sender, Status};
+use leveret::messaging::{Client, ReceiptDetail, RetryPolicy, SendError, Sender, Status, Target};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -53,4 +53,9 @@ pub(crate) fn place(result: Result<leveret::messaging::Receipt, SendError>) -> (
         ReceiptDetail::Kafka { partition, offset: Some(offset), .. } => (partition, offset),
         other => panic!("no place: {other:?}"),
     }
+}
+
+/// Sends until a message is accepted: from then on the connection and everything else is there.
+pub(crate) async fn warm(sender: &Sender, topic: &str) {
+    within(async { while sender.send(Target::topic(topic), "warm").await.is_err() {} }).await;
 }
