@@ -192,6 +192,7 @@
 //! * `broker` has what it does and what it can be told to do wrong.
 //! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers. Frames that break
 //!   the rules are [`codec::UncheckedFrame`]s, and a connection is driven frame by frame with a `transport::FrameStream`.
+//! * [`guide`] has the calls of lapin, amqprs, KumoMTA, Zato and uamqp beside ours.
 //! * The examples of the repository run without a server: `cargo run --release --example quickstart` first.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -202,6 +203,8 @@ pub mod amqp;
 pub mod broker;
 pub mod codec;
 pub mod error;
+#[cfg(feature = "client")]
+pub mod guide;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "client")]

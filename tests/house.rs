@@ -20,6 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("message", &["codec", "error"]),
     ("kafka", &["message", "codec", "error"]),
     ("messaging", &["amqp", "kafka", "message", "codec", "error"]),
+    ("guide", &[]),
     ("registry", &["messaging", "amqp", "error"]),
     ("relay", &["registry", "messaging", "amqp", "error"]),
     ("broker", &["codec", "protocol", "transport", "error"]),

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_failure_says_what_became_of_the_message() {
-        for (code, kind, outcome) in [
+        for (number, kind, outcome) in [
             (Code::MessageTimedOut, ErrorKind::Timeout, Outcome::Unknown),
             (Code::PurgeQueue, ErrorKind::Closed, Outcome::NotSent),
             (Code::PurgeInflight, ErrorKind::Closed, Outcome::Unknown),
@@ -127,11 +127,11 @@ mod tests {
             (Code::NotEnoughReplicasAfterAppend, ErrorKind::Nacked, Outcome::Unknown),
             (Code::OutOfOrderSequenceNumber, ErrorKind::Kafka, Outcome::Unknown),
         ] {
-            let error = delivery(KafkaError::MessageProduction(code));
+            let error = delivery(KafkaError::MessageProduction(number));
             assert_eq!((error.kind(), error.outcome()), (kind, outcome), "{error}");
-            assert_eq!(super::code(&error), Some(code as i32));
+            assert_eq!(code(&error), Some(number as i32));
         }
         assert_eq!(not_taken(KafkaError::MessageProduction(Code::QueueFull)).outcome(), Outcome::NotSent);
-        assert_eq!(super::code(&Error::new(ErrorKind::Io, "x")), None);
+        assert_eq!(code(&Error::new(ErrorKind::Io, "x")), None, "no error of Kafka");
     }
 }

@@ -18,7 +18,7 @@
 //!
 //! // Connects, and waits for the server's confirm.
 //! registry.send_to("CRM1", Target::queue("CRM1"), Message::new("Hello AMQP broker!").header("X-Foo", "bar")).await?;
-//! # setup.close().await?;
+//! # setup.close().await;
 //! # Ok(())
 //! # }
 //! ```
