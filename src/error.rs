@@ -64,6 +64,9 @@ pub enum ErrorKind {
     InvalidUrl,
     /// The socket failed, or was closed without a word. Network.
     Io,
+    /// Kafka's brokers, or librdkafka, have failed in a way that has no other kind here; `leveret::kafka::code` has their number for
+    /// it. Peer.
+    Kafka,
     /// As many channels are open as the server allows. Caller.
     LimitReached,
     /// A message is larger than the limit set for this connection. Caller when sending, peer when receiving.
@@ -72,6 +75,8 @@ pub enum ErrorKind {
     Nacked,
     /// The peer broke the protocol. Peer.
     Protocol,
+    /// There is no such topic or partition (Kafka). Caller.
+    NotFound,
     /// No queue took a mandatory message, and the server gave it back (`basic.return`). Caller.
     Returned,
     /// A delivery was settled after its channel had ended; nothing was sent. Caller.
@@ -224,11 +229,14 @@ impl Error {
             | ErrorKind::InvalidUrl
             | ErrorKind::LimitReached
             | ErrorKind::MessageTooLarge
+            | ErrorKind::NotFound
             | ErrorKind::Returned
             | ErrorKind::Stale
             | ErrorKind::Tls
             | ErrorKind::Unsupported => Origin::Caller,
-            ErrorKind::Blocked | ErrorKind::Cancelled | ErrorKind::Nacked | ErrorKind::Protocol => Origin::Peer,
+            ErrorKind::Blocked | ErrorKind::Cancelled | ErrorKind::Kafka | ErrorKind::Nacked | ErrorKind::Protocol => {
+                Origin::Peer
+            }
             // A peer that says "not found" or "access refused" answers a caller who has to ask otherwise.
             ErrorKind::ChannelClosed | ErrorKind::ConnectionClosed => {
                 if self.is_transient() {

@@ -37,7 +37,7 @@
 //!
 //! The same without the protocol's words is [`messaging`]: confirms, returns and deadlines are its business there, it connects
 //! again when the connection was lost, and each message ends as accepted or as an error that says whether it was sent. Not there
-//! yet: bringing back receivers and queues after a loss, and Kafka.
+//! yet: bringing back receivers and queues after a loss.
 //!
 //! # Behaviour
 //!
@@ -131,6 +131,8 @@
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
 //! * `serde`: [`amqp::Config`], properties and field tables can be read from configuration files.
+//! * `kafka`: Kafka behind [`messaging`], by librdkafka, which is C and takes make, gcc, g++ and about a minute to build. `kafka-ssl`,
+//!   `kafka-zstd` and `kafka-gssapi` build it with OpenSSL, zstd and Cyrus SASL.
 //! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!
@@ -203,6 +205,8 @@ pub mod codec;
 pub mod error;
 #[cfg(feature = "client")]
 pub mod guide;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "client")]
 mod message;
 #[cfg(feature = "client")]

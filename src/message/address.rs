@@ -96,6 +96,25 @@ impl Target {
     }
 }
 
+#[cfg(feature = "kafka")]
+impl Target {
+    /// Topic and partition.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, outcome `NotSent`: it is a queue or an exchange, or mandatory.
+    pub(crate) fn kafka(&self) -> Result<(&str, Option<i32>), Error> {
+        if self.mandatory == Some(true) {
+            return Err(unsupported("a mandatory target", "Kafka gives nothing back"));
+        }
+        match &self.address {
+            Address::Topic { topic, partition } => Ok((topic, *partition)),
+            Address::Queue(_) => Err(unsupported("a queue", "Kafka has topics")),
+            Address::Exchange { .. } => Err(unsupported("an exchange", "Kafka has topics")),
+        }
+    }
+}
+
 fn unsupported(what: &str, why: &str) -> Error {
     let message = format!("{what} cannot be used here: {why}");
     Error::new(ErrorKind::Unsupported, message).with_outcome(crate::error::Outcome::NotSent)

@@ -58,6 +58,13 @@ impl Receipt {
         Self { status, detail: ReceiptDetail::Amqp { channel, delivery_tag } }
     }
 
+    /// Without confirms a broker has told neither offset nor time.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn kafka(partition: i32, offset: Option<i64>, timestamp: Option<i64>, confirmed: bool) -> Self {
+        let status = if confirmed { Status::Accepted } else { Status::NotRequested };
+        Self { status, detail: ReceiptDetail::Kafka { partition, offset, timestamp } }
+    }
+
     /// What the server is to be asked about this message: its number on its channel (AMQP, with confirms).
     pub fn delivery_tag(&self) -> Option<u64> {
         match self.detail {

@@ -12,10 +12,14 @@ use super::builder::ClientBuilder;
 use super::config::{Config, Transport};
 use super::events::{EventStream, Events};
 use super::over_amqp::link::Link;
+#[cfg(feature = "kafka")]
+use super::over_kafka;
 use super::state::ClientState;
 use super::{Source, receiver, requester, responder, sender};
 use crate::amqp;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "kafka")]
+use crate::kafka;
 use crate::message::CloseReport;
 
 /// A server, who one is there, and one connection for everything that comes from this client.
@@ -59,10 +63,13 @@ struct Inner {
 /// The transports. A new one has a variant here, in the senders' and in the receivers' enum of this name.
 pub(super) enum Backend {
     Amqp(Arc<Link>),
+    #[cfg(feature = "kafka")]
+    Kafka(Arc<kafka::Link>),
 }
 
 impl Client {
-    /// Connects to the server at a URL: `amqp://`, `amqps://`. [`amqp::Connection::open`] describes the form.
+    /// Connects to the server at a URL: `amqp://`, `amqps://`, of the form that [`amqp::Connection::open`] describes, or with the
+    /// feature `kafka` to a cluster, `kafka://h1:9092,h2:9092`, as `KafkaConfig::from_url` describes.
     ///
     /// # Errors
     ///
@@ -106,6 +113,13 @@ impl Client {
         let connection = builder.clone().connect_with(stream).await?;
         let backend = Backend::Amqp(Arc::new(Link::with(connection, builder, runtime, Arc::clone(&events))));
         Ok(Self::new(config, backend, events))
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(super) fn over_kafka(config: kafka::KafkaConfig) -> Self {
+        let events = Arc::new(Events::default());
+        let link = over_kafka::link(config.clone(), &events);
+        Self::new(Config::Kafka(config), Backend::Kafka(Arc::new(link)), events)
     }
 
     fn new(config: Config, backend: Backend, events: Arc<Events>) -> Self {
@@ -163,11 +177,13 @@ impl Client {
     pub async fn ready(&self) -> Result<()> {
         match self.backend() {
             Backend::Amqp(link) => link.connection().await.map(drop),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(link) => over_kafka::ready(link, &self.inner.events).await,
         }
     }
 
-    /// Asks the server for something small, and says how long the answer took: a channel is opened and closed. Connects where
-    /// that is necessary, in the same time.
+    /// Asks the server for something small, and says how long the answer took: a channel is opened and closed; on Kafka the
+    /// cluster's metadata are fetched. Connects where that is necessary, in the same time.
     ///
     /// # Errors
     ///
@@ -180,6 +196,8 @@ impl Client {
         let ping = async {
             match self.backend() {
                 Backend::Amqp(link) => link.ping().await,
+                #[cfg(feature = "kafka")]
+                Backend::Kafka(link) => over_kafka::ping(link, timeout).await,
             }
         };
         tokio::time::timeout(timeout, ping).await.unwrap_or_else(|_| {
@@ -192,6 +210,8 @@ impl Client {
     pub fn state(&self) -> ClientState {
         match self.backend() {
             Backend::Amqp(link) => link.state(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(link) => over_kafka::state(link),
         }
     }
 
@@ -224,6 +244,8 @@ impl Client {
     pub async fn as_amqp(&self) -> Result<amqp::Connection> {
         match self.backend() {
             Backend::Amqp(link) => link.connection().await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => over_kafka::unsupported("AMQP connection"),
         }
     }
 
@@ -263,6 +285,12 @@ impl Client {
         }
         match self.backend() {
             Backend::Amqp(link) => link.disconnect().await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(link) => {
+                self.senders().iter().for_each(|outbox| outbox.rest());
+                link.rest();
+                Ok(true)
+            }
         }
     }
 
@@ -294,6 +322,17 @@ impl Client {
         }
         match self.backend() {
             Backend::Amqp(link) => report.error = link.close(until).await.err(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(link) => {
+                let (was_open, gone) = link.close(until.max(Instant::now() + Duration::from_secs(1))).await;
+                if was_open {
+                    self.inner.events.tell(&super::Event::Closed);
+                }
+                if !gone {
+                    let message = "a receiver has not left its group in time; what it had accepted may come again";
+                    report.error = Some(Error::new(ErrorKind::Timeout, message));
+                }
+            }
         }
         report
     }
@@ -301,6 +340,8 @@ impl Client {
     fn close_deadline(&self) -> Duration {
         match &self.inner.config {
             Config::Amqp(config) => config.close_deadline,
+            #[cfg(feature = "kafka")]
+            Config::Kafka(config) => config.close_deadline,
         }
     }
 

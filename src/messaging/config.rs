@@ -1,7 +1,11 @@
 //! Which transport, and how to connect: as plain data.
 
 use crate::amqp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+#[cfg(not(feature = "kafka"))]
+use crate::error::{Error, ErrorKind};
+#[cfg(feature = "kafka")]
+use crate::kafka::KafkaConfig;
 
 /// What carries the messages.
 #[non_exhaustive]
@@ -16,13 +20,21 @@ pub enum Transport {
 /// How to connect, as data: it can be compared and be the key of a map. `Debug` leaves the secrets out.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "kafka",
+    expect(clippy::large_enum_variant, reason = "there are few of them, and most are the large one")
+)]
 pub enum Config {
     /// AMQP 0-9-1.
     Amqp(amqp::Config),
+    /// Kafka (feature `kafka`).
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaConfig),
 }
 
 impl Config {
-    /// What a URL says: `amqp://` and `amqps://` as [`amqp::Connection::open`] reads them.
+    /// What a URL says: `amqp://` and `amqps://` as [`amqp::Connection::open`] reads them, and with the feature `kafka` also
+    /// `kafka://h1:9092,h2:9092`, as `KafkaConfig::from_url` reads it.
     ///
     /// # Errors
     ///
@@ -30,8 +42,13 @@ impl Config {
     /// without the feature `kafka`.
     pub fn from_url(url: &str) -> Result<Self> {
         if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("kafka:")) {
-            let message = "kafka:// needs the feature kafka of leveret, which is not switched on";
-            return Err(Error::new(ErrorKind::Unsupported, message));
+            #[cfg(feature = "kafka")]
+            return KafkaConfig::from_url(url).map(Self::Kafka);
+            #[cfg(not(feature = "kafka"))]
+            {
+                let message = "kafka:// needs the feature kafka of leveret, which is not switched on";
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
         }
         amqp::Config::from_url(url).map(Self::Amqp)
     }
@@ -40,6 +57,8 @@ impl Config {
     pub fn transport(&self) -> Transport {
         match self {
             Self::Amqp(_) => Transport::Amqp,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => Transport::Kafka,
         }
     }
 }
@@ -47,6 +66,13 @@ impl Config {
 impl From<amqp::Config> for Config {
     fn from(config: amqp::Config) -> Self {
         Self::Amqp(config)
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl From<KafkaConfig> for Config {
+    fn from(config: KafkaConfig) -> Self {
+        Self::Kafka(config)
     }
 }
 
@@ -80,10 +106,15 @@ impl<'de> serde::Deserialize<'de> for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "kafka")]
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_url_names_its_transport() {
         assert_eq!(Config::from_url("amqps://h/%2f").unwrap().transport(), Transport::Amqp);
+        #[cfg(feature = "kafka")]
+        assert_eq!(Config::from_url("kafka://h:9092").unwrap().transport(), Transport::Kafka);
+        #[cfg(not(feature = "kafka"))]
         assert_eq!(Config::from_url("kafka://h:9092").unwrap_err().kind(), ErrorKind::Unsupported);
         assert_eq!(Config::from_url("http://h").unwrap_err().kind(), ErrorKind::InvalidUrl);
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::over_amqp::inbox;
 use crate::error::Result;
+#[cfg(feature = "kafka")]
+use crate::kafka;
 use crate::message::{DeliveryDetail, Disposition, Message, Modify, Received};
 
 /// A message that is to be settled: [`accept`](Self::accept) and its kin consume it, so settling twice does not compile.
@@ -37,12 +39,13 @@ impl Delivery {
         Self { message, redelivered, detail, malformed, acker: Acker { kind: kind.into() } }
     }
 
-    /// It was handled: `basic.ack`.
+    /// It was handled: `basic.ack`. On Kafka the offset behind it is stored when everything before it in its partition was accepted,
+    /// too; stored offsets are committed every `auto.commit.interval.ms`, and on closing.
     ///
     /// # Errors
     ///
     /// `Stale`: its channel has ended and the server has put it back, or [`settle_up_to`](super::Receiver::settle_up_to) has settled
-    /// it. Nothing was sent.
+    /// it. Nothing was sent. On Kafka: another member of the group has its partition now, or the receiver's client was closed.
     #[doc(alias = "ack")]
     pub fn accept(self) -> Result<()> {
         self.settle(Disposition::Accept)
@@ -128,6 +131,15 @@ pub struct Acker {
 
 pub(super) enum Kind {
     Amqp(inbox::Acker),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Acker),
+}
+
+#[cfg(feature = "kafka")]
+impl From<kafka::Acker> for Kind {
+    fn from(acker: kafka::Acker) -> Self {
+        Self::Kafka(acker)
+    }
 }
 
 impl From<inbox::Acker> for Kind {
@@ -172,6 +184,8 @@ impl Acker {
     pub fn settle(mut self, how: Disposition) -> Result<()> {
         match &mut self.kind {
             Kind::Amqp(acker) => acker.settle(how),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(acker) => acker.settle(how),
         }
     }
 
@@ -179,12 +193,16 @@ impl Acker {
     pub fn is_settled(&self) -> bool {
         match &self.kind {
             Kind::Amqp(acker) => acker.is_settled(),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(acker) => acker.is_settled(),
         }
     }
 
     pub(super) fn settle_up_to(&self, how: Disposition) -> Result<()> {
         match &self.kind {
             Kind::Amqp(acker) => acker.settle_up_to(how),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(acker) => acker.settle_up_to(how),
         }
     }
 }

@@ -28,6 +28,13 @@ pub enum Event {
     ChannelClosed(Error),
     /// A reply came that no request waits for: it is late, or not meant for this requester. Its correlation id, if it has one.
     StrayReply(Option<String>),
+    /// Something has failed at the brokers of Kafka, or on the way to them, and librdkafka goes on by itself.
+    Trouble(Error),
+    /// A receiver has got these partitions of topics to receive from (Kafka).
+    Assigned(Vec<(String, i32)>),
+    /// Another member of the group has these partitions now, or nobody (Kafka). What was delivered from them and not accepted is
+    /// delivered again, and accepting it here is `Stale`.
+    Revoked(Vec<(String, i32)>),
     /// The client was closed on this side. It is the last event.
     Closed,
     /// So many events were left out, because nobody has fetched them in time.

@@ -1,4 +1,4 @@
-//! One way to send and receive, whatever carries the messages: AMQP 0-9-1 now, Kafka to come.
+//! One way to send and receive, whatever carries the messages: AMQP 0-9-1 or, with the feature `kafka`, Kafka.
 //!
 //! ```
 //! use leveret::messaging::{Client, Source, Target};
@@ -72,6 +72,8 @@ mod events;
 mod for_each;
 mod on_demand;
 mod over_amqp;
+#[cfg(feature = "kafka")]
+mod over_kafka;
 mod receiver;
 mod requester;
 mod responder;

@@ -14,6 +14,8 @@ use super::delivery::Delivery;
 use super::over_amqp::inbox::{Inbox, NoAckInbox, Plan};
 use crate::amqp::{FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "kafka")]
+use crate::kafka;
 use crate::message::{Disposition, Modify, OnDrop, Received, Source};
 
 /// How messages are received.
@@ -146,7 +148,23 @@ impl ReceiverBuilder {
         })
     }
 
+    #[cfg(feature = "kafka")]
+    fn kafka_plan(&self) -> Result<kafka::Plan> {
+        let Source::Topic { topics, group } = &self.source else {
+            return Err(Error::new(ErrorKind::Unsupported, "a queue cannot be received from here: Kafka has topics"));
+        };
+        if self.tag_prefix.is_some() || self.exclusive || !self.arguments.is_empty() {
+            let message = "consumer tags, exclusive consumers and arguments are AMQP's; Kafka has none of them";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let (prefetch, members) = (self.prefetch, self.consumers);
+        Ok(kafka::Plan { topics: topics.clone(), group: group.clone(), prefetch, members })
+    }
+
     /// Starts receiving (`basic.consume`). Deliveries have to be settled.
+    ///
+    /// On Kafka each consumer is a member of the group; which partitions it gets is told as an
+    /// [`Event::Assigned`](super::Event::Assigned), a while after this.
     ///
     /// # Errors
     ///
@@ -160,6 +178,8 @@ impl ReceiverBuilder {
     pub async fn build(self) -> Result<Receiver> {
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?, self.settings.on_drop).await?),
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
         Ok(Receiver { backend, settings: self.settings, idle: Idle::default(), kept: None, over: false })
     }
@@ -178,6 +198,8 @@ impl ReceiverBuilder {
     pub async fn build_no_ack(self) -> Result<MessageStream> {
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => NoAckBackend::Amqp(NoAckInbox::open(link, &self.plan()?).await?),
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
         Ok(MessageStream { backend, idle_timeout: self.settings.idle_timeout, idle: Idle::default(), over: false })
     }
@@ -226,6 +248,8 @@ pub struct Receiver {
 
 enum Backend {
     Amqp(Inbox),
+    #[cfg(feature = "kafka")]
+    Kafka(Option<kafka::Inbox>),
 }
 
 impl Receiver {
@@ -239,6 +263,12 @@ impl Receiver {
         }
         let next = match &mut self.backend {
             Backend::Amqp(inbox) => inbox
+                .poll_next(cx)
+                .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(None) => Poll::Ready(None),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(Some(inbox)) => inbox
                 .poll_next(cx)
                 .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
         };
@@ -310,7 +340,7 @@ impl Receiver {
     }
 
     /// Settles a delivery and every one before it that came through the same channel, all at once (`basic.ack` or `basic.nack` with
-    /// multiple). Deliveries that are settled by it say so ([`Acker::is_settled`](super::Acker::is_settled)), and do nothing when they are
+    /// multiple); on Kafka that came from the same partition. Deliveries that are settled by it say so ([`Acker::is_settled`](super::Acker::is_settled)), and do nothing when they are
     /// dropped.
     ///
     /// # Errors
@@ -334,6 +364,13 @@ impl Receiver {
     pub async fn set_prefetch(&mut self, count: u16) -> Result<()> {
         match &mut self.backend {
             Backend::Amqp(inbox) => inbox.set_prefetch(count).await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(inbox) => {
+                if let Some(inbox) = inbox {
+                    inbox.set_prefetch(count);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -349,11 +386,19 @@ impl Receiver {
     pub async fn close(mut self) -> Result<Vec<Delivery>> {
         match &self.backend {
             Backend::Amqp(inbox) => inbox.cancel().await?,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(inbox) => inbox.iter().for_each(kafka::Inbox::drain),
         }
         self.settings.idle_timeout = None;
         let mut rest = Vec::new();
         while let Some(delivery) = self.recv().await {
             rest.push(delivery?);
+        }
+        #[cfg(feature = "kafka")]
+        if let Backend::Kafka(inbox) = &mut self.backend
+            && let Some(inbox) = inbox.take()
+        {
+            inbox.leave().await;
         }
         Ok(rest)
     }
@@ -406,6 +451,8 @@ pub struct MessageStream {
 
 enum NoAckBackend {
     Amqp(NoAckInbox),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Inbox),
 }
 
 impl MessageStream {
@@ -415,6 +462,15 @@ impl MessageStream {
         }
         let next = match &mut self.backend {
             NoAckBackend::Amqp(inbox) => inbox.poll_next(cx),
+            #[cfg(feature = "kafka")]
+            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map(|next| {
+                next.map(|next| {
+                    let (received, mut acker) = next?;
+                    // Where the partition is somebody else's by now, it comes there as well.
+                    let _ = acker.settle(Disposition::Accept);
+                    Ok(received)
+                })
+            }),
         };
         match next {
             Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.idle_timeout),
@@ -453,6 +509,11 @@ impl MessageStream {
     pub async fn cancel(&self) -> Result<()> {
         match &self.backend {
             NoAckBackend::Amqp(inbox) => inbox.cancel().await,
+            #[cfg(feature = "kafka")]
+            NoAckBackend::Kafka(inbox) => {
+                inbox.drain();
+                Ok(())
+            }
         }
     }
 }

@@ -100,6 +100,8 @@ impl RequesterBuilder {
     pub fn build(self) -> Result<Requester> {
         let replies = match self.client.backend() {
             ClientBackend::Amqp(link) => Replies::new(Arc::clone(link), self.queue),
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(_) => return super::over_kafka::unsupported("requests and replies"),
         };
         Ok(Requester { inner: Arc::new(Inner { replies, settings: self.settings }) })
     }

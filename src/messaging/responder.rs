@@ -68,6 +68,10 @@ impl Responder {
         E: Display + Send + 'static,
     {
         // Whoever has asked may be gone: a reply that no queue takes is nobody's loss.
+        if self.client.transport() != super::Transport::Amqp {
+            let message = "requests and replies are AMQP's; Kafka has none";
+            return Err(crate::error::Error::new(crate::error::ErrorKind::Unsupported, message));
+        }
         let sender = self.client.sender().mandatory(false).timeout(self.timeout).build()?;
         let receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
         let answer = |request: Received| {

@@ -11,10 +11,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
+use super::config::Transport;
 use super::over_amqp;
 use super::over_amqp::outbox::{Handed, Settings};
 use crate::amqp::Properties;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "kafka")]
+use crate::kafka;
 use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
 
 /// Whether the server is asked to confirm each message.
@@ -155,20 +158,33 @@ impl SenderBuilder {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument`: mandatory without confirms, where nobody could be told what came back.
+    /// `InvalidArgument`: mandatory without confirms, where nobody could be told what came back; `Unsupported`: mandatory, or
+    /// several channels, on Kafka.
     pub fn build(mut self) -> Result<Sender> {
         let confirms = self.confirms == ConfirmMode::Confirm;
-        let mandatory = self.mandatory.unwrap_or(confirms);
+        let amqp = self.client.transport() == Transport::Amqp;
+        if !amqp && (self.mandatory == Some(true) || self.channels != 1) {
+            let message = "mandatory messages and channels are AMQP's; Kafka has neither";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let mandatory = self.mandatory.unwrap_or(confirms && amqp);
         if mandatory && !confirms {
             let message = "mandatory needs confirms: without them nobody can be told which message came back";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.defaults.delivery_mode.get_or_insert(2);
+        if amqp {
+            self.defaults.delivery_mode.get_or_insert(2);
+        }
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => {
                 let (stamped, window, channels) = (self.exact_returns, self.window, self.channels);
                 let settings = Settings { confirms, stamped, window, channels };
                 Backend::Amqp(over_amqp::Outbox::new(Arc::clone(link), settings))
+            }
+            #[cfg(feature = "kafka")]
+            ClientBackend::Kafka(link) => {
+                let settings = kafka::Settings { confirms, window: self.window, timeout: self.timeout };
+                Backend::Kafka(kafka::Outbox::new(Arc::clone(link), settings)?)
             }
         };
         let outbox = Arc::new(Outbox {
@@ -206,6 +222,8 @@ pub(super) struct Outbox {
 
 enum Backend {
     Amqp(over_amqp::Outbox),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Outbox),
 }
 
 impl Outbox {
@@ -217,6 +235,17 @@ impl Outbox {
     pub(super) async fn settled(&self, until: Instant) -> Result<()> {
         match &self.backend {
             Backend::Amqp(outbox) => outbox.settled(until).await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => outbox.settled(until).await,
+        }
+    }
+
+    /// The connection is let go until the next message.
+    #[cfg(feature = "kafka")]
+    pub(super) fn rest(&self) {
+        match &self.backend {
+            Backend::Amqp(_) => {}
+            Backend::Kafka(outbox) => outbox.rest(),
         }
     }
 
@@ -224,6 +253,8 @@ impl Outbox {
         self.stop();
         match &self.backend {
             Backend::Amqp(outbox) => outbox.close(until).await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => outbox.close(until).await,
         }
     }
 
@@ -264,12 +295,19 @@ impl Outbox {
                 let mandatory = cargo.target.mandatory.unwrap_or(self.mandatory);
                 outbox.enqueue(lane, cargo, mandatory, limit, until).await.map(PendingReceipt::from)
             }
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => {
+                let pending = outbox.enqueue(cargo, until).await?;
+                Ok(PendingReceipt { kind: Kind::Kafka(pending) })
+            }
         }
     }
 
     fn next_lane(&self) -> usize {
         match &self.backend {
             Backend::Amqp(outbox) => outbox.next_lane(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => 0,
         }
     }
 }
@@ -397,6 +435,10 @@ impl Sender {
                 let mandatory = cargo.target.mandatory.unwrap_or(self.outbox.mandatory);
                 outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, until).map(PendingReceipt::from)
             }
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => {
+                outbox.try_enqueue(&mut cargo, until).map(|pending| PendingReceipt { kind: Kind::Kafka(pending) })
+            }
         }
     }
 
@@ -446,6 +488,8 @@ impl Sender {
     pub async fn flush(&self) -> BatchReport {
         match &self.outbox.backend {
             Backend::Amqp(outbox) => outbox.flush(self.until()).await,
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => outbox.flush(self.until()).await,
         }
     }
 
@@ -454,6 +498,8 @@ impl Sender {
     pub fn in_flight(&self) -> usize {
         match &self.outbox.backend {
             Backend::Amqp(outbox) => outbox.in_flight(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => outbox.in_flight(),
         }
     }
 
@@ -491,6 +537,8 @@ pub struct PendingReceipt {
 
 enum Kind {
     Amqp(over_amqp::Pending),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Pending),
     Known(Receipt),
 }
 
@@ -509,6 +557,10 @@ impl PendingReceipt {
     pub fn state(&self) -> SendState {
         match &self.kind {
             Kind::Amqp(pending) if !pending.is_settled() => SendState::Written,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(pending) if !pending.is_settled() => SendState::Written,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => SendState::Settled,
             Kind::Amqp(_) | Kind::Known(_) => SendState::Settled,
         }
     }
@@ -517,6 +569,8 @@ impl PendingReceipt {
     pub fn delivery_tag(&self) -> Option<u64> {
         match &self.kind {
             Kind::Amqp(pending) => pending.delivery_tag(),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => None,
             Kind::Known(receipt) => receipt.delivery_tag(),
         }
     }
@@ -543,6 +597,8 @@ impl Future for PendingReceipt {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.kind {
             Kind::Amqp(pending) => pending.poll(cx),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(pending) => pending.poll(cx),
             Kind::Known(receipt) => Poll::Ready(Ok(*receipt)),
         }
     }

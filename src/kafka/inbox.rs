@@ -1,0 +1,204 @@
+//! Receiving over Kafka: the members of a group that belong to one receiver, and what accepts their deliveries.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::convert::check_topic;
+use super::link::Link;
+use super::member::{Item, Member, Next, Queue, Start};
+use super::tracker::Tracker;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{Disposition, Received};
+
+/// What to receive, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) topics: Vec<String>,
+    pub(crate) group: String,
+    /// How many deliveries of each member may be unsettled; 0 for no limit but those of librdkafka's own queues.
+    pub(crate) prefetch: u16,
+    pub(crate) members: u16,
+}
+
+/// Without a limit of the program's this many wait here, and the rest in librdkafka.
+const MOST: usize = 65_536;
+
+impl Plan {
+    fn limit(&self) -> usize {
+        match self.prefetch {
+            0 => MOST,
+            prefetch => usize::from(prefetch) * usize::from(self.members.max(1)),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |message: &'static str| Error::new(ErrorKind::InvalidArgument, message);
+        if self.topics.is_empty() {
+            return Err(invalid("there is no topic to receive from"));
+        }
+        if self.group.is_empty() || self.group.contains('\0') {
+            return Err(invalid("the group has no name, or one with a NUL in it"));
+        }
+        for topic in &self.topics {
+            match topic.strip_prefix('^') {
+                // A pattern, which librdkafka reads.
+                Some(pattern) if pattern.contains('\0') => {
+                    return Err(invalid("there is a NUL in a pattern of topics"));
+                }
+                Some(_) => {}
+                None => check_topic(topic)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long leaving the group may take where somebody waits for it.
+const LEAVING: Duration = Duration::from_secs(10);
+
+pub(crate) struct Inbox {
+    plan: Plan,
+    queue: Arc<Queue>,
+    members: Vec<Arc<Member>>,
+}
+
+impl Inbox {
+    pub(crate) async fn open(link: &Link, plan: Plan) -> Result<Self> {
+        plan.check()?;
+        let count = usize::from(plan.members.max(1));
+        let queue = Queue::new(count, plan.limit());
+        let mut members = Vec::with_capacity(count);
+        for number in 0..count {
+            let start = Start {
+                config: link.config().consumer(&plan.group)?,
+                topics: plan.topics.clone(),
+                mapping: link.config().property_mapping,
+                callbacks: link.callbacks()?,
+                queue: Arc::clone(&queue),
+                number,
+            };
+            let member = Member::start(start)?;
+            link.add_member(&member);
+            members.push(member);
+        }
+        for member in &members {
+            member.ready().await?;
+        }
+        Ok(Self { plan, queue, members })
+    }
+
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<(Received, Acker)>>> {
+        match self.queue.next(cx.waker()) {
+            Next::Nothing => Poll::Pending,
+            Next::Ended(error) => Poll::Ready(error.map(Err)),
+            Next::Item(item) => {
+                let Item { received, offset, tracker, member } = *item;
+                let member = self.members.get(member).map(Arc::clone);
+                let acker = Acker { queue: Arc::clone(&self.queue), member, tracker, offset, settled: false };
+                Poll::Ready(Some(Ok((received, acker))))
+            }
+        }
+    }
+
+    /// Nothing more is received. What was can still be taken, and accepted.
+    pub(crate) fn drain(&self) {
+        self.members.iter().for_each(|member| member.drain());
+    }
+
+    /// Leaves the group, unless there are deliveries that can still be accepted: then that happens with the last of them.
+    pub(crate) async fn leave(self) {
+        let gone: Vec<_> = self.members.iter().map(|member| member.gone()).collect();
+        let outstanding = self.queue.unsettled.load(Ordering::Acquire) > 0;
+        drop(self);
+        if !outstanding {
+            wait(gone, Instant::now() + LEAVING).await;
+        }
+    }
+
+    pub(crate) fn set_prefetch(&mut self, prefetch: u16) {
+        self.plan.prefetch = prefetch;
+        self.queue.limit.store(self.plan.limit(), Ordering::Release);
+    }
+}
+
+type Gone = tokio::sync::watch::Receiver<()>;
+
+async fn wait(gone: Vec<Gone>, until: Instant) -> bool {
+    for mut gone in gone {
+        // Nothing is ever told: it ends with an error, which is what is waited for.
+        if timeout_at(until, gone.changed()).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Ends the members that a closing client has left, and says whether they have gone in time.
+pub(super) async fn stop(members: Vec<Weak<Member>>, until: Instant) -> bool {
+    let members: Vec<_> = members.iter().filter_map(Weak::upgrade).collect();
+    members.iter().for_each(|member| member.stop());
+    let gone = members.iter().map(|member| member.gone()).collect();
+    drop(members);
+    wait(gone, until).await
+}
+
+/// Accepts one delivery.
+pub(crate) struct Acker {
+    queue: Arc<Queue>,
+    /// As long as a delivery can be accepted, its member stays.
+    member: Option<Arc<Member>>,
+    tracker: Arc<Tracker>,
+    offset: i64,
+    settled: bool,
+}
+
+impl Acker {
+    /// # Errors
+    ///
+    /// `Unsupported` for anything but accepting; `Stale` when the partition was revoked, or the member has left its group.
+    pub(crate) fn settle(&mut self, how: Disposition) -> Result<()> {
+        accepting(how)?;
+        let consumer = self.consumer()?;
+        self.tracker.accept(self.offset, &consumer)?;
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Accepts this one and every earlier one of its partition.
+    pub(crate) fn settle_up_to(&self, how: Disposition) -> Result<()> {
+        accepting(how)?;
+        self.tracker.accept_up_to(self.offset, &*self.consumer()?)
+    }
+
+    fn consumer(&self) -> Result<Arc<super::member::Consumer>> {
+        let stale = |error: &Error| Error::because(ErrorKind::Stale, "nothing was stored", error);
+        let member = self.member.as_ref().ok_or_else(|| Error::new(ErrorKind::Stale, "there is no such member"))?;
+        member.now().map_err(|error| stale(&error))
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled || self.tracker.is_settled(self.offset)
+    }
+}
+
+fn accepting(how: Disposition) -> Result<()> {
+    if how == Disposition::Accept {
+        return Ok(());
+    }
+    let message =
+        "Kafka has one offset for each partition and no way to give a single message back; accept it, or leave it";
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+impl Drop for Acker {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.tracker.leave(self.offset);
+        }
+        self.queue.unsettled.fetch_sub(1, Ordering::AcqRel);
+    }
+}

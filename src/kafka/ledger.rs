@@ -1,0 +1,278 @@
+//! What was handed to librdkafka and is not reported yet: the messages, so that they can be handed back, and what became of those
+//! that nobody waits for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, Sleep};
+
+use super::lock;
+use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::message::{Cargo, Receipt, SendError, Unsent};
+
+type Fate = Result<Receipt, SendError>;
+
+/// The messages of one sender that are on their way.
+pub(super) struct Ledger {
+    state: Mutex<Flights>,
+    /// Something was reported.
+    progress: Notify,
+}
+
+struct Flights {
+    flights: HashMap<usize, Flight>,
+    next: usize,
+    /// How many are with librdkafka.
+    unreported: usize,
+    /// What became of those that nobody waited for, in the order of sending.
+    fates: BTreeMap<usize, Fate>,
+    /// How many fates are kept.
+    keep: usize,
+    /// Set when what fails is to be handed back in the report of closing.
+    returned: Option<BTreeMap<usize, Unsent>>,
+}
+
+struct Flight {
+    /// Not there after it was handed back.
+    cargo: Option<Cargo>,
+    holder: Holder,
+    /// Its place in the window, until it is reported.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Holder {
+    Waits(Option<Waker>),
+    /// What became of it, not fetched yet.
+    Settled(Fate),
+    /// Nobody waits, and the next flush tells.
+    Loose,
+    /// Whoever waited has been told that it took too long.
+    GivenUp,
+}
+
+impl Ledger {
+    pub(super) fn new(keep: usize) -> Self {
+        let state =
+            Flights { flights: HashMap::new(), next: 0, unreported: 0, fates: BTreeMap::new(), keep, returned: None };
+        Self { state: Mutex::new(state), progress: Notify::new() }
+    }
+
+    /// Hands a message over by `produce`, which gets its number. Where that fails, it stays where it is, and keeps its permit.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        cargo: &mut Cargo,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        until: Instant,
+        produce: impl FnOnce(&Cargo, usize) -> Result<()>,
+    ) -> Result<Pending> {
+        // The lock is held until it is written down: its report may come at once, from another thread. `produce` does not wait,
+        // and so the numbers are in the order of librdkafka's queue.
+        let mut state = lock(&self.state);
+        let serial = state.next;
+        produce(cargo, serial)?;
+        state.next = state.next.wrapping_add(1);
+        state.unreported += 1;
+        let flight = Flight { cargo: Some(cargo.take()), holder: Holder::Waits(None), permit: permit.take() };
+        state.flights.insert(serial, flight);
+        Ok(Pending { ledger: Arc::clone(self), serial, until, timer: None, known: false })
+    }
+
+    /// The delivery report of a message.
+    pub(super) fn report(&self, serial: usize, result: Result<Receipt>) {
+        let mut state = lock(&self.state);
+        let permit = state.flights.get_mut(&serial).and_then(|flight| flight.permit.take());
+        state.unreported = state.unreported.saturating_sub(1);
+        let waker = state.land(serial, result);
+        drop(state);
+        // Somebody else's turn, and only after this one is counted.
+        drop(permit);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        self.progress.notify_waiters();
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        lock(&self.state).unreported
+    }
+
+    /// Waits for the next report after this was called.
+    pub(super) fn progress(&self) -> Notified<'_> {
+        self.progress.notified()
+    }
+
+    /// Waits until everything that was handed over is reported.
+    pub(super) async fn settled(&self) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            // From here on a report is not missed.
+            progress.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// What became of those that nobody waited for, since this was asked last, in the order of sending.
+    pub(super) fn fates(&self) -> Vec<Fate> {
+        let mut state = lock(&self.state);
+        let mut fates = std::mem::take(&mut state.fates);
+        // These stay, and are told again when they are known.
+        let loose = state.flights.iter().filter(|(_, flight)| matches!(flight.holder, Holder::Loose));
+        fates.extend(loose.map(|(serial, _)| (*serial, Err(SendError::new(late())))));
+        fates.into_values().collect()
+    }
+
+    /// From now on what fails is kept for [`hand_back`](Self::hand_back).
+    pub(super) fn begin_to_close(&self) {
+        lock(&self.state).returned.get_or_insert_default();
+    }
+
+    /// Everything that was not accepted since closing began, in the order of sending.
+    pub(super) fn hand_back(&self) -> Vec<Unsent> {
+        let mut state = lock(&self.state);
+        let mut returned = state.returned.replace(BTreeMap::new()).unwrap_or_default();
+        for (serial, flight) in &mut state.flights {
+            if matches!(flight.holder, Holder::Waits(_) | Holder::Loose | Holder::GivenUp)
+                && let Some(cargo) = flight.cargo.take()
+            {
+                returned.insert(*serial, Unsent::new(cargo, Outcome::Unknown));
+            }
+        }
+        returned.into_values().collect()
+    }
+}
+
+impl Flights {
+    /// Says what became of a message to whoever wants to know.
+    fn land(&mut self, serial: usize, result: Result<Receipt>) -> Option<Waker> {
+        let flight = self.flights.get_mut(&serial)?;
+        let cargo = flight.cargo.take();
+        let fate = match (result, cargo) {
+            (Ok(receipt), _) => Ok(receipt),
+            (Err(error), Some(cargo)) => match &mut self.returned {
+                Some(returned) => {
+                    returned.insert(serial, Unsent::new(cargo, error.outcome()));
+                    Err(SendError::new(error))
+                }
+                None => Err(SendError::new(error).with_message(cargo)),
+            },
+            (Err(error), None) => Err(SendError::new(error)),
+        };
+        match &mut flight.holder {
+            Holder::Waits(waker) => {
+                let waker = waker.take();
+                flight.holder = Holder::Settled(fate);
+                return waker;
+            }
+            Holder::Loose => {
+                self.flights.remove(&serial);
+                self.keep_fate(serial, fate);
+            }
+            Holder::GivenUp => {
+                self.flights.remove(&serial);
+            }
+            Holder::Settled(_) => {}
+        }
+        None
+    }
+
+    fn keep_fate(&mut self, serial: usize, fate: Fate) {
+        if let Err(error) = &fate {
+            tracing::debug!(%error, "a message that nobody waits for was not accepted");
+        }
+        self.fates.insert(serial, fate);
+        while self.fates.len() > self.keep {
+            self.fates.pop_first();
+        }
+    }
+
+    fn take(&mut self, serial: usize) -> Option<Fate> {
+        let flight = self.flights.get(&serial)?;
+        if !matches!(flight.holder, Holder::Settled(_)) {
+            return None;
+        }
+        match self.flights.remove(&serial)?.holder {
+            Holder::Settled(fate) => Some(fate),
+            _ => None,
+        }
+    }
+
+    /// Nobody waits for this one any more.
+    fn loosen(&mut self, serial: usize) {
+        if let Some(fate) = self.take(serial) {
+            self.keep_fate(serial, fate);
+        } else if let Some(flight) = self.flights.get_mut(&serial) {
+            flight.holder = Holder::Loose;
+        }
+    }
+
+    /// The deadline of whoever waited has passed.
+    fn give_up(&mut self, serial: usize) -> Fate {
+        if let Some(fate) = self.take(serial) {
+            return fate;
+        }
+        let closing = self.returned.is_some();
+        let error = SendError::new(late());
+        let Some(flight) = self.flights.get_mut(&serial) else { return Err(error) };
+        flight.holder = Holder::GivenUp;
+        match if closing { None } else { flight.cargo.take() } {
+            Some(cargo) => Err(error.with_message(cargo)),
+            None => Err(error),
+        }
+    }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::Timeout, "the brokers did not confirm the message in time").with_outcome(Outcome::Unknown)
+}
+
+/// Somebody who waits for what becomes of a message.
+pub(crate) struct Pending {
+    ledger: Arc<Ledger>,
+    serial: usize,
+    until: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    known: bool,
+}
+
+impl Pending {
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = lock(&self.ledger.state);
+        state.flights.get(&self.serial).is_none_or(|flight| matches!(flight.holder, Holder::Settled(_)))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
+        let mut state = lock(&self.ledger.state);
+        let fate = match state.take(self.serial) {
+            Some(fate) => fate,
+            None => {
+                if let Some(flight) = state.flights.get_mut(&self.serial)
+                    && let Holder::Waits(waker) = &mut flight.holder
+                {
+                    *waker = Some(cx.waker().clone());
+                }
+                drop(state);
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.until)));
+                std::task::ready!(timer.as_mut().poll(cx));
+                lock(&self.ledger.state).give_up(self.serial)
+            }
+        };
+        self.known = true;
+        Poll::Ready(fate)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.known {
+            lock(&self.ledger.state).loosen(self.serial);
+        }
+    }
+}

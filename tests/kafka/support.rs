@@ -1,0 +1,61 @@
+//! A cluster, a client that finds it, and waits that end.
+
+use std::time::{Duration, Instant};
+
+use leveret::messaging::{Client, ReceiptDetail, RetryPolicy, SendError, Sender, Status, Target};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+pub(crate) fn cluster() -> Cluster {
+    MockCluster::new(1).unwrap()
+}
+
+pub(crate) fn url(cluster: &Cluster) -> String {
+    format!("kafka://{}", cluster.bootstrap_servers())
+}
+
+/// A client that has not connected yet, with properties of librdkafka.
+pub(crate) fn lazy(cluster: &Cluster, properties: &[(&str, &str)]) -> Client {
+    let builder = Client::builder(&url(cluster)).unwrap();
+    // The mock cluster takes a session's length to see that a member is gone, and to let another one in.
+    let builder = builder.kafka_set("session.timeout.ms", "4000").kafka_set("heartbeat.interval.ms", "300");
+    properties.iter().fold(builder, |builder, (name, value)| builder.kafka_set(*name, *value)).lazy().unwrap()
+}
+
+/// A sender that has so long and does not try again.
+pub(crate) fn sender(client: &Client, timeout: Duration) -> Sender {
+    client.sender().timeout(timeout).retry(RetryPolicy::never()).build().unwrap()
+}
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+/// Longer than anything takes that is not stuck.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, what).await.unwrap_or_else(|_| panic!("it hangs"))
+}
+
+/// What it says, and how long that took.
+pub(crate) async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
+    let begin = Instant::now();
+    let said = within(what).await;
+    (said, begin.elapsed())
+}
+
+/// Partition and offset of a message that was accepted.
+pub(crate) fn place(result: Result<leveret::messaging::Receipt, SendError>) -> (i32, i64) {
+    let receipt = result.unwrap();
+    assert_eq!(receipt.status, Status::Accepted);
+    match receipt.detail {
+        ReceiptDetail::Kafka { partition, offset: Some(offset), .. } => (partition, offset),
+        other => panic!("no place: {other:?}"),
+    }
+}
+
+/// Sends until a message is accepted: from then on the connection and everything else is there.
+pub(crate) async fn warm(sender: &Sender, topic: &str) {
+    within(async { while sender.send(Target::topic(topic), "warm").await.is_err() {} }).await;
+}
