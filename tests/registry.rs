@@ -1,12 +1,6 @@
 //! Outgoing connections by name: what is sent under a name, what a wrong name says, and changes while messages are on their way.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests fail loudly, and so do their helpers"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly, and so do their helpers")]
 
 use std::sync::Arc;
 use std::time::Duration;
