@@ -19,7 +19,6 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// The examples and a few words of what each prints.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("frame_by_frame", &["< 1 queue.declare-ok", "> a heartbeat on channel 7\n< 0 connection.close\n< the end"]),
     (
         "facade",
         &[
@@ -30,6 +29,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "200: 3 pieces of carrots",
         ],
     ),
+    ("frame_by_frame", &["< 1 queue.declare-ok", "> a heartbeat on channel 7\n< 0 connection.close\n< the end"]),
     (
         "publish_subscribe",
         &["Anna hears: the hare is off", "Bert hears: the hare takes a nap", "both heard everything"],

@@ -146,8 +146,8 @@ impl Floor {
                     received += 1;
                 }
             }
-            if acks > 0 {
-                let part = &mut block[..((received - acked) / acks) as usize * ack.len()];
+            if let Some(due) = (received - acked).checked_div(acks) {
+                let part = &mut block[..due as usize * ack.len()];
                 for one in part.chunks_exact_mut(ack.len()) {
                     acked += acks;
                     one[11..][..8].copy_from_slice(&acked.to_be_bytes());

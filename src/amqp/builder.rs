@@ -24,6 +24,28 @@ use crate::transport::{Stream, connect, drive, now, resolve};
 
 /// How to connect: a [`Config`], and what is not data. Begins with a URL, a config or [`default`](Self::default); everything
 /// can be changed, each setting by the method with the name of the config's field.
+///
+/// ```no_run
+/// # async fn ask_the_token_server() -> std::io::Result<String> { Ok(String::new()) }
+/// # async fn example(runtime: tokio::runtime::Handle) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use leveret::amqp::{Config, ConnectionBuilder, Credentials, ExpiringCredentials};
+///
+/// // Asked before each connect, and again before a token expires.
+/// let tokens = || async {
+///     let credentials = Credentials::new("", ask_the_token_server().await?);
+///     std::io::Result::Ok(ExpiringCredentials::new(credentials).valid_for(Duration::from_secs(300)))
+/// };
+/// let config = Config::from_env()?; // the URL in AMQP_URL
+/// let connection = ConnectionBuilder::from(config)
+///     .connection_name("orders")
+///     .credentials_provider(tokens)
+///     .spawn_on(runtime) // where it lives, whatever becomes of the caller's
+///     .open()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionBuilder {
     config: Config,

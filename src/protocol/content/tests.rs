@@ -58,6 +58,7 @@ fn address(exchange: &str, routing_key: &str) -> Vec<u8> {
 
 /// What the model has of the message that is under way.
 #[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Model {
     #[default]
     Idle,
