@@ -170,6 +170,23 @@ async fn kl4_the_culprits_of_a_batch_are_found() {
     assert!(relay.deliver_batch([]).await.is_empty());
 }
 
+/// Once one of them gets no answer alone, the others are not tried: each of them would wait as long.
+#[tokio::test]
+async fn kl4_looking_for_culprits_does_not_take_for_ever() {
+    let (broker, _) = server().await;
+    let routes = "[[routes]]\nwhen = { to = \"missing\" }\noutgoing = \"fast\"\nexchange = \"missing\"\n";
+    let relay = relay(&broker, &format!("{routes}[[routes]]\noutgoing = \"fast\"\nqueue = \"{{to}}\""));
+    broker.hold_confirms(true);
+    let records: Vec<_> = ["q", "missing", "q", "missing"].map(record).into();
+    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [451; 4], "{verdicts:?}");
+    assert!(verdicts[3].text.contains("404"), "not tried alone: {verdicts:?}");
+    // With an answer, they are found.
+    broker.hold_confirms(false);
+    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [250, 550, 250, 550], "{verdicts:?}");
+}
+
 #[tokio::test]
 async fn kl4_one_verdict_for_a_whole_batch() {
     let (broker, _) = server().await;
