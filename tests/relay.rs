@@ -123,6 +123,15 @@ async fn kl1_kl2_kl3_every_fate_has_its_code() {
     assert_eq!(verdict(&relay, &record("q")).await, (421, Class::Retry));
 }
 
+/// A route that does not fit its entry's transport is the operator's mistake, and no reason to bounce mail.
+#[tokio::test]
+async fn kl3_a_topic_over_amqp_is_kept() {
+    let (broker, _) = server().await;
+    let relay = relay(&broker, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
+    let verdict = within("a verdict", relay.deliver(&record("q"))).await;
+    assert_eq!((verdict.code, verdict.class), (451, Class::Retry), "{verdict}");
+}
+
 #[tokio::test]
 async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
     let (broker, channel) = server().await;
