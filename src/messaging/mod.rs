@@ -74,6 +74,7 @@ mod on_demand;
 mod over_amqp;
 #[cfg(feature = "kafka")]
 mod over_kafka;
+mod pending;
 mod receiver;
 mod requester;
 mod responder;
@@ -86,10 +87,11 @@ pub use client::Client;
 pub use config::{Config, Transport};
 pub use delivery::{Acker, Delivery};
 pub use events::{Event, EventStream};
+pub use pending::{PendingReceipt, SendState};
 pub use receiver::{MessageStream, Receiver, ReceiverBuilder};
 pub use requester::{ManagementReply, ReplyQueue, RequestError, Requester, RequesterBuilder};
 pub use responder::Responder;
-pub use sender::{ConfirmMode, PendingReceipt, SendState, Sender, SenderBuilder};
+pub use sender::{ConfirmMode, Sender, SenderBuilder};
 pub use state::ClientState;
 
 pub use crate::message::{

@@ -1,11 +1,8 @@
 //! Sending: what happens to a message before and after its transport has it.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +10,8 @@ use tokio::time::Instant;
 use super::client::{Backend as ClientBackend, Client};
 use super::config::Transport;
 use super::over_amqp;
-use super::over_amqp::outbox::{Handed, Settings};
+use super::over_amqp::outbox::Settings;
+use super::pending::PendingReceipt;
 use crate::amqp::Properties;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
@@ -296,10 +294,7 @@ impl Outbox {
                 outbox.enqueue(lane, cargo, mandatory, limit, until).await.map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => {
-                let pending = outbox.enqueue(cargo, until).await?;
-                Ok(PendingReceipt { kind: Kind::Kafka(pending) })
-            }
+            Backend::Kafka(outbox) => outbox.enqueue(cargo, until).await.map(PendingReceipt::from),
         }
     }
 
@@ -436,9 +431,7 @@ impl Sender {
                 outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, until).map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => {
-                outbox.try_enqueue(&mut cargo, until).map(|pending| PendingReceipt { kind: Kind::Kafka(pending) })
-            }
+            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
         }
     }
 
@@ -517,95 +510,5 @@ impl Sender {
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").field("in_flight", &self.in_flight()).finish_non_exhaustive()
-    }
-}
-
-/// What will become of a message that was handed over.
-///
-/// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
-/// has ended; errors are those of
-/// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
-///
-/// # Cancel safety
-///
-/// Cancel-safe: a mutable reference to it can be awaited again.
-#[must_use = "what became of the message is known when this is awaited"]
-#[doc(alias = "PublisherConfirm")]
-pub struct PendingReceipt {
-    kind: Kind,
-}
-
-enum Kind {
-    Amqp(over_amqp::Pending),
-    #[cfg(feature = "kafka")]
-    Kafka(kafka::Pending),
-    Known(Receipt),
-}
-
-/// Where a message is that was handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[doc(alias = "MessageState")]
-pub enum SendState {
-    /// It is written, or waits to be written; the server has not said anything of it.
-    Written,
-    /// It is known what became of it: awaiting the receipt does not wait.
-    Settled,
-}
-
-impl PendingReceipt {
-    /// Where the message is.
-    pub fn state(&self) -> SendState {
-        match &self.kind {
-            Kind::Amqp(pending) if !pending.is_settled() => SendState::Written,
-            #[cfg(feature = "kafka")]
-            Kind::Kafka(pending) if !pending.is_settled() => SendState::Written,
-            #[cfg(feature = "kafka")]
-            Kind::Kafka(_) => SendState::Settled,
-            Kind::Amqp(_) | Kind::Known(_) => SendState::Settled,
-        }
-    }
-
-    /// The number of the message on its channel (AMQP, with confirms).
-    pub fn delivery_tag(&self) -> Option<u64> {
-        match &self.kind {
-            Kind::Amqp(pending) => pending.delivery_tag(),
-            #[cfg(feature = "kafka")]
-            Kind::Kafka(_) => None,
-            Kind::Known(receipt) => receipt.delivery_tag(),
-        }
-    }
-
-    /// Waits for at most `limit`. `None`: nothing is known yet, and it can be awaited again.
-    pub async fn within(&mut self, limit: Duration) -> Option<Result<Receipt, SendError>> {
-        tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *self).poll(cx))).await.ok()
-    }
-}
-
-impl From<Handed> for PendingReceipt {
-    fn from(handed: Handed) -> Self {
-        let kind = match handed {
-            Handed::Pending(pending) => Kind::Amqp(pending),
-            Handed::Over(receipt) => Kind::Known(receipt),
-        };
-        Self { kind }
-    }
-}
-
-impl Future for PendingReceipt {
-    type Output = Result<Receipt, SendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.kind {
-            Kind::Amqp(pending) => pending.poll(cx),
-            #[cfg(feature = "kafka")]
-            Kind::Kafka(pending) => pending.poll(cx),
-            Kind::Known(receipt) => Poll::Ready(Ok(*receipt)),
-        }
-    }
-}
-
-impl fmt::Debug for PendingReceipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingReceipt").field("state", &self.state()).finish()
     }
 }

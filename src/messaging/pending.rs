@@ -1,0 +1,111 @@
+//! What becomes of a message that was handed over: somebody may want to know, now or later.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::over_amqp;
+use super::over_amqp::outbox::Handed;
+use crate::error::Result;
+#[cfg(feature = "kafka")]
+use crate::kafka;
+use crate::message::{Receipt, SendError};
+
+/// What will become of a message that was handed over.
+///
+/// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
+/// has ended; errors are those of
+/// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
+///
+/// # Cancel safety
+///
+/// Cancel-safe: a mutable reference to it can be awaited again.
+#[must_use = "what became of the message is known when this is awaited"]
+#[doc(alias = "PublisherConfirm")]
+pub struct PendingReceipt {
+    kind: Kind,
+}
+
+enum Kind {
+    Amqp(over_amqp::Pending),
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Pending),
+    Known(Receipt),
+}
+
+/// Where a message is that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "MessageState")]
+pub enum SendState {
+    /// It is written, or waits to be written; the server has not said anything of it.
+    Written,
+    /// It is known what became of it: awaiting the receipt does not wait.
+    Settled,
+}
+
+impl PendingReceipt {
+    /// Where the message is.
+    pub fn state(&self) -> SendState {
+        match &self.kind {
+            Kind::Amqp(pending) if !pending.is_settled() => SendState::Written,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(pending) if !pending.is_settled() => SendState::Written,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => SendState::Settled,
+            Kind::Amqp(_) | Kind::Known(_) => SendState::Settled,
+        }
+    }
+
+    /// The number of the message on its channel (AMQP, with confirms).
+    pub fn delivery_tag(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Amqp(pending) => pending.delivery_tag(),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => None,
+            Kind::Known(receipt) => receipt.delivery_tag(),
+        }
+    }
+
+    /// Waits for at most `limit`. `None`: nothing is known yet, and it can be awaited again.
+    pub async fn within(&mut self, limit: Duration) -> Option<Result<Receipt, SendError>> {
+        tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *self).poll(cx))).await.ok()
+    }
+}
+
+impl From<Handed> for PendingReceipt {
+    fn from(handed: Handed) -> Self {
+        let kind = match handed {
+            Handed::Pending(pending) => Kind::Amqp(pending),
+            Handed::Over(receipt) => Kind::Known(receipt),
+        };
+        Self { kind }
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl From<kafka::Pending> for PendingReceipt {
+    fn from(pending: kafka::Pending) -> Self {
+        Self { kind: Kind::Kafka(pending) }
+    }
+}
+
+impl Future for PendingReceipt {
+    type Output = Result<Receipt, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.kind {
+            Kind::Amqp(pending) => pending.poll(cx),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(pending) => pending.poll(cx),
+            Kind::Known(receipt) => Poll::Ready(Ok(*receipt)),
+        }
+    }
+}
+
+impl fmt::Debug for PendingReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingReceipt").field("state", &self.state()).finish()
+    }
+}
