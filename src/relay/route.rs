@@ -16,7 +16,7 @@ use crate::messaging::{Message, Target};
 /// | `when` | field → a text, or a list of texts; all fields have to fit. `"*"`: the field is there. Without it: every record |
 /// | `outgoing` | the entry of the registry that sends it |
 /// | `exchange`, `routing_key` or `queue` or `topic` | where to; without them where the entry says |
-/// | `message_id` | the record's [`id`](Record::id) unless it is said here |
+/// | `message_id` | the record's [`id`](Record::id) unless it is said here; with a `topic` it is the header `message-id`, because Kafka has no such property |
 /// | `key` | Kafka: what decides the partition |
 /// | `headers` | name → text |
 ///
@@ -137,7 +137,11 @@ impl Ready {
             Some(id) => id.fill(record)?,
             None => record.message_id().to_owned(),
         };
-        let mut message = Message::new(record.payload().clone()).message_id(id);
+        let message = Message::new(record.payload().clone());
+        let mut message = match &self.place {
+            Some(Place::Topic(_)) => message.append_header("message-id", id.as_str()),
+            _ => message.message_id(id),
+        };
         if let Some(key) = &self.key {
             message = message.key(key.fill(record)?);
         }
@@ -183,6 +187,9 @@ mod tests {
         assert!(route.prepare(&Record::new("body")).is_err());
         let (target, message) = ready("outgoing = \"o\"").unwrap().prepare(&record).unwrap();
         assert_eq!((target, message.properties.message_id), (None, Some(record.message_id().into())));
+        let (target, message) = ready("outgoing = \"o\"\ntopic = \"t\"").unwrap().prepare(&record).unwrap();
+        let expected = Message::new("body").append_header("message-id", record.message_id());
+        assert_eq!((target, message), (Some(Target::topic("t")), expected), "Kafka has no such property");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails loudly")]
 
 mod clients;
+mod hosts;
 mod real;
 mod receiving;
 mod sending;

@@ -1,34 +1,12 @@
 //! Rows KK2 and KK4: what is sent arrives as it is, where it should, in order; what cannot be sent is told before.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{ConfirmMode, Message, ReceiptDetail, SendState, Status, Target};
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message as _, OwnedMessage};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::message::{Headers, Message as _};
 
-use crate::support::{Cluster, LONG, SECOND, cluster, lazy, place, sender, within};
-
-/// The first so many records of a partition, read by rdkafka itself.
-fn read(cluster: &Cluster, topic: &str, partition: i32, count: usize) -> Vec<OwnedMessage> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut from = TopicPartitionList::new();
-    from.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-    consumer.assign(&from).unwrap();
-    let (mut records, until) = (Vec::new(), std::time::Instant::now() + LONG);
-    while records.len() < count {
-        assert!(std::time::Instant::now() < until, "only {} of {count} came", records.len());
-        if let Some(record) = consumer.poll(Duration::from_millis(100)) {
-            records.push(record.unwrap().detach());
-        }
-    }
-    records
-}
+use crate::support::{LONG, SECOND, cluster, lazy, place, read, sender, within};
 
 #[tokio::test]
 async fn kk2_a_message_arrives_with_key_headers_partition_and_timestamp() {

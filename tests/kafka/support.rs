@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use leveret::messaging::{Client, ReceiptDetail, RetryPolicy, SendError, Sender, Status, Target};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::OwnedMessage;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -58,4 +62,22 @@ pub(crate) fn place(result: Result<leveret::messaging::Receipt, SendError>) -> (
 /// Sends until a message is accepted: from then on the connection and everything else is there.
 pub(crate) async fn warm(sender: &Sender, topic: &str) {
     within(async { while sender.send(Target::topic(topic), "warm").await.is_err() {} }).await;
+}
+
+/// The first so many records of a partition, read by rdkafka itself.
+pub(crate) fn read(cluster: &Cluster, topic: &str, partition: i32, count: usize) -> Vec<OwnedMessage> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    consumer.assign(&from).unwrap();
+    let (mut records, until) = (Vec::new(), Instant::now() + LONG);
+    while records.len() < count {
+        assert!(Instant::now() < until, "only {} of {count} came", records.len());
+        if let Some(record) = consumer.poll(Duration::from_millis(100)) {
+            records.push(record.unwrap().detach());
+        }
+    }
+    records
 }
