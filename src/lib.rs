@@ -130,7 +130,7 @@
 //! * `tls-webpki-roots`: Mozilla's root certificates, compiled in.
 //! * `tls-core`: TLS for a provider of your own, switched on by the four above.
 //! * `arbitrary`: frames, methods, properties and tables are made of a fuzzer's octets, to fuzz a broker or a client with.
-//! * `serde`: [`amqp::Config`], properties and field tables can be read from configuration files.
+//! * `serde`: [`amqp::Config`], properties, field tables and [`registry::RegistryConfig`] can be read from configuration files.
 //! * `kafka`: Kafka behind [`messaging`], by librdkafka, which is C and takes make, gcc, g++ and about a minute to build. `kafka-ssl`,
 //!   `kafka-zstd` and `kafka-gssapi` build it with OpenSSL, zstd and Cyrus SASL.
 //! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
@@ -176,6 +176,10 @@
 //! # The rooms, and where next
 //!
 //! ```text
+//!      relay                       records to queues by route rules, with a verdict on each
+//!        │
+//!    registry                      outgoing connections by name
+//!        │
 //!    messaging                     the facade, over every transport
 //!        │
 //!      amqp          broker        the client; the server in memory
@@ -192,6 +196,7 @@
 //! * `broker` has what it does and what it can be told to do wrong.
 //! * [`protocol`] and [`codec`] are for tools that look at AMQP without being a client: proxies, analysers, fuzzers. Frames that break
 //!   the rules are [`codec::UncheckedFrame`]s, and a connection is driven frame by frame with a `transport::FrameStream`.
+//! * [`registry`] and `relay` are for hosts: service buses, mail servers.
 //! * [`guide`] has the calls of lapin, amqprs, KumoMTA, Zato and uamqp beside ours.
 //! * The examples of the repository run without a server: `cargo run --release --example quickstart` first.
 

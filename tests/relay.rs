@@ -68,6 +68,11 @@ fn record(to: &str) -> Record {
     Record::new("x").field("to", to)
 }
 
+/// From now on the entry waits as long as it takes: what fails then fails for another reason than a machine that is busy.
+fn be_patient(relay: &Relay) {
+    relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = PATIENCE).unwrap();
+}
+
 async fn verdict(relay: &Relay, record: &Record) -> (u16, Class) {
     let verdict = within("a verdict", relay.deliver(record)).await;
     (verdict.code, verdict.class)
@@ -118,6 +123,15 @@ async fn kl1_kl2_kl3_every_fate_has_its_code() {
     assert_eq!(verdict(&relay, &record("q")).await, (421, Class::Retry));
 }
 
+/// A route that does not fit its entry's transport is the operator's mistake, and no reason to bounce mail.
+#[tokio::test]
+async fn kl3_a_topic_over_amqp_is_kept() {
+    let (broker, _) = server().await;
+    let relay = relay(&broker, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
+    let verdict = within("a verdict", relay.deliver(&record("q"))).await;
+    assert_eq!((verdict.code, verdict.class), (451, Class::Retry), "{verdict}");
+}
+
 #[tokio::test]
 async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
     let (broker, channel) = server().await;
@@ -133,6 +147,7 @@ async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
     })
     .await;
     assert_eq!(verdict(&relay, &record("q").id("later")).await, (451, Class::Retry));
+    be_patient(&relay);
     broker.unblock();
     within("it takes messages again", async {
         while verdict(&relay, &record("q").id("later")).await != (250, Class::Accepted) {}
@@ -150,6 +165,7 @@ async fn kl5_what_is_unknown_is_tried_again_with_the_same_id() {
     broker.hold_confirms(true);
     assert_eq!(verdict(&relay, &record).await, (451, Class::Retry));
     broker.hold_confirms(false);
+    be_patient(&relay);
     assert_eq!(verdict(&relay, &record).await, (250, Class::Accepted));
     assert_eq!(ids(&channel, "q").await, BTreeMap::from([("spool-1".into(), 2)]));
 }
@@ -168,6 +184,24 @@ async fn kl4_the_culprits_of_a_batch_are_found() {
     let arrived: BTreeSet<_> = ids(&channel, "q").await.into_keys().collect();
     assert_eq!(arrived, (0..20).filter(|at| to(*at) == "q").map(|at| at.to_string()).collect());
     assert!(relay.deliver_batch([]).await.is_empty());
+}
+
+/// Once one of them gets no answer alone, the others are not tried: each of them would wait as long.
+#[tokio::test]
+async fn kl4_looking_for_culprits_does_not_take_for_ever() {
+    let (broker, _) = server().await;
+    let routes = "[[routes]]\nwhen = { to = \"missing\" }\noutgoing = \"fast\"\nexchange = \"missing\"\n";
+    let relay = relay(&broker, &format!("{routes}[[routes]]\noutgoing = \"fast\"\nqueue = \"{{to}}\""));
+    broker.hold_confirms(true);
+    let records: Vec<_> = ["q", "missing", "q", "missing"].map(record).into();
+    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [451; 4], "{verdicts:?}");
+    assert!(verdicts[3].text.contains("404"), "not tried alone: {verdicts:?}");
+    // With an answer, they are found.
+    broker.hold_confirms(false);
+    be_patient(&relay);
+    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [250, 550, 250, 550], "{verdicts:?}");
 }
 
 #[tokio::test]
@@ -238,7 +272,7 @@ async fn kl7_a_stream_is_told_of_line_by_line() {
 async fn kl5_a_stream_tries_again_and_then_gives_up() {
     let (broker, channel) = server().await;
     let broker = Arc::new(broker);
-    let relay = relay(&broker, &format!("attempts = 3\n{FAST}"));
+    let stubborn = relay(&broker, &format!("attempts = 100\n{FAST}"));
     let input = "{\"to\": \"q\"}\n".repeat(10);
 
     broker.hold_confirms(true);
@@ -255,7 +289,7 @@ async fn kl5_a_stream_tries_again_and_then_gives_up() {
             broker.hold_confirms(false);
         }
     });
-    let report = within("the stream", relay.run(input.as_bytes(), |fate| assert!(fate.attempts > 1))).await.unwrap();
+    let report = within("the stream", stubborn.run(input.as_bytes(), |fate| assert!(fate.attempts > 1))).await.unwrap();
     within("release", release).await.unwrap();
     assert_eq!((report.accepted, report.deferred), (10, 0), "{report}");
     assert!(report.retries >= 10, "{report}");
@@ -263,6 +297,7 @@ async fn kl5_a_stream_tries_again_and_then_gives_up() {
     assert_eq!(ids.len(), 10, "ten ids");
     assert!(ids.values().all(|times| *times >= 2), "{ids:?}");
 
+    let relay = relay(&broker, &format!("attempts = 3\n{FAST}"));
     broker.hold_confirms(true);
     let mut deferred = 0;
     let each = |fate: leveret::relay::Fate<'_>| {

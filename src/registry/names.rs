@@ -168,7 +168,8 @@ impl Registry {
         }
     }
 
-    /// The client of a connection: to ping it, to look at its state and its events, to declare things.
+    /// The client of a connection: to ping it, to look at its state and its events, to declare things, to receive. It is the one of this
+    /// moment: when the connection is replaced and the old one closed, it is closed.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::config::{RelayConfig, RelayError, Unrouted};
 use super::record::Record;
 use super::route::{Ready, Route};
-use super::verdict::{Verdict, is_doubtful};
+use super::verdict::{Class, Verdict, is_doubtful};
 use crate::messaging::{Message, Receipt, Target};
 use crate::registry::{Registry, RegistryError};
 
@@ -86,10 +86,12 @@ impl Relay {
         };
         let Planned { outgoing, target, message } = &planned;
         let result = self.inner.registry.send_to(outgoing, target, message.clone()).await;
-        self.inner.judge(&planned, &result).await
+        self.inner.judge(&planned, &result, &mut true).await
     }
 
-    /// Sends records, those of one entry in their order, and says what became of each, in the order of the input.
+    /// Sends records, those of one entry in their order, and says what became of each, in the order of the input. Entries are sent to at the
+    /// same time. The entry's timeout bounds it, as in [`deliver`](Self::deliver); after an exchange that is not there, those that are sent once more
+    /// alone come one after the other.
     ///
     /// # Cancel safety
     ///
@@ -168,19 +170,24 @@ impl Inner {
             }
         };
         let mut verdicts = Vec::with_capacity(group.len());
+        // Once one of them cannot be sent alone the others cannot either, and each would wait as long.
+        let mut works = true;
         for ((at, planned), result) in group.iter().zip(report) {
-            verdicts.push((*at, self.judge(planned, &result.map_err(RegistryError::Send)).await));
+            let verdict = self.judge(planned, &result.map_err(RegistryError::Send), &mut works).await;
+            verdicts.push((*at, verdict));
         }
         verdicts
     }
 
-    /// The verdict; where it would be a guess, after the message was sent once more alone.
-    async fn judge(&self, planned: &Planned, result: &Result<Receipt, RegistryError>) -> Verdict {
+    /// The verdict; where it would be a guess, after the message was sent once more alone, if that works.
+    async fn judge(&self, planned: &Planned, result: &Result<Receipt, RegistryError>, works: &mut bool) -> Verdict {
         match result {
-            Err(RegistryError::Send(error)) if is_doubtful(error) => {
+            Err(RegistryError::Send(error)) if is_doubtful(error) && *works => {
                 let Planned { outgoing, target, message } = planned;
                 let alone = self.registry.send_alone(outgoing, target, message.clone()).await;
-                Verdict::of_registry(&alone, true)
+                let verdict = Verdict::of_registry(&alone, true);
+                *works = verdict.class != Class::Retry;
+                verdict
             }
             result => Verdict::of_registry(result, false),
         }

@@ -84,10 +84,24 @@ impl Record {
         }
     }
 
-    /// About how much memory it takes, in octets: the text, and once more for its fields.
+    /// About how much memory it takes, in octets. A text of two octets a value (`[1,1,1`) takes many times its length.
     pub(super) fn weight(&self) -> usize {
-        self.payload.len().saturating_mul(2).saturating_add(256)
+        256 + self.payload.len() + self.id.len() + members(&self.fields)
     }
+}
+
+fn members(fields: &Map<String, Value>) -> usize {
+    fields.iter().map(|(name, value)| size_of::<String>() + name.len() + size(value)).sum()
+}
+
+fn size(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(size).sum(),
+        Value::Object(fields) => members(fields),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + inside
 }
 
 fn find<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
@@ -137,6 +151,16 @@ mod tests {
         }
         let shown = format!("{:?}", Record::from_json(r#"{"to": "somebody"}"#).unwrap());
         assert!(!shown.contains("somebody"), "{shown}");
+    }
+
+    #[test]
+    fn many_small_values_weigh_what_they_take() {
+        let record = |text: &str| Record::from_json(text.to_owned()).unwrap().weight();
+        let many = format!("{{\"a\": [{}1]}}", "1,".repeat(1000));
+        assert!(record(&many) > 1000 * size_of::<Value>());
+        assert!(record("{\"a\": \"x\"}") < 500);
+        let text = format!("{{\"a\": \"{}\"}}", "x".repeat(1000));
+        assert!(record(&text) > 2000, "as text and as a field");
     }
 
     #[test]

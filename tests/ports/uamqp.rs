@@ -63,11 +63,12 @@ async fn u12_u15_u19_a_batch_has_a_result_for_each() {
 async fn u16_u17_an_error_policy_that_is_asked() {
     let (broker, channel) = server("myqueue").await;
     let client = within("a connection", Client::connect(&broker.url())).await.unwrap();
-    let policy = RetryPolicy::default().max_retries(50).classify(|error| match error.reply_code().map(|code| code.0) {
-        Some(312) => RetryDecision::RetryAfter(Duration::from_millis(5)),
-        _ => RetryDecision::Default,
-    });
-    let sender = client.sender().retry(policy).timeout(Duration::from_secs(10)).build().unwrap();
+    let policy =
+        RetryPolicy::default().max_retries(5000).classify(|error| match error.reply_code().map(|code| code.0) {
+            Some(312) => RetryDecision::RetryAfter(Duration::from_millis(5)),
+            _ => RetryDecision::Default,
+        });
+    let sender = client.sender().retry(policy).timeout(crate::PATIENCE).build().unwrap();
     let sending = tokio::spawn(async move { sender.send(Target::queue("late"), "x").await });
     tokio::task::yield_now().await;
     channel.queue_declare("late").await.unwrap();
@@ -130,7 +131,7 @@ async fn u31_a_callback_for_each_message() {
     let sender = client.sender().build().unwrap();
     let messages = (0..5).map(|number| (Target::queue("myqueue"), Message::new(vec![number])));
     assert!(within("a report", sender.send_batch(messages)).await.is_ok());
-    let receiver = client.receiver(Source::queue("myqueue")).idle_timeout(Duration::from_millis(100)).build();
+    let receiver = client.receiver(Source::queue("myqueue")).idle_timeout(Duration::from_millis(500)).build();
     let receiver = within("a receiver", receiver).await.unwrap();
     let (seen, mut calls) = tokio::sync::mpsc::channel(16);
     let callback = move |received: leveret::messaging::Received| {
