@@ -86,7 +86,11 @@ impl Inbox {
             members.push(member);
         }
         for member in &members {
-            member.ready().await?;
+            match member.ready().await {
+                // It has begun, and ended already: the stream says why.
+                Err(error) if error.kind() == ErrorKind::Closed => {}
+                ready => ready?,
+            }
         }
         Ok(Self { plan, queue, members })
     }

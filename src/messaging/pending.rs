@@ -17,7 +17,7 @@ use crate::message::{Receipt, SendError};
 ///
 /// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
 /// has ended; errors are those of
-/// [`Sender::send`] whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
+/// [`Sender::send`](super::Sender::send) whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
 ///
 /// # Cancel safety
 ///
