@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use leveret::amqp::{Config, Connection, ConnectionBuilder, Credentials, ExpiringCredentials, SaslMechanism, Secret};
+use leveret::amqp::{Config, Connection, ConnectionBuilder, Credentials, ExpiringCredentials, Sasl, Secret};
 use leveret::broker::Broker;
 use leveret::codec::{Method, method::connection};
 use leveret::error::Error;
@@ -111,7 +111,7 @@ fn shows_octets(line: &str) -> bool {
 
 /// Logins that succeed, with everything shown that there is to show at each step.
 async fn good_sessions(heard: &Heard, broker: &Broker) {
-    for mechanism in [SaslMechanism::Plain, SaslMechanism::AmqPlain, SaslMechanism::RabbitCrDemo] {
+    for mechanism in [Sasl::Plain, Sasl::AmqPlain, Sasl::RabbitCrDemo] {
         let builder = Connection::builder(&broker.url()).unwrap().mechanisms([mechanism]);
         heard.hear(&builder);
         heard.hear(builder.config());
@@ -135,9 +135,7 @@ async fn good_sessions(heard: &Heard, broker: &Broker) {
 }
 
 async fn failed_logins(heard: &Heard, broker: &Broker) {
-    for mechanism in
-        [SaslMechanism::Plain, SaslMechanism::AmqPlain, SaslMechanism::RabbitCrDemo, SaslMechanism::External]
-    {
+    for mechanism in [Sasl::Plain, Sasl::AmqPlain, Sasl::RabbitCrDemo, Sasl::External] {
         let builder = Connection::builder(&broker.url()).unwrap().mechanisms([mechanism]);
         let refused = builder.credentials(Credentials::new("u", "hush-wrong"));
         heard.hear_error(&refused.open().await.unwrap_err());

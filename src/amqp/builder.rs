@@ -15,9 +15,9 @@ use super::connection::{Connection, Watcher};
 use super::provider::{CredentialsProvider, Refresh, Source};
 use super::servers::{Attempts, earlier, share};
 use super::shared::{Guard, Shared};
-use super::{Address, Credentials, FieldTable, FieldValue, ReplyCode, SaslMechanism, ShortString};
+use super::{Address, Credentials, FieldTable, FieldValue, ReplyCode, Sasl, ShortString};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{self as machine, Connection as Machine, Sasl};
+use crate::protocol::client::{self as machine, Connection as Machine, SaslMechanism};
 #[cfg(feature = "tls-core")]
 use crate::transport::TlsReady;
 use crate::transport::{Stream, connect, drive, now, resolve};
@@ -49,7 +49,7 @@ use crate::transport::{Stream, connect, drive, now, resolve};
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionBuilder {
     config: Config,
-    sasl: Vec<Arc<dyn Sasl>>,
+    sasl: Vec<Arc<dyn SaslMechanism>>,
     source: Option<Source>,
     runtime: Option<Handle>,
     #[cfg(feature = "tls-core")]
@@ -147,7 +147,7 @@ impl ConnectionBuilder {
 
     /// Another way to log in, preferred to those of [`mechanisms`](Self::mechanisms). Of several, the first is preferred.
     #[must_use]
-    pub fn sasl(mut self, mechanism: impl Sasl + 'static) -> Self {
+    pub fn sasl(mut self, mechanism: impl SaslMechanism + 'static) -> Self {
         self.sasl.push(Arc::new(mechanism));
         self
     }

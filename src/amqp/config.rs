@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Credentials, FieldTable, FieldValue, SaslMechanism, ShortString};
+use super::{Credentials, FieldTable, FieldValue, Sasl, ShortString};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{self as machine, FRAME_MIN, INITIAL_FRAME_MAX, Sasl};
+use crate::protocol::client::{self as machine, FRAME_MIN, INITIAL_FRAME_MAX, SaslMechanism};
 
 /// How to connect, as data: what a URL can say and what the methods of a [`ConnectionBuilder`](super::ConnectionBuilder) can.
 ///
@@ -68,7 +68,7 @@ pub struct Config {
     /// Who logs in.
     pub credentials: Credentials,
     /// How to log in, in the order of preference; the first that the server offers is taken.
-    pub mechanisms: Vec<SaslMechanism>,
+    pub mechanisms: Vec<Sasl>,
     /// The virtual host.
     pub virtual_host: ShortString,
     /// What the client tells of itself; product, version, platform and capabilities are added where they are missing.
@@ -107,7 +107,7 @@ impl Default for Config {
             order: HostOrder::AsListed,
             tls: None,
             credentials: machine.credentials,
-            mechanisms: vec![SaslMechanism::Plain, SaslMechanism::AmqPlain],
+            mechanisms: vec![Sasl::Plain, Sasl::AmqPlain],
             virtual_host: machine.virtual_host,
             client_properties: machine.client_properties,
             locale: machine.locale,
@@ -169,8 +169,8 @@ impl Config {
     }
 
     /// What the machine has to know; `custom` mechanisms come before those that are built in.
-    pub(crate) fn machine(&self, credentials: Credentials, custom: &[Arc<dyn Sasl>]) -> machine::Config {
-        let built_in = self.mechanisms.iter().map(|mechanism| Arc::new(*mechanism) as Arc<dyn Sasl>);
+    pub(crate) fn machine(&self, credentials: Credentials, custom: &[Arc<dyn SaslMechanism>]) -> machine::Config {
+        let built_in = self.mechanisms.iter().map(|mechanism| Arc::new(*mechanism) as Arc<dyn SaslMechanism>);
         machine::Config {
             credentials,
             mechanisms: custom.iter().cloned().chain(built_in).collect(),
@@ -221,7 +221,7 @@ macro_rules! settings {
             }
 
             /// How to log in, in the order of preference.
-            fn mechanisms(config, mechanisms: impl IntoIterator<Item = SaslMechanism>) {
+            fn mechanisms(config, mechanisms: impl IntoIterator<Item = Sasl>) {
                 config.mechanisms = mechanisms.into_iter().collect();
             }
 
@@ -519,16 +519,16 @@ mod tests {
 
     #[test]
     fn c16_a_token_that_no_server_would_read_is_refused() {
-        let login = |secret: usize, mechanisms: &[SaslMechanism]| {
+        let login = |secret: usize, mechanisms: &[Sasl]| {
             let config = Config::new().mechanisms(mechanisms.iter().copied());
             let machine = config.machine(Credentials::new("u", "x".repeat(secret)), &[]);
             config.check_login(&machine)
         };
-        login(7500, &[SaslMechanism::Plain]).unwrap();
-        let error = login(8192, &[SaslMechanism::Plain, SaslMechanism::AmqPlain]).unwrap_err();
+        login(7500, &[Sasl::Plain]).unwrap();
+        let error = login(8192, &[Sasl::Plain, Sasl::AmqPlain]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("8192") && !error.to_string().contains("xx"), "{error}");
-        login(9000, &[SaslMechanism::External]).unwrap();
-        login(9000, &[SaslMechanism::Plain, SaslMechanism::External]).unwrap();
+        login(9000, &[Sasl::External]).unwrap();
+        login(9000, &[Sasl::Plain, Sasl::External]).unwrap();
     }
 }

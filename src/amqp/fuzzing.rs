@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Address, Config, SaslMechanism};
+use super::{Address, Config, Sasl};
 
 /// A secret of this many octets with a digit in it is none of the words of an error.
 const SECRET: usize = 8;
@@ -62,7 +62,7 @@ fn written(config: &Config) -> String {
         url,
         "?heartbeat={heartbeat}&frame_max={frame_max}&channel_max={channel_max}&connection_timeout={timeout}"
     );
-    for mechanism in config.mechanisms.iter().copied().map(SaslMechanism::name) {
+    for mechanism in config.mechanisms.iter().copied().map(Sasl::name) {
         let _ = write!(url, "&auth_mechanism={mechanism}");
     }
     let Some(tls) = &config.tls else { return url };

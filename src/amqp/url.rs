@@ -17,7 +17,7 @@ use percent_encoding::percent_decode_str;
 use url::Host;
 
 use super::config::{Address, Config, Secret, TlsParameters};
-use super::{Credentials, SaslMechanism, ShortString};
+use super::{Credentials, Sasl, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The parameters of the query, for the error that lists them.
@@ -209,8 +209,8 @@ fn parameters(query: &str, config: &mut Config) -> Result<()> {
                 0 => return Err(invalid("connection_timeout=0 leaves no time to connect; there is always a limit")),
                 limit => config.connect_timeout = Duration::from_millis(limit),
             },
-            "auth_mechanism" => mechanisms.push(SaslMechanism::from_name(&value).ok_or_else(|| {
-                let known = SaslMechanism::ALL.map(SaslMechanism::name).join(", ");
+            "auth_mechanism" => mechanisms.push(Sasl::from_name(&value).ok_or_else(|| {
+                let known = Sasl::ALL.map(Sasl::name).join(", ");
                 invalid(format!("auth_mechanism={value} is not one of {known}"))
             })?),
             _ if KNOWN.contains(&name) => tls_parameter(name, value, config)?,

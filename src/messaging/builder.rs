@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::client::Client;
 use super::config::Config;
 use crate::amqp::{
-    Address, ConnectionBuilder, Credentials, FieldTable, FieldValue, HostOrder, SaslMechanism, ShortString, settings,
+    Address, ConnectionBuilder, Credentials, FieldTable, FieldValue, HostOrder, Sasl, ShortString, settings,
 };
 #[cfg(feature = "kafka")]
 use crate::error::ErrorKind;

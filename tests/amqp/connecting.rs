@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::amqp::{Connection, FieldTable, SaslMechanism};
+use leveret::amqp::{Connection, FieldTable, Sasl};
 use leveret::error::{ErrorKind, Origin};
 use tokio::net::TcpListener;
 
@@ -56,11 +56,11 @@ on_every_server! {
 
     /// c7
     async fn logs_in_with_each_mechanism(server: Server) {
-        for mechanism in [SaslMechanism::Plain, SaslMechanism::AmqPlain] {
+        for mechanism in [Sasl::Plain, Sasl::AmqPlain] {
             let connection = within("a connection", server.builder().mechanisms([mechanism]).open()).await.unwrap();
             connection.close().await.unwrap();
         }
-        let error = server.builder().mechanisms([SaslMechanism::External]).open().await.unwrap_err();
+        let error = server.builder().mechanisms([Sasl::External]).open().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);
         assert!(error.to_string().contains("EXTERNAL") && error.to_string().contains("PLAIN"), "{error}");
     }

@@ -24,7 +24,7 @@ on_every_server! {
 
     /// The first of those wanted that is offered, whatever the server's order.
     async fn the_preferred_mechanism_is_taken(server: Server) {
-        let wanted = [SaslMechanism::External, SaslMechanism::RabbitCrDemo, SaslMechanism::AmqPlain];
+        let wanted = [Sasl::External, Sasl::RabbitCrDemo, Sasl::AmqPlain];
         let connection = within("a connection", server.builder().mechanisms(wanted).open()).await.unwrap();
         connection.close().await.unwrap();
         let error = server.builder().mechanisms([]).open().await.unwrap_err();
@@ -36,7 +36,7 @@ on_rabbitmq! {
     /// c8: secure and secure-ok, with a server that has not been written here.
     async fn a_real_server_asks_for_the_password() {
         let server = Own::rabbitmq_with("auth_mechanisms.1 = RABBIT-CR-DEMO\n").await;
-        let builder = || server.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = || server.builder().mechanisms([Sasl::RabbitCrDemo]);
         let connection = within("a connection", builder().open()).await.unwrap();
         assert_eq!(connection.server().mechanisms, ["RABBIT-CR-DEMO"]);
         assert_works(&connection.open_channel().await.unwrap()).await;
@@ -61,7 +61,7 @@ on_rabbitmq! {
     /// RabbitMQ 4 lets nobody in particular in, as guest. Before that it did not know how, and says what it knows.
     async fn nobody_in_particular_where_that_is_offered(server: Server) {
         let known = server.connect().await.server().mechanisms.clone();
-        let opened = within("an answer", server.builder().mechanisms([SaslMechanism::Anonymous]).open()).await;
+        let opened = within("an answer", server.builder().mechanisms([Sasl::Anonymous]).open()).await;
         if known.iter().any(|name| name == "ANONYMOUS") {
             assert_works(&opened.unwrap().open_channel().await.unwrap()).await;
         } else {
@@ -89,7 +89,7 @@ on_its_own! {
     /// c8
     async fn the_broker_asks_for_the_password() {
         let broker = Broker::builder().mechanisms("RABBIT-CR-DEMO").bind("127.0.0.1:0").await.unwrap();
-        let builder = || Connection::builder(&broker.url()).unwrap().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = || Connection::builder(&broker.url()).unwrap().mechanisms([Sasl::RabbitCrDemo]);
         let connection = within("a connection", builder().open()).await.unwrap();
         assert_works(&connection.open_channel().await.unwrap()).await;
         let refused = builder().credentials(Credentials::new("guest", "hush-hush")).open();
@@ -101,7 +101,7 @@ on_its_own! {
     /// c16: an answer to a challenge, too, has to fit into what a server reads at that point. It is not sent.
     async fn an_answer_that_is_too_large() {
         let stage = Stage::new().await;
-        let builder = stage.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = stage.builder().mechanisms([Sasl::RabbitCrDemo]);
         let builder = builder.credentials(Credentials::new("u", "hush".repeat(3000)));
         let (opened, ()) = tokio::join!(builder.open(), async {
             let mut peer = offering(&stage, "RABBIT-CR-DEMO").await;
@@ -117,7 +117,7 @@ on_its_own! {
     /// c16: as below, with the secret in the answer to a challenge.
     async fn a_large_answer_may_be_what_was_wrong() {
         let stage = Stage::new().await;
-        let builder = stage.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = stage.builder().mechanisms([Sasl::RabbitCrDemo]);
         let (opened, ()) = tokio::join!(builder.credentials(Credentials::new("u", "x".repeat(5000))).open(), async {
             let mut peer = offering(&stage, "RABBIT-CR-DEMO").await;
             expect!(peer, Connection(connection)::StartOk);
@@ -131,7 +131,7 @@ on_its_own! {
 
     async fn nobody_in_particular_logs_in() {
         let broker = Broker::builder().mechanisms("ANONYMOUS EXTERNAL").bind("127.0.0.1:0").await.unwrap();
-        for mechanism in [SaslMechanism::Anonymous, SaslMechanism::External] {
+        for mechanism in [Sasl::Anonymous, Sasl::External] {
             let builder = Connection::builder(&broker.url()).unwrap().mechanisms([mechanism]);
             within("a connection", builder.open()).await.unwrap().close().await.unwrap();
         }
@@ -184,7 +184,7 @@ on_its_own! {
     /// c11: in the middle of a challenge, too.
     async fn a_server_that_goes_behind_the_answer_to_its_challenge() {
         let stage = Stage::new().await;
-        let builder = stage.builder().mechanisms([SaslMechanism::RabbitCrDemo]);
+        let builder = stage.builder().mechanisms([Sasl::RabbitCrDemo]);
         let (opened, ()) = tokio::join!(builder.open(), async {
             let mut peer = offering(&stage, "RABBIT-CR-DEMO").await;
             expect!(peer, Connection(connection)::StartOk);
@@ -232,7 +232,7 @@ impl Counting {
     }
 }
 
-impl Sasl for Counting {
+impl SaslMechanism for Counting {
     fn name(&self) -> &str {
         self.name
     }

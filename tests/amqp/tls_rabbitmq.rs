@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use leveret::amqp::{Connection, ConnectionBuilder, SaslMechanism, TlsConfig, TlsVersion};
+use leveret::amqp::{Connection, ConnectionBuilder, Sasl, TlsConfig, TlsVersion};
 use leveret::error::{Error, ErrorKind};
 use tokio::sync::OnceCell;
 
@@ -118,14 +118,14 @@ on_rabbitmq! {
         let pair = server.clients.client(&name);
         for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
             let tls = server.tls().versions([version]).client_certificate_pem(&pair.certificate, &pair.key);
-            works(server.builder().tls(tls).mechanisms([SaslMechanism::External])).await;
+            works(server.builder().tls(tls).mechanisms([Sasl::External])).await;
         }
         // Without one, and with one of nobody that the server knows.
-        let error = within("an error", server.builder().mechanisms([SaslMechanism::External]).open()).await.unwrap_err();
+        let error = within("an error", server.builder().mechanisms([Sasl::External]).open()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         let nobody = server.clients.client("nobody");
         let tls = server.tls().client_certificate_pem(&nobody.certificate, &nobody.key);
-        let builder = server.builder().tls(tls).mechanisms([SaslMechanism::External]);
+        let builder = server.builder().tls(tls).mechanisms([Sasl::External]);
         let error = within("an error", builder.open()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
     }

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::{Address, Config, HostOrder, Secret, TlsParameters};
-use crate::amqp::{Credentials, FieldTable, SaslMechanism};
+use crate::amqp::{Credentials, FieldTable, Sasl};
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -28,7 +28,7 @@ struct Entries {
     password: Option<Secret>,
     #[serde(alias = "vhost")]
     virtual_host: Option<String>,
-    mechanisms: Option<Vec<SaslMechanism>>,
+    mechanisms: Option<Vec<Sasl>>,
     connection_name: Option<String>,
     client_properties: Option<FieldTable>,
     locale: Option<String>,
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-impl<'de> Deserialize<'de> for SaslMechanism {
+impl<'de> Deserialize<'de> for Sasl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Text("the name of a mechanism", |text| {
             Self::from_name(text)
@@ -305,7 +305,7 @@ mod tests {
             order: HostOrder::Shuffled,
             tls: Some(tls),
             credentials: Credentials::new("u", "hush"),
-            mechanisms: vec![SaslMechanism::External, SaslMechanism::Plain],
+            mechanisms: vec![Sasl::External, Sasl::Plain],
             virtual_host: "v".into(),
             client_properties: FieldTable::new().with("answer", 42_i64).with("connection_name", "me"),
             locale: "en_GB".into(),

@@ -134,7 +134,7 @@ fn parameters_set_what_they_name() {
     .unwrap();
     assert_eq!((config.heartbeat, config.frame_max, config.channel_max), (7, 8192, 3));
     assert_eq!(config.connect_timeout, Duration::from_millis(1500));
-    assert_eq!(config.mechanisms, [SaslMechanism::External, SaslMechanism::Plain]);
+    assert_eq!(config.mechanisms, [Sasl::External, Sasl::Plain]);
     assert_eq!(config.tls, None);
 }
 

@@ -11,7 +11,7 @@ pub struct Config {
     /// Who logs in.
     pub credentials: Credentials,
     /// How, in the order of preference; the first that the server offers is taken.
-    pub mechanisms: Vec<Arc<dyn Sasl>>,
+    pub mechanisms: Vec<Arc<dyn SaslMechanism>>,
     /// The virtual host, `/` unless said otherwise.
     pub virtual_host: ShortString,
     /// Heartbeat interval in seconds, 0 for none at all.
@@ -39,7 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             credentials: Credentials::default(),
-            mechanisms: vec![Arc::new(SaslMechanism::Plain), Arc::new(SaslMechanism::AmqPlain)],
+            mechanisms: vec![Arc::new(Sasl::Plain), Arc::new(Sasl::AmqPlain)],
             virtual_host: ShortString::from_static("/"),
             heartbeat: 60,
             frame_max: 131_072,

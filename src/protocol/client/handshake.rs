@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::config::{Config, FRAME_MIN, INITIAL_FRAME_MAX, Tuning};
-use super::sasl::{Sasl, SaslExchange};
+use super::sasl::{SaslExchange, SaslMechanism};
 use crate::codec::method::connection::{self, Method as M};
 use crate::codec::{FRAME_OVERHEAD, FieldTable, Method};
 use crate::error::{Error, ErrorKind};
@@ -228,7 +228,7 @@ fn words(list: &[u8]) -> Vec<String> {
 }
 
 /// The first of those wanted that the server offers.
-fn choose<'a>(wanted: &'a [Arc<dyn Sasl>], offered: &[String]) -> Result<&'a dyn Sasl, Error> {
+fn choose<'a>(wanted: &'a [Arc<dyn SaslMechanism>], offered: &[String]) -> Result<&'a dyn SaslMechanism, Error> {
     wanted.iter().find(|mechanism| offered.iter().any(|name| name == mechanism.name())).map(AsRef::as_ref).ok_or_else(
         || {
             let wanted: Vec<_> = wanted.iter().map(|mechanism| mechanism.name()).collect();
@@ -242,17 +242,17 @@ fn choose<'a>(wanted: &'a [Arc<dyn Sasl>], offered: &[String]) -> Result<&'a dyn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client::SaslMechanism;
+    use crate::protocol::client::Sasl;
 
     #[test]
     fn c6_a_mechanism_is_a_whole_word() {
         let offered = words(b"AMQPLAIN  CRAM-PLAIN");
-        let wanted = |mechanisms: &[SaslMechanism]| -> Vec<Arc<dyn Sasl>> {
-            mechanisms.iter().map(|mechanism| Arc::new(*mechanism) as Arc<dyn Sasl>).collect()
+        let wanted = |mechanisms: &[Sasl]| -> Vec<Arc<dyn SaslMechanism>> {
+            mechanisms.iter().map(|mechanism| Arc::new(*mechanism) as Arc<dyn SaslMechanism>).collect()
         };
-        let both = wanted(&[SaslMechanism::Plain, SaslMechanism::AmqPlain]);
+        let both = wanted(&[Sasl::Plain, Sasl::AmqPlain]);
         assert_eq!(choose(&both, &offered).unwrap().name(), "AMQPLAIN");
-        let error = choose(&wanted(&[SaslMechanism::Plain]), &offered).unwrap_err();
+        let error = choose(&wanted(&[Sasl::Plain]), &offered).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth);
         assert!(error.to_string().contains("AMQPLAIN CRAM-PLAIN"), "{error}");
     }

@@ -41,7 +41,7 @@ impl Credentials {
         &self.username
     }
 
-    /// The password or token, for a mechanism of one's own ([`Sasl`]).
+    /// The password or token, for a mechanism of one's own ([`SaslMechanism`]).
     pub fn secret(&self) -> &str {
         &self.secret
     }
@@ -65,8 +65,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A way of logging in. [`SaslMechanism`] has those that servers usually offer; a program may bring others.
-pub trait Sasl: fmt::Debug + Send + Sync {
+/// A way of logging in. [`Sasl`] has those that servers usually offer; a program may bring others.
+pub trait SaslMechanism: fmt::Debug + Send + Sync {
     /// The name by which servers offer it.
     fn name(&self) -> &str;
 
@@ -90,7 +90,7 @@ pub trait SaslExchange: Send {
 /// The ways of logging in that are built in.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SaslMechanism {
+pub enum Sasl {
     /// User name and password (RFC 4616).
     Plain,
     /// User name and password in a field table, as AMQP had it before SASL.
@@ -103,7 +103,7 @@ pub enum SaslMechanism {
     RabbitCrDemo,
 }
 
-impl SaslMechanism {
+impl Sasl {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Plain, Self::AmqPlain, Self::External, Self::Anonymous, Self::RabbitCrDemo];
 
@@ -142,7 +142,7 @@ impl SaslMechanism {
     }
 }
 
-impl Sasl for SaslMechanism {
+impl SaslMechanism for Sasl {
     fn name(&self) -> &str {
         Self::name(*self)
     }
@@ -153,7 +153,7 @@ impl Sasl for SaslMechanism {
 }
 
 struct BuiltIn {
-    mechanism: SaslMechanism,
+    mechanism: Sasl,
     credentials: Credentials,
 }
 
@@ -161,7 +161,7 @@ impl SaslExchange for BuiltIn {
     fn respond(&mut self, challenge: Option<&[u8]>) -> Result<Bytes, SaslError> {
         match (self.mechanism, challenge) {
             (mechanism, None) => Ok(mechanism.first_response(&self.credentials)),
-            (SaslMechanism::RabbitCrDemo, Some(b"Please tell me your password")) => {
+            (Sasl::RabbitCrDemo, Some(b"Please tell me your password")) => {
                 Ok(format!("My password is {}", self.credentials.secret).into())
             }
             (_, Some(_)) => Err("the server asks for more than the mechanism knows".into()),
@@ -176,30 +176,30 @@ mod tests {
     #[test]
     fn c7_responses_of_the_mechanisms() {
         let credentials = Credentials::new("u", "p\u{e9}");
-        assert_eq!(SaslMechanism::Plain.first_response(&credentials), "\0u\0p\u{e9}");
+        assert_eq!(Sasl::Plain.first_response(&credentials), "\0u\0p\u{e9}");
         assert_eq!(
-            SaslMechanism::AmqPlain.first_response(&credentials),
+            Sasl::AmqPlain.first_response(&credentials),
             &b"\x05LOGINS\0\0\0\x01u\x08PASSWORDS\0\0\0\x03p\xc3\xa9"[..]
         );
-        assert_eq!(SaslMechanism::External.first_response(&credentials), "", "c9");
+        assert_eq!(Sasl::External.first_response(&credentials), "", "c9");
     }
 
     #[test]
     fn c8_a_challenge_is_answered_by_the_one_that_knows_how() {
         let credentials = Credentials::new("u", "hush");
-        let mut demo = SaslMechanism::RabbitCrDemo.start(&credentials);
+        let mut demo = Sasl::RabbitCrDemo.start(&credentials);
         assert_eq!(demo.respond(None).unwrap(), "u");
         assert_eq!(demo.respond(Some(b"Please tell me your password")).unwrap(), "My password is hush");
         assert!(demo.respond(Some(b"And your shoe size")).is_err());
-        assert!(SaslMechanism::Plain.start(&credentials).respond(Some(b"")).is_err());
+        assert!(Sasl::Plain.start(&credentials).respond(Some(b"")).is_err());
     }
 
     #[test]
     fn names_are_found_in_any_case() {
-        for mechanism in SaslMechanism::ALL {
-            assert_eq!(SaslMechanism::from_name(&mechanism.name().to_lowercase()), Some(mechanism));
+        for mechanism in Sasl::ALL {
+            assert_eq!(Sasl::from_name(&mechanism.name().to_lowercase()), Some(mechanism));
         }
-        assert_eq!(SaslMechanism::from_name("PLAI"), None);
+        assert_eq!(Sasl::from_name("PLAI"), None);
     }
 
     #[test]
