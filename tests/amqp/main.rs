@@ -13,6 +13,9 @@
 )]
 
 #[macro_use]
+#[path = "../shared/running.rs"]
+mod running;
+#[macro_use]
 mod support;
 #[macro_use]
 mod scripted;

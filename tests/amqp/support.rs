@@ -2,18 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use leveret::amqp::{Channel, Connection, ConnectionBuilder, Consumer, Credentials, Delivery, Queue};
 use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind};
 
-/// How long a test waits for one thing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long a whole test may take.
-const WHOLE: Duration = Duration::from_secs(120);
+pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
 
 // ------------------------------------------------------------------------------------------------------------- running
 
@@ -85,50 +79,6 @@ macro_rules! on_rabbitmq {
     )*};
 }
 
-/// Makes a test of each body that brings its own server.
-macro_rules! on_its_own {
-    ($( $(#[$meta:meta])* async fn $name:ident() $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            crate::support::run(async $body);
-        }
-    )*};
-}
-
-/// Runs a test on a runtime of its own.
-pub(crate) fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(WHOLE, test).await });
-    // A task that is stuck must not hold the test up.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    assert!(ended.is_ok(), "the test did not end within {} s", WHOLE.as_secs());
-}
-
-/// Waits for something, but not for ever.
-pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {} s in vain: {what}", PATIENCE.as_secs()),
-    }
-}
-
-/// Asks again and again until it is so, where nothing tells when.
-pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    within(what, async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
-/// A name that nobody else uses.
-pub(crate) fn unique(word: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("leveret.{}.{}.{word}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 // ------------------------------------------------------------------------------------------------------------- servers
 
 /// The broker in the box, one for each test, or the RabbitMQ that all tests share.
@@ -171,10 +121,6 @@ impl Server {
     pub(crate) async fn channel(&self) -> Channel {
         self.connect().await.open_channel().await.unwrap()
     }
-}
-
-pub(crate) fn environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
 /// A garagemq for one test alone: one that has met some of them hangs, or falls over.
@@ -302,15 +248,6 @@ impl Drop for Own {
             }
         }
     }
-}
-
-pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let Output { status, stdout, stderr } =
-        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).unwrap()
 }
 
 // ------------------------------------------------------------------------------------------- what many tests do

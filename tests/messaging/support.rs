@@ -1,21 +1,14 @@
 //! Servers to test against, waits that end, and what many tests do.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::process::Command;
 
 use leveret::amqp::{Channel, Queue};
 use leveret::broker::Broker;
 use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Source};
 
+pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
 use crate::wire::Tap;
-
-/// How long a test waits for one thing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long a whole test may take.
-const WHOLE: Duration = Duration::from_secs(120);
 
 // ------------------------------------------------------------------------------------------------------------- running
 
@@ -80,50 +73,6 @@ macro_rules! on_rabbitmq {
     )*};
 }
 
-/// Makes a test of each body that brings its own server, a broker in the box most likely.
-macro_rules! on_its_own {
-    ($( $(#[$meta:meta])* async fn $name:ident() $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            crate::support::run(async $body);
-        }
-    )*};
-}
-
-/// Runs a test on a runtime of its own.
-pub(crate) fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(WHOLE, test).await });
-    // A task that is stuck must not hold the test up.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    assert!(ended.is_ok(), "the test did not end within {} s", WHOLE.as_secs());
-}
-
-/// Waits for something, but not for ever.
-pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {} s in vain: {what}", PATIENCE.as_secs()),
-    }
-}
-
-/// Asks again and again until it is so, where nothing tells when.
-pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    within(what, async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
-/// A name that nobody else uses.
-pub(crate) fn unique(word: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("leveret.{}.{}.{word}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
 // ------------------------------------------------------------------------------------------------------------- servers
 
 /// The broker in the box, one for each test, or the RabbitMQ that all tests share.
@@ -161,10 +110,6 @@ impl Server {
         let client = within("a connection", Client::connect(tap.url())).await.unwrap();
         (client, tap)
     }
-}
-
-pub(crate) fn environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
 /// A server for one test alone.
@@ -228,15 +173,6 @@ impl Drop for Own {
             }
         }
     }
-}
-
-async fn command(program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let Output { status, stdout, stderr } =
-        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).unwrap()
 }
 
 // ------------------------------------------------------------------------------------------- what many tests do

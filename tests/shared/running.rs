@@ -1,0 +1,70 @@
+//! How a test runs: on a runtime of its own, with waits that end. Shared by the tests of the client and those of the facade.
+
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long a test waits for one thing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a whole test may take.
+const WHOLE: Duration = Duration::from_secs(120);
+
+/// Makes a test of each body that brings its own server.
+macro_rules! on_its_own {
+    ($( $(#[$meta:meta])* async fn $name:ident() $body:block )*) => {$(
+        $(#[$meta])*
+        #[test]
+        fn $name() {
+            crate::running::run(async $body);
+        }
+    )*};
+}
+
+/// Runs a test on a runtime of its own.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(WHOLE, test).await });
+    // A task that is stuck must not hold the test up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    assert!(ended.is_ok(), "the test did not end within {} s", WHOLE.as_secs());
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {} s in vain: {what}", PATIENCE.as_secs()),
+    }
+}
+
+/// Asks again and again until it is so, where nothing tells when.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    within(what, async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// A name that nobody else uses.
+pub(crate) fn unique(word: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("leveret.{}.{}.{word}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A variable that `tests/run` sets.
+pub(crate) fn environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
+}
+
+/// Runs a program, and returns what it prints.
+pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let Output { status, stdout, stderr } =
+        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
