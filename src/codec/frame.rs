@@ -92,6 +92,17 @@ impl<'a> RawFrame<'a> {
         Ok(Some(Self { kind: frame_type, channel, payload }))
     }
 
+    /// The payload of the first frame in `buffer` if that is whole, of this type, on this channel, and in order: what is expected is
+    /// told with fewer questions than [`split`](Self::split) has to ask.
+    #[inline]
+    pub(crate) fn expected(buffer: &'a [u8], kind: FrameType, channel: u16, max_payload: usize) -> Option<&'a [u8]> {
+        let (&[octet, c1, c0, s3, s2, s1, s0], rest) = buffer.split_first_chunk::<HEAD>()?;
+        let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
+        let (payload, behind) = rest.split_at_checked(size)?;
+        let fits = octet == kind as u8 && u16::from_be_bytes([c1, c0]) == channel && size <= max_payload;
+        (fits && behind.first() == Some(&FRAME_END)).then_some(payload)
+    }
+
     /// The octets that the frame takes on the wire.
     pub fn wire_len(&self) -> usize {
         self.payload.len() + FRAME_OVERHEAD

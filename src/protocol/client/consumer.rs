@@ -126,7 +126,7 @@ impl Consumers {
     }
 
     /// The consumer with this tag.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerId> {
         if let Some(last) = self.last
             && let Some(consumer) = self.get_mut(last)
@@ -135,6 +135,11 @@ impl Consumers {
         {
             return Some(last);
         }
+        self.look_up(tag)
+    }
+
+    #[cold]
+    fn look_up(&mut self, tag: &[u8]) -> Option<ConsumerId> {
         self.last = self.by_tag.get(tag).copied();
         self.last
     }

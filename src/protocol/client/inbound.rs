@@ -161,24 +161,17 @@ impl Connection {
     /// way. Returns the octets of all three frames; with `None` they go the usual way one by one.
     #[inline]
     fn small_delivery(&mut self, method: &RawFrame<'_>, block: &[u8]) -> Option<usize> {
-        let at = method.wire_len();
-        let Ok(Some(header)) = RawFrame::split(block.get(at..).unwrap_or_default(), self.max_payload) else {
-            return None;
-        };
-        let end = at + header.wire_len();
-        let Ok(Some(body)) = RawFrame::split(block.get(end..).unwrap_or_default(), self.max_payload) else {
-            return None;
-        };
-        let together = (header.kind, body.kind) == (FrameType::Header, FrameType::Body)
-            && header.channel == method.channel
-            && body.channel == method.channel;
-        if !together || body.payload.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
+        let (number, max_payload, at) = (method.channel, self.max_payload, method.wire_len());
+        let header = RawFrame::expected(block.get(at..)?, FrameType::Header, number, max_payload)?;
+        let at = at + header.len() + FRAME_OVERHEAD;
+        let body = RawFrame::expected(block.get(at..)?, FrameType::Body, number, max_payload)?;
+        if body.len() >= KEEP_IN_PLACE_FROM || !matches!(self.phase, Phase::Open) {
             return None;
         }
-        let id = self.numbers.channel(method.channel);
+        let id = self.numbers.channel(number);
         let (channel, mut hands) = id.and_then(|id| self.parts(id))?;
-        let done = channel.small_delivery(method.payload, header.payload, body.payload, &mut hands);
-        done.then(|| end + body.wire_len())
+        let done = channel.small_delivery(method.payload, header, body, &mut hands);
+        done.then(|| at + body.len() + FRAME_OVERHEAD)
     }
 
     #[inline]
