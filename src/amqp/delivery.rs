@@ -190,9 +190,8 @@ impl Delivery {
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let Memory { batch, channel } = &*self.0.memory;
-        let acker = Acker { channel: channel.clone(), delivery_tag: self.delivery_tag() };
-        (Message::alone(batch.alone(self.0.place), None), acker)
+        let (message, acker) = self.into_parts();
+        (Message::alone(message.memory.batch.alone(message.place), None), acker)
     }
 }
 

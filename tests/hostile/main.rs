@@ -37,7 +37,19 @@ fn run<T: Send>(case: impl Future<Output = T>) -> (Option<T>, Duration, u64) {
     (result.0, result.1, counted.bytes_max)
 }
 
-/// The issue asks for as many; fewer would mean that a table has got lost.
+/// What a case took of time and of memory beyond what it may: each figure with its limit.
+fn beyond((took, within): (Duration, Duration), (peak, memory): (u64, u64)) -> impl Iterator<Item = String> {
+    let late = (took > within).then(|| format!("takes {took:?}, more than {within:?}"));
+    late.into_iter().chain((peak > memory).then(|| format!("holds {peak} octets, more than {memory}")))
+}
+
+/// Fails with all cases that were judged wrong.
+#[track_caller]
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Fewer than these would mean that a table has got lost.
 #[test]
 fn there_are_many_cases() {
     let counts = (against_client::cases().len(), against_broker::cases().len());

@@ -91,8 +91,7 @@ impl Connection {
             confirms.waiting.wait(place, waker);
             return Poll::Pending;
         }
-        // Mostly there is nothing to be taken, and nothing is written.
-        let held = match if waiting.is_some() { waiting.take() } else { None } {
+        let held = match waiting.take() {
             Some(Waiting::Window(place)) => place,
             _ => None,
         };
