@@ -15,20 +15,19 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
+use super::blocks::Blocks;
 use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 
-/// How much is read at a time: little by a connection that gets little, and twice as much after each read that fills its room.
-const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=256 * 1024;
-/// A read block is replaced when less than this part of it is left.
-const READ_AT_LEAST: usize = 8;
 /// After a read of this much there is probably more.
 const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
 /// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long memory for reading is kept while nothing is read into it.
+const KEEP_BLOCKS: Duration = Duration::from_secs(1);
 
 /// A machine behind its lock, as the driver sees it.
 pub(crate) trait Endpoint: Send + Sync + 'static {
@@ -68,8 +67,8 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
     let mut driver = Driver {
         stream,
         endpoint,
-        input: BytesMut::new(),
-        read_block: *READ_BLOCK.start(),
+        blocks: Blocks::new(),
+        look_after_blocks: None,
         output: OutBuffer::new(),
         wakes: Vec::new(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -86,9 +85,9 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
 struct Driver<E: Endpoint + ?Sized> {
     stream: Stream,
     endpoint: Arc<E>,
-    input: BytesMut,
-    /// How much is to be read at a time.
-    read_block: usize,
+    blocks: Blocks,
+    /// When to see whether the blocks are still used.
+    look_after_blocks: Option<Instant>,
     output: OutBuffer,
     wakes: Vec<Waker>,
     sleep: Pin<Box<Sleep>>,
@@ -138,22 +137,18 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         if !self.read {
             return Poll::Pending;
         }
-        if self.input.capacity() - self.input.len() < self.read_block / READ_AT_LEAST {
-            self.input.reserve(self.read_block);
-        }
-        let before = self.input.len();
-        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
-        if self.input.len() == self.input.capacity() {
-            self.read_block = (2 * self.read_block).min(*READ_BLOCK.end());
-        }
-        Poll::Ready(Ok(self.input.len() - before))
+        self.blocks.make_room();
+        let before = self.blocks.input.len();
+        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.blocks.input))?;
+        self.blocks.filled();
+        Poll::Ready(Ok(self.blocks.input.len() - before))
     }
 
     /// One turn at the endpoint. Returns whether it was the last.
     fn turn(&mut self, cx: &Context<'_>, ended: Option<Error>) -> bool {
         self.over |= ended.is_some();
         let next = self.endpoint.turn(Turn {
-            input: &mut self.input,
+            input: &mut self.blocks.input,
             output: &mut self.output,
             ended,
             wakes: &mut self.wakes,
@@ -224,13 +219,20 @@ impl<E: Endpoint + ?Sized> Driver<E> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some((_, until)) = self.write_error
-            && self.armed.is_none_or(|armed| until < armed)
-        {
-            self.arm(until);
+        if self.look_after_blocks.is_none() && self.blocks.is_large() {
+            self.look_after_blocks = Some(now() + KEEP_BLOCKS);
+        }
+        let until = self.write_error.as_ref().map(|(_, until)| *until);
+        for due in [until, self.look_after_blocks].into_iter().flatten() {
+            if self.armed.is_none_or(|armed| due < armed) {
+                self.arm(due);
+            }
         }
         if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
             self.armed = None;
+            if self.look_after_blocks.take_if(|due| *due <= now()).is_some() {
+                self.blocks.give_back();
+            }
             cx.waker().wake_by_ref();
         }
         Poll::Pending
