@@ -154,6 +154,16 @@ pub(crate) enum Incoming<'a> {
     Kept(Bytes),
 }
 
+/// What is known to come next of a large body, for whoever reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// After so many octets it is worth to stop and to feed them; 0 where there is no such place.
+    pub stop: usize,
+    /// So many octets belong together with those that are there: they are not copied when there is room for them. That is what the
+    /// peer says, and nothing to be believed beyond measure.
+    pub together: usize,
+}
+
 /// Puts the messages of one channel together. `M` is what is remembered of the method.
 #[derive(Debug)]
 pub(crate) struct Assembler<M> {
@@ -181,6 +191,14 @@ impl<M> Assembler<M> {
     /// Whether no message is under way.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// Octets that are still to come of a body.
+    pub(crate) fn awaited(&self) -> u64 {
+        match self.state {
+            State::Body { remaining, .. } => remaining,
+            State::Idle | State::Header(_) => 0,
+        }
     }
 
     /// Drops what there is of a message: its channel is closed (c87).

@@ -6,10 +6,14 @@ use std::ops::RangeInclusive;
 
 use bytes::BytesMut;
 
+use crate::protocol::Ahead;
+
 /// The size of a block: small for a connection that gets little, and twice as large after each read that fills its room.
 const SIZE: RangeInclusive<usize> = 8 * 1024..=512 * 1024;
 /// A block is left when less than this part of it is free.
 const LEAST_ROOM: usize = 8;
+/// For so many octets of a body there is room before they have come; for more, when as many have come.
+const AHEAD: usize = 1024 * 1024 + 4096;
 /// Octets of blocks that are remembered while messages may be in them.
 const REMEMBERED: usize = 8 * 1024 * 1024;
 
@@ -32,14 +36,16 @@ impl Blocks {
         Self { input: BytesMut::new(), size: *SIZE.start(), at_hand: 0, left: VecDeque::new(), busy: false }
     }
 
-    /// Sees to it that there is room to read into behind what there is.
-    pub(super) fn make_room(&mut self) {
-        let (len, least) = (self.input.len(), self.size / LEAST_ROOM);
+    /// Sees to it that there is room to read into behind what there is, for what is known to come if that is not too much.
+    pub(super) fn make_room(&mut self, ahead: Ahead) {
+        let len = self.input.len();
+        let together = if ahead.together <= AHEAD { ahead.together } else { 0 };
+        let least = together.max(ahead.stop.min(AHEAD)).max(self.size / LEAST_ROOM);
         if self.input.capacity() - len >= least {
             return;
         }
         self.busy = true;
-        let room = self.size.saturating_sub(len).max(least);
+        let room = self.size.saturating_sub(len).max(least).max(ahead.together.min(len.max(AHEAD)));
         if self.input.try_reclaim(room) {
             return;
         }
@@ -95,7 +101,7 @@ mod tests {
 
     /// Fills the room, as a read does.
     fn fill(blocks: &mut Blocks) {
-        blocks.make_room();
+        blocks.make_room(Ahead::default());
         blocks.input.resize(blocks.input.capacity(), 7);
         blocks.filled();
     }
@@ -162,6 +168,21 @@ mod tests {
             held.push(blocks.input.split().freeze());
         }
         assert!(blocks.left.iter().map(|(_, size)| size).sum::<usize>() <= REMEMBERED);
+    }
+
+    #[test]
+    fn what_is_known_to_come_has_room_within_measure() {
+        for (together, room) in
+            [(0, 8 * 1024), (300_000, 300_000), (AHEAD, AHEAD), (AHEAD + 1, AHEAD), (usize::MAX, AHEAD)]
+        {
+            let mut blocks = Blocks::new();
+            blocks.make_room(Ahead { stop: 1, together });
+            assert_eq!(blocks.input.capacity(), room, "{together}");
+        }
+        let mut blocks = Blocks::new();
+        blocks.input.resize(3 * AHEAD, 0);
+        blocks.make_room(Ahead { stop: 1, together: usize::MAX });
+        assert_eq!(blocks.input.capacity(), 6 * AHEAD, "as much again as has come");
     }
 
     /// It is given back only when two looks in a row found it unused; what has come of a message stays.

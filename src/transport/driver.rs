@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
 use super::blocks::Blocks;
 use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::OutBuffer;
+use crate::protocol::{Ahead, OutBuffer};
 
 /// After a read of this much there is probably more.
 const MUCH: usize = 16 * 1024;
@@ -58,6 +58,8 @@ pub(crate) struct Next {
     pub(crate) deadline: Option<Instant>,
     /// Whether to go on reading.
     pub(crate) read: bool,
+    /// What is worth to be read next.
+    pub(crate) ahead: Ahead,
     /// Whether this was the last turn: what is in `output` is written, then the stream is closed.
     pub(crate) finished: bool,
 }
@@ -74,6 +76,7 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
         read: true,
+        ahead: Ahead::default(),
         write_error: None,
         unflushed: false,
         over: false,
@@ -95,6 +98,7 @@ struct Driver<E: Endpoint + ?Sized> {
     armed: Option<Instant>,
     /// Whether the endpoint wants more input.
     read: bool,
+    ahead: Ahead,
     /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
     /// arrived, but the runtime need not know yet that there is something to read.
     write_error: Option<(io::Error, Instant)>,
@@ -137,9 +141,9 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         if !self.read {
             return Poll::Pending;
         }
-        self.blocks.make_room();
+        self.blocks.make_room(self.ahead);
         let before = self.blocks.input.len();
-        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.blocks.input))?;
+        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.blocks.input, self.ahead.stop))?;
         self.blocks.filled();
         Poll::Ready(Ok(self.blocks.input.len() - before))
     }
@@ -159,6 +163,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             waker.wake();
         }
         self.read = next.read;
+        self.ahead = next.ahead;
         self.over |= next.finished;
         // Deadlines mostly move away, as long as octets flow; the timer follows when it fires.
         if let Some(deadline) = next.deadline
@@ -258,10 +263,16 @@ fn closed_without_a_word() -> Error {
     Error::new(ErrorKind::Io, "the peer closed the connection without a word")
 }
 
-/// Reads once into the room that `buf` has.
-fn poll_read_buf(stream: Pin<&mut Stream>, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+/// Reads once into the room that `buf` has, and so many octets at most unless that is 0.
+fn poll_read_buf(
+    stream: Pin<&mut Stream>,
+    cx: &mut Context<'_>,
+    buf: &mut BytesMut,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    let mut buf = buf.limit(if most == 0 { usize::MAX } else { most });
     let stream = stream.get_mut();
-    let read = std::pin::pin!(stream.read_buf(buf));
+    let read = std::pin::pin!(stream.read_buf(&mut buf));
     read.poll(cx).map_ok(|_| ())
 }
 

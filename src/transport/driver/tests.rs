@@ -18,7 +18,7 @@ impl Endpoint for Pieces {
         {
             turn.output.put(&vec![7; len]);
         }
-        Next { deadline: None, read: true, finished: false }
+        Next { deadline: None, read: true, ahead: Ahead::default(), finished: false }
     }
 }
 
@@ -80,7 +80,7 @@ impl Endpoint for Listener {
         let finished = !turn.input.is_empty();
         self.heard.lock().unwrap().extend_from_slice(&turn.input.split());
         *self.ended.lock().unwrap() = turn.ended;
-        Next { deadline: None, read: true, finished }
+        Next { deadline: None, read: true, ahead: Ahead::default(), finished }
     }
 }
 
