@@ -110,9 +110,10 @@ struct Driver<E: Endpoint + ?Sized> {
 
 impl<E: Endpoint + ?Sized> Driver<E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut woken = true;
+        let (mut woken, mut try_read) = (true, true);
         loop {
-            let (got, ended) = match self.poll_read(cx) {
+            let read = if try_read { self.poll_read(cx) } else { Poll::Pending };
+            let (got, ended) = match read {
                 Poll::Ready(Ok(0)) => (0, Some(closed_without_a_word())),
                 Poll::Ready(Ok(count)) => (count, None),
                 Poll::Ready(Err(error)) => (0, Some(error.into())),
@@ -121,10 +122,12 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             if got == 0 && ended.is_none() && !woken {
                 return self.poll_timer(cx);
             }
-            let backlog = !self.output.is_empty();
+            let (backlog, paused) = (!self.output.is_empty(), !self.read);
             if self.turn(cx, ended) {
                 return Poll::Ready(());
             }
+            // A stream that had nothing wakes the task when it has.
+            try_read = got > 0 || paused;
             // A full socket wakes the task when it has room; until then what is new gathers at the endpoint. Once it has
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
@@ -182,15 +185,11 @@ impl<E: Endpoint + ?Sized> Driver<E> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.output.slices(&mut slices);
-            let slices = slices.get(..filled).unwrap_or_default();
-            let stream = Pin::new(&mut self.stream);
-            let written = match slices {
-                [only] => ready!(stream.poll_write(cx, only)),
-                several => ready!(stream.poll_write_vectored(cx, several)),
+            let written = match self.output.in_one_piece() {
+                Some(octets) => Pin::new(&mut self.stream).poll_write(cx, octets),
+                None => self.poll_write_pieces(cx),
             };
-            match written {
+            match ready!(written) {
                 Ok(0) => return self.write_failed(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.output.advance(count);
@@ -207,6 +206,12 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             }
         }
         Poll::Ready(())
+    }
+
+    fn poll_write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = self.output.slices(&mut slices);
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices.get(..filled).unwrap_or_default())
     }
 
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
