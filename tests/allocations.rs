@@ -167,6 +167,32 @@ fn a_large_delivery_is_few_allocations() {
     assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
 }
 
+/// Memory whose messages were dropped is read into again, also when the program is some of them behind, and also for bodies of several
+/// frames.
+#[test]
+fn large_deliveries_share_memory_one_after_the_other() {
+    const MESSAGES: u64 = 500;
+    for (size, behind) in [(64 * 1024, 20), (300 * 1024, 5)] {
+        let (runtime, _connection, channel) = client("/");
+        let mut kept = VecDeque::with_capacity(behind + 1);
+        let mut take = async |consumer: &mut Consumer| {
+            for _ in 0..MESSAGES {
+                kept.push_back(consumer.next().await.unwrap().unwrap());
+                if kept.len() > behind {
+                    kept.pop_front().unwrap().ack().unwrap();
+                }
+            }
+        };
+        let mut consumer = runtime.block_on(async {
+            let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+            take(&mut consumer).await;
+            consumer
+        });
+        let info = measure(|| runtime.block_on(take(&mut consumer)));
+        assert!(info.bytes_total < MESSAGES * size / 10, "{size} octets: {info:?}");
+    }
+}
+
 /// What comes over the wire for a small message is not kept; what is, is little more than the message. There are so many of them
 /// that the block into which the connection reads does not count.
 #[test]

@@ -66,21 +66,7 @@ pub(crate) struct Next {
 
 /// Drives a connection until its machine is finished or the stream ends.
 pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>) {
-    let mut driver = Driver {
-        stream,
-        endpoint,
-        blocks: Blocks::new(),
-        look_after_blocks: None,
-        output: OutBuffer::new(),
-        wakes: Vec::new(),
-        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        armed: None,
-        read: true,
-        ahead: Ahead::default(),
-        write_error: None,
-        unflushed: false,
-        over: false,
-    };
+    let mut driver = Driver::new(stream, endpoint);
     poll_fn(|cx| driver.poll(cx)).await;
     let _ = tokio::time::timeout(LINGER, driver.finish()).await;
 }
@@ -109,6 +95,24 @@ struct Driver<E: Endpoint + ?Sized> {
 }
 
 impl<E: Endpoint + ?Sized> Driver<E> {
+    fn new(stream: Stream, endpoint: Arc<E>) -> Self {
+        Self {
+            stream,
+            endpoint,
+            blocks: Blocks::new(),
+            look_after_blocks: None,
+            output: OutBuffer::new(),
+            wakes: Vec::new(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+            read: true,
+            ahead: Ahead::default(),
+            write_error: None,
+            unflushed: false,
+            over: false,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (mut woken, mut try_read) = (true, true);
         loop {
