@@ -70,21 +70,23 @@ impl<'a> RawFrame<'a> {
     /// any of them the stream is of no further use.
     #[inline]
     pub fn split(buffer: &'a [u8], max_payload: usize) -> Result<Option<Self>, DecodeError> {
-        let Some((frame_type, channel, size)) = Self::head(buffer, max_payload)? else { return Ok(None) };
-        let rest = buffer.get(FRAME_HEAD..).unwrap_or_default();
+        let Some((frame_type, channel, size, rest)) = Self::head(buffer, max_payload)? else { return Ok(None) };
         let (Some(payload), Some(&end)) = (rest.get(..size), rest.get(size)) else { return Ok(None) };
         check_frame_end(end, size)?;
         Ok(Some(Self { kind: frame_type, channel, payload }))
     }
 
-    /// Type, channel and size of the first frame in `buffer`, or `None` when its head is not whole yet.
+    /// Type, channel and size of the first frame in `buffer`, and what stands behind its head; `None` when that is not whole yet.
     ///
     /// # Errors
     ///
     /// What [`split`](Self::split) finds wrong with a head.
     #[inline(always)]
-    pub(crate) fn head(buffer: &[u8], max_payload: usize) -> Result<Option<(FrameType, u16, usize)>, DecodeError> {
-        let Some(&[kind, c1, c0, s3, s2, s1, s0]) = buffer.first_chunk::<FRAME_HEAD>() else {
+    pub(crate) fn head(
+        buffer: &'a [u8],
+        max_payload: usize,
+    ) -> Result<Option<(FrameType, u16, usize, &'a [u8])>, DecodeError> {
+        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
             return match buffer.first() {
                 Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
                 _ => Ok(None),
@@ -100,7 +102,7 @@ impl<'a> RawFrame<'a> {
         if frame_type == FrameType::Heartbeat && (size != 0 || channel != 0) {
             return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
         }
-        Ok(Some((frame_type, channel, size)))
+        Ok(Some((frame_type, channel, size, rest)))
     }
 
     /// The payload of the first frame in `buffer` if that is whole, of this type, on this channel, and in order: what is expected is

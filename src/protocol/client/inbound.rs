@@ -20,7 +20,7 @@ use crate::protocol::{ContentError, Incoming, KEEP_IN_PLACE_FROM};
 impl Connection {
     /// Acts on the whole frames at the front of `input`.
     pub(super) fn frames(&mut self, input: &mut BytesMut, now: Instant) -> Result<(), Failure> {
-        if !self.join(input)? {
+        if self.joined.is_some() && !self.join(input)? {
             return Ok(());
         }
         let mut at = 0;

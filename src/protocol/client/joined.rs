@@ -69,7 +69,9 @@ impl Connection {
             let Some((&end, behind)) = behind else { return Ok(false) };
             check_frame_end(end, joined.frame)?;
             if joined.len < joined.size {
-                let Some((kind, channel, size)) = RawFrame::head(behind, self.max_payload)? else { return Ok(false) };
+                let Some((kind, channel, size, _)) = RawFrame::head(behind, self.max_payload)? else {
+                    return Ok(false);
+                };
                 if kind == FrameType::Body && channel == joined.channel && size <= joined.size - joined.len {
                     (joined.frame, joined.left) = (size, size);
                     joined.gap += FRAME_OVERHEAD;
@@ -101,7 +103,7 @@ impl Connection {
             return Ahead { stop, together: rest + FRAME_OVERHEAD + 1 };
         }
         match RawFrame::head(input, self.max_payload) {
-            Ok(Some((FrameType::Body, channel, size))) => {
+            Ok(Some((FrameType::Body, channel, size, _))) => {
                 let missing = (size + FRAME_OVERHEAD).saturating_sub(input.len());
                 match self.awaited(channel) {
                     body if body > size => Ahead { stop: missing + FRAME_HEAD, together: missing + body - size },
