@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
-use crate::protocol::client::{Batch, Delivered, Returned, Settle};
+use crate::protocol::Layout;
+use crate::protocol::client::{Batch, Returned, Settle, Single};
 
 /// Messages that came close together, and what settles them.
 #[derive(Debug, Default)]
@@ -21,16 +22,22 @@ pub(crate) struct Memory {
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
-pub struct Message {
-    memory: Arc<Memory>,
-    place: usize,
+pub struct Message(Held);
+
+/// Where a message is.
+#[derive(Clone)]
+enum Held {
+    /// At a place among others.
+    Shared(Arc<Memory>, usize),
+    /// By itself, so that nothing else is kept with it.
+    Single(Arc<Single>),
 }
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
     pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
-        Self { memory, place }
+        Self(Held::Shared(memory, place))
     }
 
     /// A message that came alone.
@@ -38,23 +45,56 @@ impl Message {
         Self::at(Arc::new(Memory { batch, channel }), 0)
     }
 
-    #[inline]
-    fn delivered(&self) -> &Delivered {
-        self.memory.batch.at(self.place)
+    /// In memory of its own, to be kept.
+    fn detached(&self) -> Self {
+        match &self.0 {
+            Held::Shared(memory, place) => match memory.batch.single(*place) {
+                Some(single) => Self(Held::Single(Arc::new(single))),
+                None => Self::alone(memory.batch.alone(*place), None),
+            },
+            Held::Single(_) => self.clone(),
+        }
     }
 
-    fn octets(&self) -> &[u8] {
-        self.memory.batch.memory()
+    /// Where it stands, and in which octets.
+    fn place(&self) -> (Layout, &[u8]) {
+        match &self.0 {
+            Held::Shared(memory, place) => (memory.batch.at(*place).layout, memory.batch.memory()),
+            Held::Single(single) => (single.layout(), single.memory()),
+        }
+    }
+
+    /// What settles it, and by which tag.
+    #[inline]
+    fn settled_by(&self) -> (Option<&Arc<ChannelGuard>>, u64) {
+        match &self.0 {
+            Held::Shared(memory, place) => (memory.channel.as_ref(), memory.batch.at(*place).delivery_tag),
+            Held::Single(_) => (None, 0),
+        }
+    }
+
+    /// The body, where it stayed where it was read.
+    fn apart(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Held::Shared(memory, _) => memory.batch.apart(),
+            Held::Single(_) => None,
+        }
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        self.memory.batch.body(*self.delivered())
+        match self.apart() {
+            Some(body) => body,
+            None => {
+                let (layout, octets) = self.place();
+                layout.body(octets)
+            }
+        }
     }
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
-        match self.memory.batch.apart() {
+        match self.apart() {
             None => Bytes::copy_from_slice(self.body()),
             Some(body) => body.clone(),
         }
@@ -62,12 +102,17 @@ impl Message {
 
     /// The exchange it was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
-        self.delivered().layout.address(self.octets()).0
+        self.address().0
     }
 
     /// The routing key it was published with.
     pub fn routing_key(&self) -> ShortString {
-        self.delivered().layout.address(self.octets()).1
+        self.address().1
+    }
+
+    fn address(&self) -> (ShortString, ShortString) {
+        let (layout, octets) = self.place();
+        layout.address(octets)
     }
 
     /// The properties.
@@ -82,12 +127,16 @@ impl Message {
 
     /// The properties as they came.
     pub fn raw_properties(&self) -> RawProperties {
-        self.delivered().layout.properties(self.octets())
+        let (layout, octets) = self.place();
+        layout.properties(octets)
     }
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        self.delivered().redelivered
+        match &self.0 {
+            Held::Shared(memory, place) => memory.batch.at(*place).redelivered,
+            Held::Single(single) => single.redelivered,
+        }
     }
 }
 
@@ -116,7 +165,8 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.0.memory.channel.as_ref(), self.delivery_tag(), settle)
+        let (channel, delivery_tag) = self.0.settled_by();
+        settle_on(channel, delivery_tag, settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -174,19 +224,20 @@ impl Delivery {
     /// The delivery tag: counts the deliveries of the channel.
     #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.0.delivered().delivery_tag
+        self.0.settled_by().1
     }
 
     /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
     pub(crate) fn into_parts(self) -> (Message, Acker) {
-        let acker = Acker { channel: self.0.memory.channel.clone(), delivery_tag: self.delivery_tag() };
+        let (channel, delivery_tag) = self.0.settled_by();
+        let acker = Acker { channel: channel.cloned(), delivery_tag };
         (self.0, acker)
     }
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
         let (message, acker) = self.into_parts();
-        (Message::alone(message.memory.batch.alone(message.place), None), acker)
+        (message.detached(), acker)
     }
 }
 

@@ -70,39 +70,12 @@ impl<'a> RawFrame<'a> {
     /// any of them the stream is of no further use.
     #[inline]
     pub fn split(buffer: &'a [u8], max_payload: usize) -> Result<Option<Self>, DecodeError> {
-        let Some((frame_type, channel, size, rest)) = Self::head(buffer, max_payload)? else { return Ok(None) };
+        let Some((FrameHead { kind, channel, size }, rest)) = FrameHead::split(buffer, max_payload)? else {
+            return Ok(None);
+        };
         let (Some(payload), Some(&end)) = (rest.get(..size), rest.get(size)) else { return Ok(None) };
         check_frame_end(end, size)?;
-        Ok(Some(Self { kind: frame_type, channel, payload }))
-    }
-
-    /// Type, channel and size of the first frame in `buffer`, and what stands behind its head; `None` when that is not whole yet.
-    ///
-    /// # Errors
-    ///
-    /// What [`split`](Self::split) finds wrong with a head.
-    #[inline(always)]
-    pub(crate) fn head(
-        buffer: &'a [u8],
-        max_payload: usize,
-    ) -> Result<Option<(FrameType, u16, usize, &'a [u8])>, DecodeError> {
-        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
-            return match buffer.first() {
-                Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
-                _ => Ok(None),
-            };
-        };
-        let Some(frame_type) = FrameType::from_octet(kind) else { return Err(unknown_type(kind)) };
-        let channel = u16::from_be_bytes([c1, c0]);
-        let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
-        if size > max_payload {
-            let kind = DecodeErrorKind::FrameTooLarge { size, limit: max_payload };
-            return Err(DecodeError::new(kind, "frame size", 3));
-        }
-        if frame_type == FrameType::Heartbeat && (size != 0 || channel != 0) {
-            return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
-        }
-        Ok(Some((frame_type, channel, size, rest)))
+        Ok(Some(Self { kind, channel, payload }))
     }
 
     /// The payload of the first frame in `buffer` if that is whole, of this type, on this channel, and in order: what is expected is
@@ -119,6 +92,43 @@ impl<'a> RawFrame<'a> {
     /// The octets that the frame takes on the wire.
     pub fn wire_len(&self) -> usize {
         self.payload.len() + FRAME_OVERHEAD
+    }
+}
+
+/// What stands before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    pub(crate) kind: FrameType,
+    pub(crate) channel: u16,
+    /// Of the payload.
+    pub(crate) size: usize,
+}
+
+impl FrameHead {
+    /// The head of the first frame in `buffer` and what stands behind it, or `None` when it is not whole yet.
+    ///
+    /// # Errors
+    ///
+    /// What [`RawFrame::split`] finds wrong with a head.
+    #[inline(always)]
+    pub(crate) fn split(buffer: &[u8], max_payload: usize) -> Result<Option<(Self, &[u8])>, DecodeError> {
+        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
+            return match buffer.first() {
+                Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
+                _ => Ok(None),
+            };
+        };
+        let Some(frame_type) = FrameType::from_octet(kind) else { return Err(unknown_type(kind)) };
+        let channel = u16::from_be_bytes([c1, c0]);
+        let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
+        if size > max_payload {
+            let kind = DecodeErrorKind::FrameTooLarge { size, limit: max_payload };
+            return Err(DecodeError::new(kind, "frame size", 3));
+        }
+        if frame_type == FrameType::Heartbeat && (size != 0 || channel != 0) {
+            return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
+        }
+        Ok(Some((Self { kind: frame_type, channel, size }, rest)))
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use super::channel::State;
 use super::inbound::Failure;
 use super::{Connection, Phase};
-use crate::codec::{FRAME_HEAD, FRAME_OVERHEAD, FrameType, RawFrame, check_frame_end};
+use crate::codec::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameType, check_frame_end};
 use crate::protocol::{Ahead, Incoming, KEEP_IN_PLACE_FROM};
 
 /// A body whose octets are at the front of the input.
@@ -69,11 +69,10 @@ impl Connection {
             let Some((&end, behind)) = behind else { return Ok(false) };
             check_frame_end(end, joined.frame)?;
             if joined.len < joined.size {
-                let Some((kind, channel, size, _)) = RawFrame::head(behind, self.max_payload)? else {
-                    return Ok(false);
-                };
-                if kind == FrameType::Body && channel == joined.channel && size <= joined.size - joined.len {
-                    (joined.frame, joined.left) = (size, size);
+                let Some((next, _)) = FrameHead::split(behind, self.max_payload)? else { return Ok(false) };
+                let fits = next.size <= joined.size - joined.len;
+                if next.kind == FrameType::Body && next.channel == joined.channel && fits {
+                    (joined.frame, joined.left) = (next.size, next.size);
                     joined.gap += FRAME_OVERHEAD;
                     continue;
                 }
@@ -100,13 +99,15 @@ impl Connection {
                 more if more < KEEP_IN_PLACE_FROM => rest + FRAME_OVERHEAD + 1,
                 _ => joined.left + FRAME_OVERHEAD,
             };
-            return Ahead { stop, together: rest + FRAME_OVERHEAD + 1 };
+            return Ahead { stop, together: rest.saturating_add(FRAME_OVERHEAD + 1) };
         }
-        match RawFrame::head(input, self.max_payload) {
-            Ok(Some((FrameType::Body, channel, size, _))) => {
+        match FrameHead::split(input, self.max_payload) {
+            Ok(Some((FrameHead { kind: FrameType::Body, channel, size }, _))) => {
                 let missing = (size + FRAME_OVERHEAD).saturating_sub(input.len());
                 match self.awaited(channel) {
-                    body if body > size => Ahead { stop: missing + FRAME_HEAD, together: missing + body - size },
+                    body if body > size => {
+                        Ahead { stop: missing + FRAME_HEAD, together: missing.saturating_add(body - size) }
+                    }
                     _ => Ahead { stop: 0, together: missing },
                 }
             }

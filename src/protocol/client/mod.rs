@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-pub use batch::{Batch, Delivered};
+pub use batch::{Batch, Delivered, Single};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
 pub use config::{Config, FRAME_MIN, INITIAL_FRAME_MAX, Tuning};

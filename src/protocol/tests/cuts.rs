@@ -194,3 +194,24 @@ fn a_body_of_several_frames_is_not_copied() {
         "one read for each frame, and where it was read"
     );
 }
+
+/// Whatever is announced.
+#[test]
+fn a_body_that_will_never_be_whole_is_told_of_without_overflow() {
+    let mut pair = Pair::new(Config { max_message_size: u64::MAX, ..Config::default() }, Cut::Never);
+    pair.drive();
+    let channel = pair.open_channel();
+    pair.consume(channel, false);
+    let pieces = [131_064, 131_064];
+    let mut all = vec![Sent::Begin { channel: 1, size: usize::MAX }];
+    all.extend(pieces.map(|size| Sent::Body { channel: 1, size }));
+    let (octets, _) = flood(&all, 131_072);
+    let mut input = BytesMut::new();
+    for piece in octets.chunks(1000) {
+        input.extend_from_slice(piece);
+        pair.client.feed(&mut input, pair.now);
+        let ahead = pair.client.ahead(&input);
+        assert!(ahead.stop <= 131_072 + 8 && (ahead.together == 0 || ahead.together > usize::MAX / 2), "{ahead:?}");
+    }
+    assert_eq!(input.len(), 2 * 131_064 + 1, "what has come is there, and the end of a frame with nothing behind it");
+}
