@@ -1,6 +1,5 @@
 //! Receiving over Kafka: the members of a group that belong to one receiver, and what accepts their deliveries.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::convert::check_topic;
 use super::link::Link;
-use super::member::{Item, Member, Next, Queue, Start};
+use super::member::{Consumer, Item, Member, Next, Queue, Start};
 use super::tracker::Tracker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Disposition, Received};
@@ -116,7 +115,7 @@ impl Inbox {
     /// Leaves the group, unless there are deliveries that can still be accepted: then that happens with the last of them.
     pub(crate) async fn leave(self) {
         let gone: Vec<_> = self.members.iter().map(|member| member.gone()).collect();
-        let outstanding = self.queue.unsettled.load(Ordering::Acquire) > 0;
+        let outstanding = self.queue.unsettled() > 0;
         drop(self);
         if !outstanding {
             wait(gone, Instant::now() + LEAVING).await;
@@ -125,7 +124,7 @@ impl Inbox {
 
     pub(crate) fn set_prefetch(&mut self, prefetch: u16) {
         self.plan.prefetch = prefetch;
-        self.queue.limit.store(self.plan.limit(), Ordering::Release);
+        self.queue.set_limit(self.plan.limit());
     }
 }
 
@@ -166,8 +165,7 @@ impl Acker {
     /// `Unsupported` for anything but accepting; `Stale` when the partition was revoked, or the member has left its group.
     pub(crate) fn settle(&mut self, how: Disposition) -> Result<()> {
         accepting(how)?;
-        let consumer = self.consumer()?;
-        self.tracker.accept(self.offset, &consumer)?;
+        self.with_consumer(|consumer| self.tracker.accept(self.offset, consumer))?;
         self.settled = true;
         Ok(())
     }
@@ -175,13 +173,15 @@ impl Acker {
     /// Accepts this one and every earlier one of its partition.
     pub(crate) fn settle_up_to(&self, how: Disposition) -> Result<()> {
         accepting(how)?;
-        self.tracker.accept_up_to(self.offset, &*self.consumer()?)
+        self.with_consumer(|consumer| self.tracker.accept_up_to(self.offset, consumer))
     }
 
-    fn consumer(&self) -> Result<Arc<super::member::Consumer>> {
-        let stale = |error: &Error| Error::because(ErrorKind::Stale, "nothing was stored", error);
+    fn with_consumer(&self, act: impl FnOnce(&Consumer) -> Result<()>) -> Result<()> {
         let member = self.member.as_ref().ok_or_else(|| Error::new(ErrorKind::Stale, "there is no such member"))?;
-        member.now().map_err(|error| stale(&error))
+        member.with(act).map_err(|error| match error.kind() {
+            ErrorKind::Stale => error,
+            _ => Error::because(ErrorKind::Stale, "nothing was stored", &error),
+        })
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -203,6 +203,6 @@ impl Drop for Acker {
         if !self.settled {
             self.tracker.leave(self.offset);
         }
-        self.queue.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.queue.settled();
     }
 }
