@@ -313,7 +313,8 @@ impl Connection {
         }
         let close = connection::Close { reply_code: code.0, reply_text: text.into(), class_id: 0, method_id: 0 };
         self.out.put_method(0, &close.into(), self.max_payload)?;
-        self.phase = Phase::Closing { deadline: now + limit };
+        // A limit that is longer than any program is no reason to overflow.
+        self.phase = Phase::Closing { deadline: now + limit.min(Duration::from_secs(1 << 30)) };
         self.finish(&closed());
         Ok(())
     }
