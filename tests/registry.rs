@@ -2,295 +2,285 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly, and so do their helpers")]
 
+#[macro_use]
+#[path = "shared/running.rs"]
+mod running;
+#[macro_use]
+#[path = "shared/servers.rs"]
+mod servers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use leveret::amqp::{Channel, Confirmation, FieldValue, Properties};
-use leveret::broker::Broker;
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{Client, ClientState, ConfirmMode, Message, Source, Status, Target};
 use leveret::registry::{Outgoing, Registry, RegistryConfig, RegistryError};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::running::{PATIENCE, until, within};
+use crate::servers::Server;
 
-async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
-/// A broker with a queue `q` and the exchange `CRM1` that leads to it.
-async fn server() -> (Broker, Channel) {
-    let broker = Broker::start().await.unwrap();
-    let channel = open(&broker).await;
+/// A queue `q` and the exchange `CRM1` that leads to it.
+async fn prepared(server: &Server) -> Channel {
+    let connection = within("a connection", leveret::amqp::Connection::open(&server.url)).await.unwrap();
+    let channel = connection.open_channel().await.unwrap();
     channel.queue_declare("q").await.unwrap();
     channel.exchange_declare("CRM1", "direct").await.unwrap();
     channel.queue_bind("q", "CRM1", "").await.unwrap();
-    (broker, channel)
+    channel
 }
 
-async fn open(broker: &Broker) -> Channel {
-    let connection = within("a connection", leveret::amqp::Connection::open(&broker.url())).await.unwrap();
-    connection.open_channel().await.unwrap()
-}
-
-fn registry(broker: &Broker, outgoing: Outgoing) -> Registry {
+fn registry(server: &Server, outgoing: Outgoing) -> Registry {
     let registry = Registry::new();
-    registry.set_connection("crm", Client::builder(&broker.url()).unwrap()).unwrap();
+    registry.set_connection("crm", Client::builder(&server.url).unwrap()).unwrap();
     registry.set_outgoing("CRM1", outgoing).unwrap();
     registry
 }
 
 /// Waits until so many messages are in the queue.
 async fn arrived(channel: &Channel, messages: u32) {
-    within("messages in the queue", async {
-        while count(channel).await < messages {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    until("messages in the queue", async || count(channel).await >= messages).await;
 }
 
 async fn count(channel: &Channel) -> u32 {
     channel.queue_declare("q").passive(true).await.unwrap().message_count()
 }
 
-#[tokio::test]
-async fn z1_z2_z3_z4_z7_z8_an_entry_from_a_file_has_template_and_stamp() {
-    let (broker, channel) = server().await;
-    let address = broker.url();
-    let config: RegistryConfig = toml::from_str(&format!(
-        r#"
-        [connections.crm]
-        url = "{address}"
-        client_properties = {{ "zato.component" = "server1" }}
+on_every_server! {
+    async fn z1_z2_z3_z4_z7_z8_an_entry_from_a_file_has_template_and_stamp(server: Server) {
+        let channel = prepared(&server).await;
+        let address = server.url.clone();
+        let config: RegistryConfig = toml::from_str(&format!(
+            r#"
+            [connections.crm]
+            url = "{address}"
+            client_properties = {{ "zato.component" = "server1" }}
 
-        [outgoing.CRM1]
-        connection = "crm"
-        exchange = "CRM1"
-        properties = {{ app_id = "ESB", priority = 5, delivery_mode = 1, headers = {{ X-Foo = "template" }} }}
-        "#
-    ))
-    .unwrap();
-    let stamp = |name: &str, _: &Target, message: &mut Message| {
-        if message.get_header("X-Component").is_none() {
-            *message = std::mem::take(message).header("X-Component", name);
-        }
-    };
-    let registry = Registry::builder().stamp(stamp).build_from(config).unwrap();
-    assert_eq!(registry.client("crm").unwrap().state(), ClientState::Idle, "z11: nothing connects before it is used");
-
-    // Its own zero counts, and its own header.
-    let own = Message::new("a").priority(0).header("X-Foo", "own");
-    let receipt = within("a receipt", registry.send("CRM1", own)).await.unwrap();
-    assert_eq!(receipt.status, Status::Accepted);
-    let other = Message::new("b").header("X-Component", "mine");
-    within("a receipt", registry.send_to("CRM1", Target::queue("q"), other)).await.unwrap();
-
-    let got = channel.basic_get("q").no_ack().await.unwrap().unwrap().message;
-    let properties = got.properties().unwrap();
-    let expected = Properties::new().app_id("ESB").priority(0).delivery_mode(1);
-    assert_eq!(Properties { headers: None, ..properties.clone() }, expected);
-    let header = |properties: &Properties, name: &str| {
-        properties.headers.as_ref().unwrap().get(name).and_then(FieldValue::as_str).unwrap().to_owned()
-    };
-    assert_eq!((header(&properties, "X-Foo"), header(&properties, "X-Component")), ("own".into(), "CRM1".into()));
-    let got = channel.basic_get("q").no_ack().await.unwrap().unwrap().message;
-    let properties = got.properties().unwrap();
-    assert_eq!((properties.priority, header(&properties, "X-Component")), (Some(5), "mine".into()));
-    assert_eq!(header(&properties, "X-Foo"), "template");
-    assert!(registry.close_within(PATIENCE).await.is_clean());
-}
-
-#[tokio::test]
-async fn z1_z2_wrong_names_are_errors_of_their_own() {
-    let (broker, _) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm"));
-    let sent = |error: RegistryError| (error.outcome(), error.is_transient(), error.to_string());
-
-    let error = registry.send("CRM2", "x").await.unwrap_err();
-    assert!(matches!(&error, RegistryError::UnknownOutgoing { name, .. } if name == "CRM2"));
-    assert_eq!(sent(error), (Outcome::NotSent, false, r#"there is no outgoing entry "CRM2""#.into()));
-    let error = registry.send("CRM1", "x").await.unwrap_err();
-    assert!(matches!(error, RegistryError::NoTarget { .. }), "{error}");
-
-    registry.deactivate("CRM1").unwrap();
-    let error = registry.send_to("CRM1", Target::queue("q"), "x").await.unwrap_err();
-    assert!(matches!(&error, RegistryError::Inactive { name, .. } if name == "CRM1"));
-    assert_eq!(sent(error), (Outcome::NotSent, true, r#"the outgoing entry "CRM1" is not active"#.into()));
-    registry.activate("CRM1").unwrap();
-    within("a receipt", registry.send_to("CRM1", Target::queue("q"), "x")).await.unwrap();
-
-    let error = registry.set_outgoing("new", Outgoing::new("erp")).unwrap_err();
-    assert!(matches!(&error, RegistryError::UnknownConnection { name, .. } if name == "erp"));
-    let error = registry.remove_connection("crm").unwrap_err();
-    assert!(matches!(&error, RegistryError::InUse { by, .. } if by == &["CRM1"]), "{error}");
-    assert!(matches!(registry.remove_outgoing("x").unwrap_err(), RegistryError::UnknownOutgoing { .. }));
-    assert!(matches!(registry.remove_connection("x").unwrap_err(), RegistryError::UnknownConnection { .. }));
-    let mandatory = Outgoing::new("crm").confirms(ConfirmMode::None).mandatory(true);
-    let error = registry.set_outgoing("CRM1", mandatory).unwrap_err();
-    assert!(matches!(&error, RegistryError::Settings { name, .. } if name == "CRM1"), "{error}");
-    assert!(registry.outgoing("CRM1").unwrap().mandatory.is_none(), "nothing was changed");
-
-    let error = within("an error", registry.send_to("CRM1", Target::queue("nowhere"), "x")).await.unwrap_err();
-    let sent = error.send_error().expect("the sender says it");
-    assert_eq!((sent.kind(), error.outcome()), (ErrorKind::Returned, Outcome::Refused));
-
-    within("closing", registry.close_within(PATIENCE)).await;
-    let error = registry.send_to("CRM1", Target::queue("q"), "x").await.unwrap_err();
-    assert!(matches!(error, RegistryError::Closed), "{error}");
-    assert!(matches!(registry.set_outgoing("x", Outgoing::new("crm")).unwrap_err(), RegistryError::Closed));
-    assert!(within("closing", registry.close_within(PATIENCE)).await.is_clean());
-}
-
-/// Confirms are held back, so that everything is on its way when the entry is edited, its connection replaced, and both removed.
-#[tokio::test]
-async fn z16_changes_lose_nothing_that_is_on_its_way() {
-    let (broker, channel) = server().await;
-    let (second, second_channel) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    broker.hold_confirms(true);
-    let mut waiting = Vec::new();
-    let mut retired = Vec::new();
-    let mut in_flight = 0;
-    for change in 0..3 {
-        for _ in 0..10 {
-            let (registry, number) = (registry.clone(), in_flight);
-            waiting.push(tokio::spawn(async move { registry.send("CRM1", format!("{number}")).await }));
-            in_flight += 1;
-        }
-        // One that nobody waits for.
-        drop(within("room", registry.post("CRM1", "posted")).await.unwrap());
-        in_flight += 1;
-        let change = match change {
-            0 => registry.edit_outgoing("CRM1", |outgoing| outgoing.properties = Properties::new().app_id("new")),
-            1 => registry.set_connection("crm", Client::builder(&broker.url()).unwrap()),
-            _ => {
-                // All of them have begun by now, or they would be sent to the second broker.
-                arrived(&channel, in_flight).await;
-                registry.set_connection("crm", Client::builder(&second.url()).unwrap())
+            [outgoing.CRM1]
+            connection = "crm"
+            exchange = "CRM1"
+            properties = {{ app_id = "ESB", priority = 5, delivery_mode = 1, headers = {{ X-Foo = "template" }} }}
+            "#
+        ))
+        .unwrap();
+        let stamp = |name: &str, _: &Target, message: &mut Message| {
+            if message.get_header("X-Component").is_none() {
+                *message = std::mem::take(message).header("X-Component", name);
             }
         };
-        retired.push(change.unwrap());
-    }
-    let pending: usize = retired.iter().map(|retired| retired.in_flight()).sum();
-    assert_eq!(pending, 33, "held back");
+        let registry = Registry::builder().stamp(stamp).build_from(config).unwrap();
+        assert_eq!(registry.client("crm").unwrap().state(), ClientState::Idle, "z11: nothing connects before it is used");
 
-    // New messages go the new way, while the old ones still wait.
-    within("a receipt", registry.send("CRM1", "new")).await.unwrap();
-    assert_eq!(count(&second_channel).await, 1);
-    let closing: Vec<_> = retired.into_iter().map(|retired| tokio::spawn(retired.close_within(PATIENCE))).collect();
-    assert!(waiting.iter().all(|task| !task.is_finished()));
-    broker.hold_confirms(false);
-    for task in waiting {
-        assert_eq!(within("a receipt", task).await.unwrap().unwrap().status, Status::Accepted);
-    }
-    for task in closing {
-        let report = within("the old connection ends", task).await.unwrap();
-        assert!(report.is_clean(), "{report:?}");
-    }
-    assert_eq!(count(&channel).await, 33);
+        // Its own zero counts, and its own header.
+        let own = Message::new("a").priority(0).header("X-Foo", "own");
+        let receipt = within("a receipt", registry.send("CRM1", own)).await.unwrap();
+        assert_eq!(receipt.status, Status::Accepted);
+        let other = Message::new("b").header("X-Component", "mine");
+        within("a receipt", registry.send_to("CRM1", Target::queue("q"), other)).await.unwrap();
 
-    registry.remove_outgoing("CRM1").unwrap();
-    let last = registry.remove_connection("crm").unwrap();
-    assert!(within("closing", last.close_within(PATIENCE)).await.is_clean());
-    assert!(registry.outgoing_names().is_empty() && registry.connection_names().is_empty());
+        let got = channel.basic_get("q").no_ack().await.unwrap().unwrap().message;
+        let properties = got.properties().unwrap();
+        let expected = Properties::new().app_id("ESB").priority(0).delivery_mode(1);
+        assert_eq!(Properties { headers: None, ..properties.clone() }, expected);
+        let header = |properties: &Properties, name: &str| {
+            properties.headers.as_ref().unwrap().get(name).and_then(FieldValue::as_str).unwrap().to_owned()
+        };
+        assert_eq!((header(&properties, "X-Foo"), header(&properties, "X-Component")), ("own".into(), "CRM1".into()));
+        let got = channel.basic_get("q").no_ack().await.unwrap().unwrap().message;
+        let properties = got.properties().unwrap();
+        assert_eq!((properties.priority, header(&properties, "X-Component")), (Some(5), "mine".into()));
+        assert_eq!(header(&properties, "X-Foo"), "template");
+        assert!(registry.close_within(PATIENCE).await.is_clean());
+    }
+
+    async fn z1_z2_wrong_names_are_errors_of_their_own(server: Server) {
+        prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm"));
+        let sent = |error: RegistryError| (error.outcome(), error.is_transient(), error.to_string());
+
+        let error = registry.send("CRM2", "x").await.unwrap_err();
+        assert!(matches!(&error, RegistryError::UnknownOutgoing { name, .. } if name == "CRM2"));
+        assert_eq!(sent(error), (Outcome::NotSent, false, r#"there is no outgoing entry "CRM2""#.into()));
+        let error = registry.send("CRM1", "x").await.unwrap_err();
+        assert!(matches!(error, RegistryError::NoTarget { .. }), "{error}");
+
+        registry.deactivate("CRM1").unwrap();
+        let error = registry.send_to("CRM1", Target::queue("q"), "x").await.unwrap_err();
+        assert!(matches!(&error, RegistryError::Inactive { name, .. } if name == "CRM1"));
+        assert_eq!(sent(error), (Outcome::NotSent, true, r#"the outgoing entry "CRM1" is not active"#.into()));
+        registry.activate("CRM1").unwrap();
+        within("a receipt", registry.send_to("CRM1", Target::queue("q"), "x")).await.unwrap();
+
+        let error = registry.set_outgoing("new", Outgoing::new("erp")).unwrap_err();
+        assert!(matches!(&error, RegistryError::UnknownConnection { name, .. } if name == "erp"));
+        let error = registry.remove_connection("crm").unwrap_err();
+        assert!(matches!(&error, RegistryError::InUse { by, .. } if by == &["CRM1"]), "{error}");
+        assert!(matches!(registry.remove_outgoing("x").unwrap_err(), RegistryError::UnknownOutgoing { .. }));
+        assert!(matches!(registry.remove_connection("x").unwrap_err(), RegistryError::UnknownConnection { .. }));
+        let mandatory = Outgoing::new("crm").confirms(ConfirmMode::None).mandatory(true);
+        let error = registry.set_outgoing("CRM1", mandatory).unwrap_err();
+        assert!(matches!(&error, RegistryError::Settings { name, .. } if name == "CRM1"), "{error}");
+        assert!(registry.outgoing("CRM1").unwrap().mandatory.is_none(), "nothing was changed");
+
+        let error = within("an error", registry.send_to("CRM1", Target::queue("nowhere"), "x")).await.unwrap_err();
+        let sent = error.send_error().expect("the sender says it");
+        assert_eq!((sent.kind(), error.outcome()), (ErrorKind::Returned, Outcome::Refused));
+
+        within("closing", registry.close_within(PATIENCE)).await;
+        let error = registry.send_to("CRM1", Target::queue("q"), "x").await.unwrap_err();
+        assert!(matches!(error, RegistryError::Closed), "{error}");
+        assert!(matches!(registry.set_outgoing("x", Outgoing::new("crm")).unwrap_err(), RegistryError::Closed));
+        assert!(within("closing", registry.close_within(PATIENCE)).await.is_clean());
+    }
 }
 
-/// What was replaced can simply be dropped: the messages still end, and then the old connection goes by itself.
-#[tokio::test]
-async fn z16_what_was_replaced_ends_in_the_background() {
-    let (broker, channel) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    broker.hold_confirms(true);
-    let sending = tokio::spawn({
-        let registry = registry.clone();
-        async move { registry.send("CRM1", "x").await }
-    });
-    arrived(&channel, 1).await;
-    // It goes with the old connection, and then nobody takes what is sent to it.
-    let own = registry.client("crm").unwrap().as_amqp().await.unwrap().open_channel().await.unwrap();
-    own.queue_declare("own").exclusive(true).await.unwrap();
-    drop(own);
-    registry.remove_outgoing("CRM1").unwrap();
-    registry.remove_connection("crm").unwrap();
-    broker.hold_confirms(false);
-    assert_eq!(within("a receipt", sending).await.unwrap().unwrap().status, Status::Accepted);
-    channel.confirm_select().await.unwrap();
-    within("the old connection goes", async {
-        loop {
-            let confirm = channel.basic_publish("", "own", "x").mandatory(true).await.unwrap();
-            if let Confirmation::Ack(Some(_)) = confirm.await.unwrap() {
-                break;
+on_its_own! {
+    /// Confirms are held back, so that everything is on its way when the entry is edited, its connection replaced, and both removed.
+    async fn z16_changes_lose_nothing_that_is_on_its_way() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let second = Server::in_the_box().await;
+        let second_channel = prepared(&second).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        server.broker().hold_confirms(true);
+        let mut waiting = Vec::new();
+        let mut retired = Vec::new();
+        let mut in_flight = 0;
+        for change in 0..3 {
+            for _ in 0..10 {
+                let (registry, number) = (registry.clone(), in_flight);
+                waiting.push(tokio::spawn(async move { registry.send("CRM1", format!("{number}")).await }));
+                in_flight += 1;
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // One that nobody waits for.
+            drop(within("room", registry.post("CRM1", "posted")).await.unwrap());
+            in_flight += 1;
+            let change = match change {
+                0 => registry.edit_outgoing("CRM1", |outgoing| outgoing.properties = Properties::new().app_id("new")),
+                1 => registry.set_connection("crm", Client::builder(&server.url).unwrap()),
+                _ => {
+                    // All of them have begun by now, or they would be sent to the second broker.
+                    arrived(&channel, in_flight).await;
+                    registry.set_connection("crm", Client::builder(&second.url).unwrap())
+                }
+            };
+            retired.push(change.unwrap());
         }
-    })
-    .await;
-}
+        let pending: usize = retired.iter().map(|retired| retired.in_flight()).sum();
+        assert_eq!(pending, 33, "held back");
 
-#[tokio::test]
-async fn what_is_not_confirmed_in_time_is_handed_back() {
-    let (broker, channel) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    broker.hold_confirms(true);
-    drop(within("room", registry.post("CRM1", "x")).await.unwrap());
-    let retired = registry.deactivate("CRM1").unwrap();
-    let report = within("closing", retired.close_within(Duration::from_millis(50))).await;
-    assert_eq!(report.unconfirmed.len(), 1, "{report:?}");
-    assert_eq!(report.unconfirmed[0].message.body(), b"x");
-    assert_eq!(count(&channel).await, 1);
-}
+        // New messages go the new way, while the old ones still wait.
+        within("a receipt", registry.send("CRM1", "new")).await.unwrap();
+        assert_eq!(count(&second_channel).await, 1);
+        let closing: Vec<_> = retired.into_iter().map(|retired| tokio::spawn(retired.close_within(PATIENCE))).collect();
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        server.broker().hold_confirms(false);
+        for task in waiting {
+            assert_eq!(within("a receipt", task).await.unwrap().unwrap().status, Status::Accepted);
+        }
+        for task in closing {
+            let report = within("the old connection ends", task).await.unwrap();
+            assert!(report.is_clean(), "{report:?}");
+        }
+        assert_eq!(count(&channel).await, 33);
 
-#[tokio::test]
-async fn z1_ka5_messages_can_be_posted_and_asked_for_later() {
-    let (broker, channel) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    for number in 0..10 {
-        drop(within("room", registry.post("CRM1", format!("{number}"))).await.unwrap());
+        registry.remove_outgoing("CRM1").unwrap();
+        let last = registry.remove_connection("crm").unwrap();
+        assert!(within("closing", last.close_within(PATIENCE)).await.is_clean());
+        assert!(registry.outgoing_names().is_empty() && registry.connection_names().is_empty());
     }
-    drop(within("room", registry.post_to("CRM1", Target::queue("nowhere"), "lost")).await.unwrap());
-    let report = within("a report", registry.flush("CRM1")).await.unwrap();
-    assert_eq!(report.len(), 11);
-    assert_eq!(report.failed().map(|(at, error)| (at, error.kind())).collect::<Vec<_>>(), [(10, ErrorKind::Returned)]);
 
-    // Without confirms nobody is asked.
-    registry.edit_outgoing("CRM1", |outgoing| outgoing.confirms = ConfirmMode::None).unwrap();
-    let receipt = within("a receipt", registry.send("CRM1", "x")).await.unwrap();
-    assert_eq!(receipt.status, Status::NotRequested);
-    arrived(&channel, 11).await;
-}
-
-#[tokio::test]
-async fn renaming_keeps_the_settings() {
-    let (broker, channel) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    registry.rename_outgoing("CRM1", "CRM2").unwrap();
-    assert_eq!(registry.outgoing_names(), ["CRM2"]);
-    within("a receipt", registry.send("CRM2", "x")).await.unwrap();
-    registry.rename_outgoing("CRM2", "CRM2").unwrap();
-    within("a receipt", registry.send("CRM2", "x")).await.unwrap();
-    assert_eq!(count(&channel).await, 2);
-    assert!(registry.rename_outgoing("CRM1", "x").is_err());
-}
-
-/// One that is sent alone is the reason for what the server says of its channel, and shares the blame with nobody.
-#[tokio::test]
-async fn a_message_sent_alone_takes_the_blame_alone() {
-    let (broker, channel) = server().await;
-    let registry = Arc::new(registry(&broker, Outgoing::new("crm")));
-    let sends: Vec<_> = (0..20)
-        .map(|at| {
-            let registry = Arc::clone(&registry);
-            tokio::spawn(async move {
-                let target = if at % 2 == 0 { Target::queue("q") } else { Target::exchange("missing", "") };
-                registry.send_alone("CRM1", target, "x").await.map_err(|error| error.send_error().unwrap().kind())
-            })
+    /// What was replaced can simply be dropped: the messages still end, and then the old connection goes by itself.
+    async fn z16_what_was_replaced_ends_in_the_background() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        server.broker().hold_confirms(true);
+        let sending = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.send("CRM1", "x").await }
+        });
+        arrived(&channel, 1).await;
+        // It goes with the old connection, and then nobody takes what is sent to it.
+        let own = registry.client("crm").unwrap().as_amqp().await.unwrap().open_channel().await.unwrap();
+        own.queue_declare("own").exclusive(true).await.unwrap();
+        drop(own);
+        registry.remove_outgoing("CRM1").unwrap();
+        registry.remove_connection("crm").unwrap();
+        server.broker().hold_confirms(false);
+        assert_eq!(within("a receipt", sending).await.unwrap().unwrap().status, Status::Accepted);
+        channel.confirm_select().await.unwrap();
+        until("the old connection goes", async || {
+            let confirm = channel.basic_publish("", "own", "x").mandatory(true).await.unwrap();
+            matches!(confirm.await.unwrap(), Confirmation::Ack(Some(_)))
         })
-        .collect();
-    for (at, send) in sends.into_iter().enumerate() {
-        let result = within("a result", send).await.unwrap().map(|receipt| receipt.status);
-        assert_eq!(result, if at % 2 == 0 { Ok(Status::Accepted) } else { Err(ErrorKind::ChannelClosed) }, "{at}");
+        .await;
     }
-    assert_eq!(count(&channel).await, 10);
+
+    async fn what_is_not_confirmed_in_time_is_handed_back() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        server.broker().hold_confirms(true);
+        drop(within("room", registry.post("CRM1", "x")).await.unwrap());
+        let retired = registry.deactivate("CRM1").unwrap();
+        let report = within("closing", retired.close_within(Duration::from_millis(50))).await;
+        assert_eq!(report.unconfirmed.len(), 1, "{report:?}");
+        assert_eq!(report.unconfirmed[0].message.body(), b"x");
+        assert_eq!(count(&channel).await, 1);
+    }
+}
+
+on_every_server! {
+    async fn z1_ka5_messages_can_be_posted_and_asked_for_later(server: Server) {
+        let channel = prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        for number in 0..10 {
+            drop(within("room", registry.post("CRM1", format!("{number}"))).await.unwrap());
+        }
+        drop(within("room", registry.post_to("CRM1", Target::queue("nowhere"), "lost")).await.unwrap());
+        let report = within("a report", registry.flush("CRM1")).await.unwrap();
+        assert_eq!(report.len(), 11);
+        assert_eq!(report.failed().map(|(at, error)| (at, error.kind())).collect::<Vec<_>>(), [(10, ErrorKind::Returned)]);
+
+        // Without confirms nobody is asked.
+        registry.edit_outgoing("CRM1", |outgoing| outgoing.confirms = ConfirmMode::None).unwrap();
+        let receipt = within("a receipt", registry.send("CRM1", "x")).await.unwrap();
+        assert_eq!(receipt.status, Status::NotRequested);
+        arrived(&channel, 11).await;
+    }
+
+    async fn renaming_keeps_the_settings(server: Server) {
+        let channel = prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        registry.rename_outgoing("CRM1", "CRM2").unwrap();
+        assert_eq!(registry.outgoing_names(), ["CRM2"]);
+        within("a receipt", registry.send("CRM2", "x")).await.unwrap();
+        registry.rename_outgoing("CRM2", "CRM2").unwrap();
+        within("a receipt", registry.send("CRM2", "x")).await.unwrap();
+        assert_eq!(count(&channel).await, 2);
+        assert!(registry.rename_outgoing("CRM1", "x").is_err());
+    }
+
+    /// One that is sent alone is the reason for what the server says of its channel, and shares the blame with nobody.
+    async fn a_message_sent_alone_takes_the_blame_alone(server: Server) {
+        let channel = prepared(&server).await;
+        let registry = Arc::new(registry(&server, Outgoing::new("crm")));
+        let sends: Vec<_> = (0..20)
+            .map(|at| {
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move {
+                    let target = if at % 2 == 0 { Target::queue("q") } else { Target::exchange("missing", "") };
+                    registry.send_alone("CRM1", target, "x").await.map_err(|error| error.send_error().unwrap().kind())
+                })
+            })
+            .collect();
+        for (at, send) in sends.into_iter().enumerate() {
+            let result = within("a result", send).await.unwrap().map(|receipt| receipt.status);
+            assert_eq!(result, if at % 2 == 0 { Ok(Status::Accepted) } else { Err(ErrorKind::ChannelClosed) }, "{at}");
+        }
+        assert_eq!(count(&channel).await, 10);
+    }
 }
 
 #[test]
@@ -302,16 +292,17 @@ fn a_registry_shows_no_secrets() {
     assert!(shown.contains("CRM1") && !shown.contains("hush"), "{shown}");
 }
 
-/// The receiving side of a registry is its clients.
-#[tokio::test]
-async fn z13_a_connection_of_the_registry_receives_as_well() {
-    let (broker, _) = server().await;
-    let registry = registry(&broker, Outgoing::new("crm").target(Target::queue("q")));
-    within("a receipt", registry.send("CRM1", "x")).await.unwrap();
-    let client = registry.client("crm").unwrap();
-    client.ping(PATIENCE).await.unwrap();
-    let mut receiver = within("a receiver", client.receiver(Source::queue("q")).build()).await.unwrap();
-    let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-    assert_eq!(delivery.message.body(), b"x");
-    delivery.accept().unwrap();
+on_every_server! {
+    /// The receiving side of a registry is its clients.
+    async fn z13_a_connection_of_the_registry_receives_as_well(server: Server) {
+        prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        within("a receipt", registry.send("CRM1", "x")).await.unwrap();
+        let client = registry.client("crm").unwrap();
+        client.ping(PATIENCE).await.unwrap();
+        let mut receiver = within("a receiver", client.receiver(Source::queue("q")).build()).await.unwrap();
+        let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
+        assert_eq!(delivery.message.body(), b"x");
+        delivery.accept().unwrap();
+    }
 }

@@ -2,45 +2,47 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly, and so do their helpers")]
 
+#[macro_use]
+#[path = "shared/running.rs"]
+mod running;
+#[macro_use]
+#[path = "shared/servers.rs"]
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leveret::amqp::{Channel, Connection};
-use leveret::broker::Broker;
 use leveret::messaging::{Client, ClientState, Target};
 use leveret::registry::{Registry, RegistryConfig};
 use leveret::relay::{Class, Record, Relay, RelayConfig, RelayError, Verdict};
 use tokio::io::{AsyncWriteExt, BufReader};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::running::{PATIENCE, until, within};
+use crate::servers::Server;
 
-async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
-/// A broker with the queues `q` and `other`, and a channel to look at them.
-async fn server() -> (Broker, Channel) {
-    let broker = Broker::start().await.unwrap();
-    let connection = within("a connection", Connection::open(&broker.url())).await.unwrap();
+/// The queues `q` and `other`, and a channel to look at them.
+async fn prepared(server: &Server) -> Channel {
+    let connection = within("a connection", Connection::open(&server.url)).await.unwrap();
     let channel = connection.open_channel().await.unwrap();
     channel.queue_declare("q").await.unwrap();
     channel.queue_declare("other").await.unwrap();
-    (broker, channel)
+    channel
 }
 
 /// A registry with the entries `fast` and `slow`, which differ in their timeouts.
-fn registry(broker: &Broker) -> Registry {
+fn registry(server: &Server) -> Registry {
     let names = format!(
         "[connections]\nmq = \"{}\"\n[outgoing.slow]\nconnection = \"mq\"\n[outgoing.fast]\nconnection = \"mq\"\ntimeout = \"200ms\"",
-        broker.url()
+        server.url
     );
     Registry::from_config(toml::from_str::<RegistryConfig>(&names).unwrap()).unwrap()
 }
 
-fn relay(broker: &Broker, routes: &str) -> Relay {
-    Relay::new(registry(broker), toml::from_str::<RelayConfig>(routes).unwrap()).unwrap()
+fn relay(server: &Server, routes: &str) -> Relay {
+    Relay::new(registry(server), toml::from_str::<RelayConfig>(routes).unwrap()).unwrap()
 }
 
 /// By the field `to` of a record: a queue, or an exchange that is not there.
@@ -90,276 +92,274 @@ async fn ids(channel: &Channel, queue: &str) -> BTreeMap<String, usize> {
 
 // ---------------------------------------------------------------------------------------------------------- one record
 
-#[tokio::test]
-async fn kl1_kl2_kl3_every_fate_has_its_code() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, BY_TO);
-    assert_eq!(verdict(&relay, &record("q").id("7")).await, (250, Class::Accepted));
-    assert_eq!(ids(&channel, "q").await, BTreeMap::from([("7".into(), 1)]));
+on_every_server! {
+    async fn kl1_kl2_kl3_every_fate_has_its_code(server: Server) {
+        let channel = prepared(&server).await;
+        let relay = relay(&server, BY_TO);
+        assert_eq!(verdict(&relay, &record("q").id("7")).await, (250, Class::Accepted));
+        assert_eq!(ids(&channel, "q").await, BTreeMap::from([("7".into(), 1)]));
 
-    let returned = within("a verdict", relay.deliver(&record("nowhere"))).await;
-    assert_eq!((returned.code, returned.class), (550, Class::Refused));
-    assert!(returned.text.contains("312") || returned.text.contains("NO_ROUTE"), "{returned}");
-    let missing = within("a verdict", relay.deliver(&record("missing"))).await;
-    assert_eq!((missing.code, missing.class), (550, Class::Refused), "{missing}");
-    assert!(missing.text.contains("404"), "{missing}");
-    assert_eq!(verdict(&relay, &Record::new("x")).await, (550, Class::Refused), "no route");
-    assert_eq!(verdict(&relay, &record(&"x".repeat(256))).await, (550, Class::Refused), "no name is so long");
+        let returned = within("a verdict", relay.deliver(&record("nowhere"))).await;
+        assert_eq!((returned.code, returned.class), (550, Class::Refused));
+        assert!(returned.text.contains("312") || returned.text.contains("NO_ROUTE"), "{returned}");
+        let missing = within("a verdict", relay.deliver(&record("missing"))).await;
+        assert_eq!((missing.code, missing.class), (550, Class::Refused), "{missing}");
+        assert!(missing.text.contains("404"), "{missing}");
+        assert_eq!(verdict(&relay, &Record::new("x")).await, (550, Class::Refused), "no route");
+        assert_eq!(verdict(&relay, &record(&"x".repeat(256))).await, (550, Class::Refused), "no name is so long");
 
-    // The operator's affairs are no reason to lose mail.
-    relay.registry().deactivate("slow").unwrap();
-    assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
-    relay.registry().activate("slow").unwrap();
-    drop(
-        relay.registry().set_connection("mq", Client::builder("amqp://guest:wrong@127.0.0.1:1/%2f").unwrap()).unwrap(),
-    );
-    relay.registry().edit_outgoing("slow", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
-    assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry), "nobody listens there");
-    relay.registry().set_connection("mq", Client::builder(&broker.url()).unwrap()).unwrap();
-    assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
-    relay.registry().remove_outgoing("slow").unwrap();
-    assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
-    within("closing", relay.registry().close_within(PATIENCE)).await;
-    assert_eq!(verdict(&relay, &record("q")).await, (421, Class::Retry));
+        // The operator's affairs are no reason to lose mail.
+        relay.registry().deactivate("slow").unwrap();
+        assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
+        relay.registry().activate("slow").unwrap();
+        drop(
+            relay.registry().set_connection("mq", Client::builder("amqp://guest:wrong@127.0.0.1:1/%2f").unwrap()).unwrap(),
+        );
+        relay.registry().edit_outgoing("slow", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
+        assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry), "nobody listens there");
+        relay.registry().set_connection("mq", Client::builder(&server.url).unwrap()).unwrap();
+        assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
+        relay.registry().remove_outgoing("slow").unwrap();
+        assert_eq!(verdict(&relay, &record("q")).await, (451, Class::Retry));
+        within("closing", relay.registry().close_within(PATIENCE)).await;
+        assert_eq!(verdict(&relay, &record("q")).await, (421, Class::Retry));
+    }
+
+    /// A route that does not fit its entry's transport is the operator's mistake, and no reason to bounce mail.
+    async fn kl3_a_topic_over_amqp_is_kept(server: Server) {
+        prepared(&server).await;
+        let relay = relay(&server, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
+        let verdict = within("a verdict", relay.deliver(&record("q"))).await;
+        assert_eq!((verdict.code, verdict.class), (451, Class::Retry), "{verdict}");
+    }
 }
 
-/// A route that does not fit its entry's transport is the operator's mistake, and no reason to bounce mail.
-#[tokio::test]
-async fn kl3_a_topic_over_amqp_is_kept() {
-    let (broker, _) = server().await;
-    let relay = relay(&broker, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
-    let verdict = within("a verdict", relay.deliver(&record("q"))).await;
-    assert_eq!((verdict.code, verdict.class), (451, Class::Retry), "{verdict}");
+on_its_own! {
+    async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let relay = relay(&server, FAST);
+        assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
+        server.broker().block("low on memory");
+        // Written before the client hears of it, the message might arrive all the same.
+        let client = relay.registry().client("mq").unwrap();
+        until("the client hears of it", async || client.state() == ClientState::Blocked).await;
+        assert_eq!(verdict(&relay, &record("q").id("later")).await, (451, Class::Retry));
+        be_patient(&relay);
+        server.broker().unblock();
+        within("it takes messages again", async {
+            while verdict(&relay, &record("q").id("later")).await != (250, Class::Accepted) {}
+        })
+        .await;
+        assert_eq!(ids(&channel, "q").await.get("later"), Some(&1), "what was not sent is not there twice");
+    }
+
+    /// What may have arrived comes twice, and the id says so.
+    async fn kl5_what_is_unknown_is_tried_again_with_the_same_id() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let relay = relay(&server, FAST);
+        let record = record("q").id("spool-1");
+        server.broker().hold_confirms(true);
+        assert_eq!(verdict(&relay, &record).await, (451, Class::Retry));
+        server.broker().hold_confirms(false);
+        be_patient(&relay);
+        assert_eq!(verdict(&relay, &record).await, (250, Class::Accepted));
+        assert_eq!(ids(&channel, "q").await, BTreeMap::from([("spool-1".into(), 2)]));
+    }
 }
 
-#[tokio::test]
-async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, FAST);
-    assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
-    broker.block("low on memory");
-    // Written before the client hears of it, the message might arrive all the same.
-    let client = relay.registry().client("mq").unwrap();
-    within("the client hears of it", async {
-        while client.state() != ClientState::Blocked {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-    assert_eq!(verdict(&relay, &record("q").id("later")).await, (451, Class::Retry));
-    be_patient(&relay);
-    broker.unblock();
-    within("it takes messages again", async {
-        while verdict(&relay, &record("q").id("later")).await != (250, Class::Accepted) {}
-    })
-    .await;
-    assert_eq!(ids(&channel, "q").await.get("later"), Some(&1), "what was not sent is not there twice");
+on_every_server! {
+    /// A missing exchange closes the channel for all that is on it; only those are refused whose fault it was.
+    async fn kl4_the_culprits_of_a_batch_are_found(server: Server) {
+        let channel = prepared(&server).await;
+        let relay = relay(&server, BY_TO);
+        let to = |at: usize| if at % 5 == 3 { "missing" } else { "q" };
+        let records: Vec<_> = (0..20).map(|at| record(to(at)).id(at.to_string())).collect();
+        let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+        let codes: Vec<_> = verdicts.iter().map(|verdict| verdict.code).collect();
+        let expected: Vec<_> = (0..20).map(|at| if to(at) == "missing" { 550 } else { 250 }).collect();
+        assert_eq!(codes, expected, "{verdicts:?}");
+        let arrived: BTreeSet<_> = ids(&channel, "q").await.into_keys().collect();
+        assert_eq!(arrived, (0..20).filter(|at| to(*at) == "q").map(|at| at.to_string()).collect());
+        assert!(relay.deliver_batch([]).await.is_empty());
+    }
 }
 
-/// What may have arrived comes twice, and the id says so.
-#[tokio::test]
-async fn kl5_what_is_unknown_is_tried_again_with_the_same_id() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, FAST);
-    let record = record("q").id("spool-1");
-    broker.hold_confirms(true);
-    assert_eq!(verdict(&relay, &record).await, (451, Class::Retry));
-    broker.hold_confirms(false);
-    be_patient(&relay);
-    assert_eq!(verdict(&relay, &record).await, (250, Class::Accepted));
-    assert_eq!(ids(&channel, "q").await, BTreeMap::from([("spool-1".into(), 2)]));
+on_its_own! {
+    /// Once one of them gets no answer alone, the others are not tried: each of them would wait as long.
+    async fn kl4_looking_for_culprits_does_not_take_for_ever() {
+        let server = Server::in_the_box().await;
+        prepared(&server).await;
+        let routes = "[[routes]]\nwhen = { to = \"missing\" }\noutgoing = \"fast\"\nexchange = \"missing\"\n";
+        let relay = relay(&server, &format!("{routes}[[routes]]\noutgoing = \"fast\"\nqueue = \"{{to}}\""));
+        server.broker().hold_confirms(true);
+        let records: Vec<_> = ["q", "missing", "q", "missing"].map(record).into();
+        let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+        assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [451; 4], "{verdicts:?}");
+        assert!(verdicts[3].text.contains("404"), "not tried alone: {verdicts:?}");
+        // With an answer, they are found.
+        server.broker().hold_confirms(false);
+        be_patient(&relay);
+        let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
+        assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [250, 550, 250, 550], "{verdicts:?}");
+    }
+
+    async fn kl4_one_verdict_for_a_whole_batch() {
+        let server = Server::in_the_box().await;
+        prepared(&server).await;
+        let client = within("a connection", Client::connect(&server.url)).await.unwrap();
+        let sender = client.sender().timeout(Duration::from_millis(200)).build().unwrap();
+        let batch = async |queues: &[&str]| {
+            Verdict::of_batch(&sender.send_batch(queues.iter().map(|queue| (Target::queue(*queue), "x"))).await)
+        };
+        assert_eq!(within("a batch", batch(&["q", "other"])).await.to_string(), "250 accepted 2");
+        let refused = within("a batch", batch(&["q", "nowhere", "nowhere"])).await;
+        assert_eq!(refused.code, 550);
+        assert!(refused.text.starts_with("2 of 3 not accepted; number 1: "), "{refused}");
+        server.broker().hold_confirms(true);
+        let unknown = within("a batch", batch(&["nowhere", "q"])).await;
+        assert_eq!((unknown.code, unknown.class), (451, Class::Retry), "{unknown}");
+        assert_eq!(Verdict::of_batch(&sender.send_batch(Vec::<(Target, &str)>::new()).await).code, 250);
+    }
 }
 
-/// A missing exchange closes the channel for all that is on it; only those are refused whose fault it was.
-#[tokio::test]
-async fn kl4_the_culprits_of_a_batch_are_found() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, BY_TO);
-    let to = |at: usize| if at % 5 == 3 { "missing" } else { "q" };
-    let records: Vec<_> = (0..20).map(|at| record(to(at)).id(at.to_string())).collect();
-    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
-    let codes: Vec<_> = verdicts.iter().map(|verdict| verdict.code).collect();
-    let expected: Vec<_> = (0..20).map(|at| if to(at) == "missing" { 550 } else { 250 }).collect();
-    assert_eq!(codes, expected, "{verdicts:?}");
-    let arrived: BTreeSet<_> = ids(&channel, "q").await.into_keys().collect();
-    assert_eq!(arrived, (0..20).filter(|at| to(*at) == "q").map(|at| at.to_string()).collect());
-    assert!(relay.deliver_batch([]).await.is_empty());
-}
-
-/// Once one of them gets no answer alone, the others are not tried: each of them would wait as long.
-#[tokio::test]
-async fn kl4_looking_for_culprits_does_not_take_for_ever() {
-    let (broker, _) = server().await;
-    let routes = "[[routes]]\nwhen = { to = \"missing\" }\noutgoing = \"fast\"\nexchange = \"missing\"\n";
-    let relay = relay(&broker, &format!("{routes}[[routes]]\noutgoing = \"fast\"\nqueue = \"{{to}}\""));
-    broker.hold_confirms(true);
-    let records: Vec<_> = ["q", "missing", "q", "missing"].map(record).into();
-    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
-    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [451; 4], "{verdicts:?}");
-    assert!(verdicts[3].text.contains("404"), "not tried alone: {verdicts:?}");
-    // With an answer, they are found.
-    broker.hold_confirms(false);
-    be_patient(&relay);
-    let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
-    assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [250, 550, 250, 550], "{verdicts:?}");
-}
-
-#[tokio::test]
-async fn kl4_one_verdict_for_a_whole_batch() {
-    let (broker, _) = server().await;
-    let client = within("a connection", Client::connect(&broker.url())).await.unwrap();
-    let sender = client.sender().timeout(Duration::from_millis(200)).build().unwrap();
-    let batch = async |queues: &[&str]| {
-        Verdict::of_batch(&sender.send_batch(queues.iter().map(|queue| (Target::queue(*queue), "x"))).await)
-    };
-    assert_eq!(within("a batch", batch(&["q", "other"])).await.to_string(), "250 accepted 2");
-    let refused = within("a batch", batch(&["q", "nowhere", "nowhere"])).await;
-    assert_eq!(refused.code, 550);
-    assert!(refused.text.starts_with("2 of 3 not accepted; number 1: "), "{refused}");
-    broker.hold_confirms(true);
-    let unknown = within("a batch", batch(&["nowhere", "q"])).await;
-    assert_eq!((unknown.code, unknown.class), (451, Class::Retry), "{unknown}");
-    assert_eq!(Verdict::of_batch(&sender.send_batch(Vec::<(Target, &str)>::new()).await).code, 250);
-}
-
-#[tokio::test]
-async fn a_relay_that_cannot_work_is_refused() {
-    let (broker, _) = server().await;
-    let refused = |routes: &str| {
-        let config = toml::from_str::<RelayConfig>(routes).unwrap();
-        Relay::new(registry(&broker), config).unwrap_err()
-    };
-    assert!(matches!(refused("routes = [{ outgoing = \"x\" }]"), RelayError::Registry { at: 0, .. }));
-    let error = refused("routes = [{ outgoing = \"slow\", queue = \"q\" }, { outgoing = \"slow\" }]");
-    assert!(matches!(error, RelayError::Registry { at: 1, .. }) && error.to_string().contains("where"), "{error}");
-    let error = refused("routes = [{ outgoing = \"slow\", queue = \"{\" }]");
-    assert!(matches!(error, RelayError::Route { at: 0, .. }), "{error}");
+on_every_server! {
+    async fn a_relay_that_cannot_work_is_refused(server: Server) {
+        prepared(&server).await;
+        let refused = |routes: &str| {
+            let config = toml::from_str::<RelayConfig>(routes).unwrap();
+            Relay::new(registry(&server), config).unwrap_err()
+        };
+        assert!(matches!(refused("routes = [{ outgoing = \"x\" }]"), RelayError::Registry { at: 0, .. }));
+        let error = refused("routes = [{ outgoing = \"slow\", queue = \"q\" }, { outgoing = \"slow\" }]");
+        assert!(matches!(error, RelayError::Registry { at: 1, .. }) && error.to_string().contains("where"), "{error}");
+        let error = refused("routes = [{ outgoing = \"slow\", queue = \"{\" }]");
+        assert!(matches!(error, RelayError::Route { at: 0, .. }), "{error}");
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------ a stream
 
-#[tokio::test]
-async fn kl7_a_stream_is_told_of_line_by_line() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, &format!("max_line = 100\nunrouted = \"drop\"\nbatch = 7\n{BY_TO}"));
-    let mut input = String::new();
-    for at in 0..200 {
-        let to = ["q", "other", "nowhere", "missing"][at % 4];
-        input.push_str(&format!("{{\"to\": \"{to}\", \"n\": {at}}}\n"));
+on_every_server! {
+    async fn kl7_a_stream_is_told_of_line_by_line(server: Server) {
+        let channel = prepared(&server).await;
+        let relay = relay(&server, &format!("max_line = 100\nunrouted = \"drop\"\nbatch = 7\n{BY_TO}"));
+        let mut input = String::new();
+        for at in 0..200 {
+            let to = ["q", "other", "nowhere", "missing"][at % 4];
+            input.push_str(&format!("{{\"to\": \"{to}\", \"n\": {at}}}\n"));
+        }
+        input.push_str("\r\n{\"to\": \n[1]\n{\"from\": 1}\n");
+        input.push_str(&format!("{{\"to\": \"{}\"}}\n{{\"to\": \"q\"}}", "x".repeat(100)));
+        let mut told = BTreeMap::new();
+        let each = |fate: leveret::relay::Fate<'_>| {
+            assert_eq!(told.insert(fate.line, fate.verdict.code), None, "told of twice: line {}", fate.line);
+        };
+        let report = within("the stream", relay.run(input.as_bytes(), each)).await.unwrap();
+        for line in 1..=200 {
+            assert_eq!(told[&line], if line % 4 < 3 && line % 4 > 0 { 250 } else { 550 }, "line {line}");
+        }
+        assert_eq!(
+            (201..=206).map(|line| told.get(&line).copied()).collect::<Vec<_>>(),
+            [None, Some(550), Some(550), Some(250), Some(552), Some(250)]
+        );
+        assert_eq!(report.to_string(), "205 lines: 102 accepted, 103 refused, 0 deferred; 0 retries");
+        assert!(!report.is_clean());
+        assert_eq!(report.routes["slow"].accepted, 101);
+        assert_eq!((ids(&channel, "q").await.len(), ids(&channel, "other").await.len()), (51, 50));
     }
-    input.push_str("\r\n{\"to\": \n[1]\n{\"from\": 1}\n");
-    input.push_str(&format!("{{\"to\": \"{}\"}}\n{{\"to\": \"q\"}}", "x".repeat(100)));
-    let mut told = BTreeMap::new();
-    let each = |fate: leveret::relay::Fate<'_>| {
-        assert_eq!(told.insert(fate.line, fate.verdict.code), None, "told of twice: line {}", fate.line);
-    };
-    let report = within("the stream", relay.run(input.as_bytes(), each)).await.unwrap();
-    for line in 1..=200 {
-        assert_eq!(told[&line], if line % 4 < 3 && line % 4 > 0 { 250 } else { 550 }, "line {line}");
-    }
-    assert_eq!(
-        (201..=206).map(|line| told.get(&line).copied()).collect::<Vec<_>>(),
-        [None, Some(550), Some(550), Some(250), Some(552), Some(250)]
-    );
-    assert_eq!(report.to_string(), "205 lines: 102 accepted, 103 refused, 0 deferred; 0 retries");
-    assert!(!report.is_clean());
-    assert_eq!(report.routes["slow"].accepted, 101);
-    assert_eq!((ids(&channel, "q").await.len(), ids(&channel, "other").await.len()), (51, 50));
 }
 
-/// Confirms come only after the first attempt has been given up: tried again, with the same ids.
-#[tokio::test]
-async fn kl5_a_stream_tries_again_and_then_gives_up() {
-    let (broker, channel) = server().await;
-    let broker = Arc::new(broker);
-    let stubborn = relay(&broker, &format!("attempts = 100\n{FAST}"));
-    let input = "{\"to\": \"q\"}\n".repeat(10);
+on_its_own! {
+    /// Confirms come only after the first attempt has been given up: tried again, with the same ids.
+    async fn kl5_a_stream_tries_again_and_then_gives_up() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server).await;
+        let stubborn = relay(&server, &format!("attempts = 100\n{FAST}"));
+        let input = "{\"to\": \"q\"}\n".repeat(10);
 
-    broker.hold_confirms(true);
-    let release = tokio::spawn({
-        let (broker, channel) = (Arc::clone(&broker), channel.clone());
-        async move {
+        server.broker().hold_confirms(true);
+        let release = async {
             // All of the second attempt are there, or some of it.
-            within("a second attempt", async {
-                while channel.queue_declare("q").passive(true).await.unwrap().message_count() < 15 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            })
-            .await;
-            broker.hold_confirms(false);
-        }
-    });
-    let report = within("the stream", stubborn.run(input.as_bytes(), |fate| assert!(fate.attempts > 1))).await.unwrap();
-    within("release", release).await.unwrap();
-    assert_eq!((report.accepted, report.deferred), (10, 0), "{report}");
-    assert!(report.retries >= 10, "{report}");
-    let ids = ids(&channel, "q").await;
-    assert_eq!(ids.len(), 10, "ten ids");
-    assert!(ids.values().all(|times| *times >= 2), "{ids:?}");
+            let arrived = async || channel.queue_declare("q").passive(true).await.unwrap().message_count();
+            until("a second attempt", async || arrived().await >= 15).await;
+            server.broker().hold_confirms(false);
+        };
+        let run = stubborn.run(input.as_bytes(), |fate| assert!(fate.attempts > 1));
+        let (report, ()) = tokio::join!(within("the stream", run), release);
+        let report = report.unwrap();
+        assert_eq!((report.accepted, report.deferred), (10, 0), "{report}");
+        assert!(report.retries >= 10, "{report}");
+        let ids = ids(&channel, "q").await;
+        assert_eq!(ids.len(), 10, "ten ids");
+        assert!(ids.values().all(|times| *times >= 2), "{ids:?}");
 
-    let relay = relay(&broker, &format!("attempts = 3\n{FAST}"));
-    broker.hold_confirms(true);
-    let mut deferred = 0;
-    let each = |fate: leveret::relay::Fate<'_>| {
-        assert_eq!((fate.verdict.code, fate.attempts), (451, 3));
-        deferred += 1;
-    };
-    let report = within("the stream", relay.run(input.as_bytes(), each)).await.unwrap();
-    assert_eq!((report.deferred, report.retries, deferred), (10, 20, 10), "{report}");
-}
-
-/// Nothing is accepted, so everything that is read stays in memory until its attempts are used up: the writer has to wait.
-#[tokio::test]
-async fn kl8_a_stream_that_is_faster_than_the_server_waits() {
-    const LINES: u64 = 60;
-    let (broker, _) = server().await;
-    let relay = relay(&broker, &format!("attempts = 2\nmax_pending = 10\nbatch = 5\n{FAST}"));
-    relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
-    broker.block("low on memory");
-    let (mut writer, reader) = tokio::io::duplex(32);
-    let written = Arc::new(AtomicU64::new(0));
-    let writing = tokio::spawn({
-        let written = Arc::clone(&written);
-        async move {
-            for _ in 0..LINES {
-                writer.write_all(b"{\"to\": \"q\"}\n").await.unwrap();
-                written.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    });
-    let (mut told, mut most) = (0, 0);
-    let each = |_: leveret::relay::Fate<'_>| {
-        most = most.max(written.load(Ordering::SeqCst) - told);
-        told += 1;
-    };
-    let report = within("the stream", relay.run(BufReader::with_capacity(32, reader), each)).await.unwrap();
-    within("the writer", writing).await.unwrap();
-    assert_eq!((report.lines, report.deferred), (LINES, LINES), "{report}");
-    // Ten in memory, and some in the pipe and the reader: 64 octets of 12 each.
-    assert!((5..=10 + 6).contains(&most), "{most} were in memory or on their way");
-}
-
-#[tokio::test]
-async fn a_stream_that_breaks_off_is_an_error_after_what_was_read() {
-    let (broker, channel) = server().await;
-    let relay = relay(&broker, BY_TO);
-    struct Breaks(&'static [u8]);
-    impl tokio::io::AsyncRead for Breaks {
-        fn poll_read(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            buffer: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            if self.0.is_empty() {
-                return std::task::Poll::Ready(Err(std::io::Error::other("broken")));
-            }
-            buffer.put_slice(std::mem::take(&mut self.0));
-            std::task::Poll::Ready(Ok(()))
-        }
+        let relay = relay(&server, &format!("attempts = 3\n{FAST}"));
+        server.broker().hold_confirms(true);
+        let mut deferred = 0;
+        let each = |fate: leveret::relay::Fate<'_>| {
+            assert_eq!((fate.verdict.code, fate.attempts), (451, 3));
+            deferred += 1;
+        };
+        let report = within("the stream", relay.run(input.as_bytes(), each)).await.unwrap();
+        assert_eq!((report.deferred, report.retries, deferred), (10, 20, 10), "{report}");
     }
-    let input = BufReader::new(Breaks(b"{\"to\": \"q\"}\n{\"to\": \"q\"}\n"));
-    let mut told = 0;
-    let error = within("the stream", relay.run(input, |_| told += 1)).await.unwrap_err();
-    assert_eq!((error.to_string().as_str(), told), ("broken", 2));
-    assert_eq!(ids(&channel, "q").await.len(), 2);
+
+    /// Nothing is accepted, so everything that is read stays in memory until its attempts are used up: the writer has to wait.
+    async fn kl8_a_stream_that_is_faster_than_the_server_waits() {
+        let server = Server::in_the_box().await;
+        const LINES: u64 = 60;
+        prepared(&server).await;
+        let relay = relay(&server, &format!("attempts = 2\nmax_pending = 10\nbatch = 5\n{FAST}"));
+        relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
+        server.broker().block("low on memory");
+        let (mut writer, reader) = tokio::io::duplex(32);
+        let written = Arc::new(AtomicU64::new(0));
+        let writing = tokio::spawn({
+            let written = Arc::clone(&written);
+            async move {
+                for _ in 0..LINES {
+                    writer.write_all(b"{\"to\": \"q\"}\n").await.unwrap();
+                    written.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        let (mut told, mut most) = (0, 0);
+        let each = |_: leveret::relay::Fate<'_>| {
+            most = most.max(written.load(Ordering::SeqCst) - told);
+            told += 1;
+        };
+        let report = within("the stream", relay.run(BufReader::with_capacity(32, reader), each)).await.unwrap();
+        within("the writer", writing).await.unwrap();
+        assert_eq!((report.lines, report.deferred), (LINES, LINES), "{report}");
+        // Ten in memory, and some in the pipe and the reader: 64 octets of 12 each.
+        assert!((5..=10 + 6).contains(&most), "{most} were in memory or on their way");
+    }
+}
+
+on_every_server! {
+    async fn a_stream_that_breaks_off_is_an_error_after_what_was_read(server: Server) {
+        let channel = prepared(&server).await;
+        let relay = relay(&server, BY_TO);
+        struct Breaks(&'static [u8]);
+        impl tokio::io::AsyncRead for Breaks {
+            fn poll_read(
+                mut self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+                buffer: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                if self.0.is_empty() {
+                    return std::task::Poll::Ready(Err(std::io::Error::other("broken")));
+                }
+                buffer.put_slice(std::mem::take(&mut self.0));
+                std::task::Poll::Ready(Ok(()))
+            }
+        }
+        let input = BufReader::new(Breaks(b"{\"to\": \"q\"}\n{\"to\": \"q\"}\n"));
+        let mut told = 0;
+        let error = within("the stream", relay.run(input, |_| told += 1)).await.unwrap_err();
+        assert_eq!((error.to_string().as_str(), told), ("broken", 2));
+        assert_eq!(ids(&channel, "q").await.len(), 2);
+    }
 }

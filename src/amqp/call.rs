@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::shared::ChannelGuard;
+use super::shared::{ChannelGuard, Shared};
 use crate::codec::Method;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{CallId, Reply};
+use crate::protocol::client::{CallId, Connection as Machine, Reply};
 
 /// Sends a request on a channel and waits for what answers it. `window` is for `confirm.select` only.
 pub(crate) async fn call(
@@ -32,12 +32,13 @@ pub(crate) async fn reply(
     let shared = &channel.guard.shared;
     let poll = |waker: &Waker| shared.with(|machine| machine.poll_call(channel.id, id, waker));
     let abandon = || shared.with(|machine| machine.abandon_call(channel.id, id));
-    within(deadline.unwrap_or(channel.guard.call_deadline), name, poll, abandon).await
+    within(shared, deadline.unwrap_or(channel.guard.call_deadline), name, poll, abandon).await
 }
 
 /// Polls for an answer until it is there or the deadline passes. Whoever stops waiting leaves the expectation behind, so that
 /// the late reply meets it.
 pub(crate) async fn within<T>(
+    shared: &Shared,
     limit: Duration,
     name: &'static str,
     mut poll: impl FnMut(&Waker) -> Poll<Result<T>>,
@@ -50,8 +51,14 @@ pub(crate) async fn within<T>(
             abandon.0 = None;
             answer
         }
-        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no answer to {name} within {} ms", limit.as_millis()))),
+        Err(_) => Err(late(shared, &format!("no answer to {name}"), limit)),
     }
+}
+
+/// The error of one whose deadline has passed.
+pub(crate) fn late(shared: &Shared, what: &str, limit: Duration) -> Error {
+    let why = shared.look(Machine::why_unread);
+    Error::new(ErrorKind::Timeout, format!("{what} within {} ms{why}", limit.as_millis()))
 }
 
 /// Runs something unless it was called off.

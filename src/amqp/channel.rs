@@ -154,7 +154,7 @@ impl Channel {
     /// Waits until the server has confirmed everything that was published on this channel so far, with an ack or a nack: which of
     /// them, the [`Confirm`](super::Confirm)s say. Without `confirm.select` there is nothing to wait for.
     ///
-    /// It has no deadline of its own.
+    /// It has no deadline of its own: wrap it into [`tokio::time::timeout`] where the server may take too long.
     ///
     /// # Errors
     ///

@@ -173,5 +173,5 @@ pub(crate) async fn update_secret(shared: &Shared, secret: &str, reason: &str, l
     let id = shared.with(|machine| machine.update_secret(secret, reason))?;
     let poll = |waker: &Waker| shared.with(|machine| machine.poll_connection_call(id, waker));
     let abandon = || shared.with(|machine| machine.abandon_connection_call(id));
-    within(limit, "connection.update-secret", poll, abandon).await.map(drop)
+    within(shared, limit, "connection.update-secret", poll, abandon).await.map(drop)
 }

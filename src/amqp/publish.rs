@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Sleep;
 
+use super::call::late;
 use super::channel::Channel;
 use super::shared::ChannelGuard;
 use super::{Confirmation, Properties};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::protocol::Body;
 use crate::protocol::client::{Publish, Waiting};
 
@@ -181,8 +182,12 @@ impl Drop for BasicPublish<'_> {
 
 /// What will become of a published message: a future that is ready when the server has said it.
 ///
-/// On a channel without `confirm.select` it is [`Confirmation::NotRequested`] at once. It has no deadline of its own: it ends when the
-/// server answers, or with the channel. Wrap it into [`tokio::time::timeout`] where that is too long.
+/// On a channel without `confirm.select` it is [`Confirmation::NotRequested`] at once. Awaited as it is, it has no deadline: it ends when
+/// the server answers, or with the channel. A server may take its time for good reasons (a quorum queue without a quorum, a disk that is
+/// slow), and a message is neither lost nor there before it has said so. [`within`](Self::within) is for those who do not wait so long.
+///
+/// Who awaits it before taking the next delivery of the same connection should give it a deadline: once
+/// [`max_buffered`](super::Config::max_buffered) octets of deliveries wait, the socket is not read, and the confirm is behind them.
 ///
 /// # Errors
 ///
@@ -212,6 +217,25 @@ impl Confirm {
     /// The number of the message on its channel, counted from 1; 0 on a channel without confirms.
     pub fn delivery_tag(&self) -> u64 {
         self.tag & !KNOWN
+    }
+
+    /// Waits for at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with the [outcome](Error::outcome) `Unknown`: the server may have the message. The confirm can be awaited again. Otherwise
+    /// as when it is awaited as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    #[doc(alias = "deadline")]
+    #[doc(alias = "timeout")]
+    pub async fn within(&mut self, limit: Duration) -> Result<Confirmation> {
+        match tokio::time::timeout(limit, &mut *self).await {
+            Ok(confirmation) => confirmation,
+            Err(_) => Err(late(&self.channel.guard.shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
+        }
     }
 
     #[inline]

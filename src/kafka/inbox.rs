@@ -1,6 +1,5 @@
 //! Receiving over Kafka: the members of a group that belong to one receiver, and what accepts their deliveries.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::convert::check_topic;
 use super::link::Link;
-use super::member::{Item, Member, Next, Queue, Start};
+use super::member::{Consumer, Gone, Item, Member, Next, Queue, Start};
 use super::tracker::Tracker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Disposition, Received};
@@ -116,7 +115,7 @@ impl Inbox {
     /// Leaves the group, unless there are deliveries that can still be accepted: then that happens with the last of them.
     pub(crate) async fn leave(self) {
         let gone: Vec<_> = self.members.iter().map(|member| member.gone()).collect();
-        let outstanding = self.queue.unsettled.load(Ordering::Acquire) > 0;
+        let outstanding = self.queue.unsettled() > 0;
         drop(self);
         if !outstanding {
             wait(gone, Instant::now() + LEAVING).await;
@@ -125,11 +124,9 @@ impl Inbox {
 
     pub(crate) fn set_prefetch(&mut self, prefetch: u16) {
         self.plan.prefetch = prefetch;
-        self.queue.limit.store(self.plan.limit(), Ordering::Release);
+        self.queue.set_limit(self.plan.limit());
     }
 }
-
-type Gone = tokio::sync::watch::Receiver<()>;
 
 async fn wait(gone: Vec<Gone>, until: Instant) -> bool {
     for mut gone in gone {
@@ -141,13 +138,11 @@ async fn wait(gone: Vec<Gone>, until: Instant) -> bool {
     true
 }
 
-/// Ends the members that a closing client has left, and says whether they have gone in time.
-pub(super) async fn stop(members: Vec<Weak<Member>>, until: Instant) -> bool {
-    let members: Vec<_> = members.iter().filter_map(Weak::upgrade).collect();
-    members.iter().for_each(|member| member.stop());
-    let gone = members.iter().map(|member| member.gone()).collect();
-    drop(members);
-    wait(gone, until).await
+/// Ends the members of a closing client, and says whether all have gone in time: those too that nobody held any more, and whose
+/// last offsets are still on their way.
+pub(super) async fn stop(members: Vec<(Weak<Member>, Gone)>, until: Instant) -> bool {
+    members.iter().filter_map(|(member, _)| member.upgrade()).for_each(|member| member.stop());
+    wait(members.into_iter().map(|(_, gone)| gone).collect(), until).await
 }
 
 /// Accepts one delivery.
@@ -166,8 +161,7 @@ impl Acker {
     /// `Unsupported` for anything but accepting; `Stale` when the partition was revoked, or the member has left its group.
     pub(crate) fn settle(&mut self, how: Disposition) -> Result<()> {
         accepting(how)?;
-        let consumer = self.consumer()?;
-        self.tracker.accept(self.offset, &consumer)?;
+        self.with_consumer(|consumer| self.tracker.accept(self.offset, consumer))?;
         self.settled = true;
         Ok(())
     }
@@ -175,13 +169,15 @@ impl Acker {
     /// Accepts this one and every earlier one of its partition.
     pub(crate) fn settle_up_to(&self, how: Disposition) -> Result<()> {
         accepting(how)?;
-        self.tracker.accept_up_to(self.offset, &*self.consumer()?)
+        self.with_consumer(|consumer| self.tracker.accept_up_to(self.offset, consumer))
     }
 
-    fn consumer(&self) -> Result<Arc<super::member::Consumer>> {
-        let stale = |error: &Error| Error::because(ErrorKind::Stale, "nothing was stored", error);
+    fn with_consumer(&self, act: impl FnOnce(&Consumer) -> Result<()>) -> Result<()> {
         let member = self.member.as_ref().ok_or_else(|| Error::new(ErrorKind::Stale, "there is no such member"))?;
-        member.now().map_err(|error| stale(&error))
+        member.with(act).map_err(|error| match error.kind() {
+            ErrorKind::Stale => error,
+            _ => Error::because(ErrorKind::Stale, "nothing was stored", &error),
+        })
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -203,6 +199,6 @@ impl Drop for Acker {
         if !self.settled {
             self.tracker.leave(self.offset);
         }
-        self.queue.unsettled.fetch_sub(1, Ordering::AcqRel);
+        self.queue.settled();
     }
 }

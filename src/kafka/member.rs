@@ -1,8 +1,8 @@
 //! A member of a group: a consumer of librdkafka, in the thread that makes it, polls it, and closes it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -28,16 +28,20 @@ pub(super) type Consumer = BaseConsumer<Groups>;
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<Waiting>,
-    /// Taken out of the queue, and neither settled nor dropped.
-    pub(super) unsettled: AtomicUsize,
-    /// How many may be unsettled or waiting, for all members together.
-    pub(super) limit: AtomicUsize,
+    /// There may be room, or a member has an order.
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct Waiting {
     items: VecDeque<Item>,
     waker: Option<Waker>,
+    /// Taken out of the queue, and neither settled nor dropped.
+    unsettled: usize,
+    /// How many may be unsettled or waiting, for all members together.
+    limit: usize,
+    /// Members that wait for room: telling nobody would cost a system call.
+    waiting: usize,
     /// Members that go on.
     alive: usize,
     error: Option<Error>,
@@ -61,14 +65,14 @@ pub(super) enum Next {
 
 impl Queue {
     pub(super) fn new(members: usize, limit: usize) -> Arc<Self> {
-        let state = Mutex::new(Waiting { alive: members, ..Waiting::default() });
-        Arc::new(Self { state, unsettled: AtomicUsize::new(0), limit: AtomicUsize::new(limit) })
+        let state = Mutex::new(Waiting { alive: members, limit, ..Waiting::default() });
+        Arc::new(Self { state, changed: Condvar::new() })
     }
 
     pub(super) fn next(&self, waker: &Waker) -> Next {
         let mut state = lock(&self.state);
         if let Some(item) = state.items.pop_front() {
-            self.unsettled.fetch_add(1, Ordering::AcqRel);
+            state.unsettled += 1;
             return Next::Item(Box::new(item));
         }
         if let Some(error) = state.error.take() {
@@ -81,8 +85,46 @@ impl Queue {
         Next::Nothing
     }
 
-    fn load(&self) -> usize {
-        lock(&self.state).items.len() + self.unsettled.load(Ordering::Acquire)
+    pub(super) fn unsettled(&self) -> usize {
+        lock(&self.state).unsettled
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.change(|state| state.limit = limit);
+    }
+
+    /// A message that was taken out is settled, or dropped.
+    pub(super) fn settled(&self) {
+        self.change(|state| state.unsettled = state.unsettled.saturating_sub(1));
+    }
+
+    /// Something that a member may wait for.
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        lock(&self.state).is_full()
+    }
+
+    /// Waits while the queue is full and there is no order, but not beyond `until`.
+    fn wait_for_room(&self, until: Instant, ordered: impl Fn() -> bool) {
+        let mut state = lock(&self.state);
+        while state.is_full() && !ordered() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state.waiting += 1;
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
     }
 
     fn push(&self, item: Item) {
@@ -98,14 +140,12 @@ impl Queue {
 
     /// What waits of partitions that are somebody else's now is delivered there.
     fn forget_revoked(&self) {
-        let gone: Vec<Item> = {
-            let mut state = lock(&self.state);
+        let mut gone = Vec::new();
+        self.change(|state| {
             let items = std::mem::take(&mut state.items);
-            let (gone, rest): (Vec<_>, _) = items.into_iter().partition(|item| item.tracker.is_revoked());
-            state.items = rest.into();
-            gone
-        };
-        drop(gone);
+            let (revoked, rest): (_, Vec<_>) = items.into_iter().partition(|item| item.tracker.is_revoked());
+            (gone, state.items) = (revoked, rest.into());
+        });
     }
 
     /// A member receives nothing more.
@@ -121,6 +161,12 @@ impl Queue {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+}
+
+impl Waiting {
+    fn is_full(&self) -> bool {
+        self.items.len() + self.unsettled >= self.limit
     }
 }
 
@@ -207,9 +253,13 @@ struct Orders {
 /// committed, and it leaves the group.
 pub(super) struct Member {
     orders: Arc<Orders>,
+    queue: Arc<Queue>,
     consumer: watch::Receiver<Option<Result<Arc<Consumer>>>>,
-    gone: watch::Receiver<()>,
+    gone: Gone,
 }
+
+/// Nothing is ever told: it ends with an error when the member has left its group.
+pub(super) type Gone = watch::Receiver<()>;
 
 type Tell = watch::Sender<Option<Result<Arc<Consumer>>>>;
 
@@ -228,7 +278,7 @@ impl Member {
         let orders = Arc::new(Orders::default());
         let (tell, consumer) = watch::channel(None);
         let (alive, gone) = watch::channel(());
-        let obey = Arc::clone(&orders);
+        let (obey, queue) = (Arc::clone(&orders), Arc::clone(&start.queue));
         thread("leveret-kafka-in", move || {
             let _alive = alive;
             let Start { config, topics, mapping, callbacks, queue, number } = start;
@@ -250,31 +300,43 @@ impl Member {
                 }
             }
         })?;
-        Ok(Arc::new(Self { orders, consumer, gone }))
+        Ok(Arc::new(Self { orders, queue, consumer, gone }))
     }
 
     /// The consumer, when it is made.
     pub(super) async fn ready(&self) -> Result<()> {
-        let made = self.consumer.clone().wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
-        made.unwrap_or_else(|| Err(ended())).map(drop)
+        let mut consumer = self.consumer.clone();
+        let made = consumer.wait_for(Option::is_some).await.map_err(|_| ended())?;
+        look(&made).map(drop)
     }
 
-    pub(super) fn now(&self) -> Result<Arc<Consumer>> {
-        self.consumer.borrow().clone().unwrap_or_else(|| Err(ended()))
+    /// Does something with the consumer. It does not end meanwhile.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&Consumer) -> Result<R>) -> Result<R> {
+        act(look(&self.consumer.borrow())?)
     }
 
     pub(super) fn drain(&self) {
         self.orders.drain.store(true, Ordering::Release);
+        self.queue.change(|_| {});
     }
 
     /// It leaves the group, whoever still holds it.
     pub(super) fn stop(&self) {
         self.orders.stop.store(true, Ordering::Release);
+        self.queue.change(|_| {});
     }
 
     /// Ends when it has left the group.
-    pub(super) fn gone(&self) -> watch::Receiver<()> {
+    pub(super) fn gone(&self) -> Gone {
         self.gone.clone()
+    }
+}
+
+fn look(made: &Option<Result<Arc<Consumer>>>) -> Result<&Consumer> {
+    match made {
+        Some(Ok(consumer)) => Ok(consumer),
+        Some(Err(error)) => Err(error.clone()),
+        None => Err(ended()),
     }
 }
 
@@ -305,10 +367,9 @@ fn run(tell: &Tell, consumer: Arc<Consumer>, orders: &Orders, queue: &Queue, map
             flow.pause();
             queue.end(None);
         }
-        let limit = queue.limit.load(Ordering::Acquire);
-        let full = draining || queue.load() >= limit;
-        if !flow.may_poll(full) {
-            std::thread::sleep(Duration::from_millis(5));
+        if let Some(until) = flow.held_back(draining || queue.is_full()) {
+            let ordered = || orders.stop.load(Ordering::Acquire) || orders.drain.load(Ordering::Acquire);
+            queue.wait_for_room(until, ordered);
             continue;
         }
         match consumer.poll(TICK) {
@@ -337,12 +398,9 @@ fn run(tell: &Tell, consumer: Arc<Consumer>, orders: &Orders, queue: &Queue, map
     if !draining {
         queue.end(error);
     }
-    // From now on nobody gets it.
+    // Waits for whoever accepts something at this moment; from now on nobody gets it. So this thread is the last to hold it, as it
+    // must be: closing blocks.
     tell.send_replace(Some(Err(ended())));
-    // Whoever accepts something at this moment holds it. The last one must be this thread: closing blocks.
-    while Arc::strong_count(&consumer) > 1 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
     // Revokes everything, commits what was accepted, and leaves the group.
     drop(consumer);
 }
@@ -355,19 +413,20 @@ struct Flow<'a> {
 }
 
 impl Flow<'_> {
-    fn may_poll(&mut self, full: bool) -> bool {
+    /// Until when nothing is to be polled, unless there is room before; `None` when something is to be.
+    fn held_back(&mut self, full: bool) -> Option<Instant> {
         if !full {
             self.full_since = None;
             if self.paused {
                 self.resume();
             }
-            return true;
+            return None;
         }
-        let since = *self.full_since.get_or_insert_with(Instant::now);
-        if !self.paused && since.elapsed() >= PATIENCE {
+        let until = *self.full_since.get_or_insert_with(Instant::now) + PATIENCE;
+        if !self.paused && until <= Instant::now() {
             self.pause();
         }
-        self.paused
+        (!self.paused).then_some(until)
     }
 
     fn pause(&mut self) {
@@ -379,5 +438,68 @@ impl Flow<'_> {
     fn resume(&mut self) {
         self.paused = false;
         let _ = self.consumer.assignment().and_then(|partitions| self.consumer.resume(&partitions));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::thread;
+
+    use super::*;
+    use crate::message::{DeliveryDetail, Message};
+
+    fn item() -> Item {
+        let detail = DeliveryDetail::Kafka { topic: "t".into(), partition: 0, offset: 0, timestamp: None };
+        let received = Received::new(Message::default(), false, detail);
+        Item { received, offset: 0, tracker: Tracker::new("t", 0), member: 0 }
+    }
+
+    /// Waits for room in a full queue while `act` does something, and says how often it has looked for orders.
+    fn looks(act: impl FnOnce(&Queue, &AtomicBool)) -> usize {
+        let (queue, ordered) = (Queue::new(1, 1), AtomicBool::new(false));
+        queue.push(item());
+        assert!(matches!(queue.next(Waker::noop()), Next::Item(_)) && queue.is_full());
+        let looks = Cell::new(0);
+        thread::scope(|scope| {
+            let (queue, ordered) = (&queue, &ordered);
+            let waiter = scope.spawn(move || {
+                let begin = Instant::now();
+                queue.wait_for_room(begin + Duration::from_secs(30), || {
+                    looks.set(looks.get() + 1);
+                    ordered.load(Ordering::Acquire)
+                });
+                assert!(begin.elapsed() < Duration::from_secs(20), "nobody was told");
+                looks.get()
+            });
+            while lock(&queue.state).waiting == 0 {
+                thread::yield_now();
+            }
+            act(queue, ordered);
+            waiter.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_member_with_a_full_queue_is_told_when_there_is_room() {
+        assert_eq!(looks(|queue, _| queue.settled()), 1);
+        assert_eq!(looks(|queue, _| queue.set_limit(2)), 1);
+    }
+
+    #[test]
+    fn a_member_with_a_full_queue_is_told_its_orders() {
+        let order = |queue: &Queue, ordered: &AtomicBool| {
+            ordered.store(true, Ordering::Release);
+            queue.change(|_| {});
+        };
+        assert_eq!(looks(order), 2);
+    }
+
+    #[test]
+    fn room_is_waited_for_until_the_group_wants_to_hear_something() {
+        let queue = Queue::new(1, 0);
+        let begin = Instant::now();
+        queue.wait_for_room(begin + Duration::from_millis(20), || false);
+        assert!(begin.elapsed() >= Duration::from_millis(20));
     }
 }

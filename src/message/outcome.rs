@@ -120,6 +120,11 @@ impl SendError {
         self
     }
 
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.error = self.error.with_outcome(outcome);
+        self
+    }
+
     pub(crate) fn with_returned(mut self, returned: Returned) -> Self {
         self.returned = Some(Box::new(returned));
         self

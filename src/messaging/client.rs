@@ -279,7 +279,7 @@ impl Client {
     /// Cancel-safe: the connection is closed or not.
     #[doc(alias = "shrink")]
     pub async fn close_idle(&self) -> Result<bool> {
-        let until = Instant::now() + self.close_deadline();
+        let until = Instant::now() + self.close_deadline().min(sender::EVER);
         for outbox in self.senders() {
             outbox.settled(until).await?;
         }
@@ -313,7 +313,7 @@ impl Client {
     ///
     /// Dropped, it leaves the client as far closed as it is by then; closing again goes on.
     pub async fn close_within(&self, deadline: Duration) -> CloseReport {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(sender::EVER);
         let mut report = CloseReport::default();
         let senders = self.senders();
         senders.iter().for_each(|outbox| outbox.stop());

@@ -18,6 +18,10 @@ pub enum Transport {
 }
 
 /// How to connect, as data: it can be compared and be the key of a map. `Debug` leaves the secrets out.
+///
+/// With the feature `serde` it is read from a URL, or from a map of settings as for an [`amqp::Config`]. Kafka stands there as a URL,
+/// which can carry every property (`kafka://h1:9092,h2:9092?compression.type=lz4`); where its properties are a table of their own, that is
+/// a `KafkaConfig`, which is read by itself and becomes one of these by `into()`.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
@@ -78,7 +82,7 @@ impl From<KafkaConfig> for Config {
 
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Config {
-    /// A URL, or a map as for an [`amqp::Config`].
+    /// A URL of either transport, or a map as for an [`amqp::Config`].
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Visitor;
 

@@ -13,7 +13,7 @@ use super::over_amqp;
 use super::over_amqp::outbox::Settings;
 use super::pending::PendingReceipt;
 use crate::amqp::Properties;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
 use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
@@ -327,7 +327,7 @@ pub struct Sender {
 }
 
 /// Durations that are longer than any program are no reason to overflow.
-const EVER: Duration = Duration::from_secs(1 << 30);
+pub(super) const EVER: Duration = Duration::from_secs(1 << 30);
 
 impl Sender {
     fn until(&self) -> Instant {
@@ -365,22 +365,26 @@ impl Sender {
         let until = self.until();
         let mut cargo = Cargo::new(target.into(), message.into());
         self.outbox.prepare(&mut cargo)?;
-        let (mut limit, mut retries) = (self.timeout, 0);
+        let (mut limit, mut retries, mut unknown) = (self.timeout, 0, false);
         loop {
-            let error = match self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, limit, until).await {
-                Ok(pending) => match pending.await {
-                    Ok(receipt) => return Ok(receipt),
-                    Err(error) => error,
-                },
+            let sent = match self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, limit, until).await {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            };
+            let error = match sent {
+                Ok(receipt) => return Ok(receipt),
                 Err(error) => error,
             };
-            let Some(wait) = self.outbox.retry.wait(&error, retries) else { return Err(error) };
+            // Whatever became of the last attempt: an earlier one may have arrived.
+            unknown |= error.outcome() == Outcome::Unknown;
+            let told = |error: SendError| if unknown { error.with_outcome(Outcome::Unknown) } else { error };
+            let Some(wait) = self.outbox.retry.wait(&error, retries) else { return Err(told(error)) };
             let again = Instant::now() + wait.min(EVER);
             if again >= until || self.outbox.stopped.load(Ordering::Acquire) {
-                return Err(error);
+                return Err(told(error));
             }
             let outcome = error.error().clone();
-            let Some((target, message)) = error.into_message() else { return Err(SendError::new(outcome)) };
+            let Some((target, message)) = error.into_message() else { return Err(told(SendError::new(outcome))) };
             cargo = Cargo::new(target, message);
             tokio::time::sleep_until(again).await;
             limit = until.saturating_duration_since(Instant::now());

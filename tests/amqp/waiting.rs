@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use leveret::amqp::{Channel, Connection};
 use leveret::codec::Frame;
-use leveret::codec::method::{basic, connection, queue};
+use leveret::codec::method::{basic, confirm, connection, queue};
 use leveret::error::{ErrorKind, Origin, Outcome};
 
 use crate::scripted::{Peer, Stage, TUNE, channel_of, connected, connected_as};
-use crate::support::{Server, assert_works, within};
+use crate::support::{PATIENCE, Server, assert_works, within};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -43,6 +43,54 @@ on_its_own! {
         });
         assert_eq!(queue.unwrap().name(), "next");
         assert!(connection.is_open());
+    }
+
+    /// A server that never confirms: whoever waits so long learns that nobody knows, and may wait again.
+    async fn a_confirm_can_have_a_deadline() {
+        let (connection, mut peer, channel) = with_channel().await;
+        let (selected, ()) = tokio::join!(channel.confirm_select(), async {
+            expect!(peer, Confirm(confirm)::Select);
+            peer.send(1, confirm::SelectOk {}).await;
+        });
+        selected.unwrap();
+        let mut confirm = channel.basic_publish("", "q", "x").await.unwrap();
+        let begun = Instant::now();
+        let error = confirm.within(SHORT).await.unwrap_err();
+        assert!(begun.elapsed() >= SHORT);
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+        assert_eq!(error.to_string(), "no confirm within 50 ms");
+        expect!(peer, Basic(basic)::Publish);
+        peer.send(1, basic::Ack { delivery_tag: 1, multiple: false }).await;
+        within("the confirm", confirm.within(PATIENCE)).await.unwrap().accepted().unwrap();
+        assert_eq!(confirm.within(SHORT).await.unwrap_err().kind(), ErrorKind::InvalidArgument, "it is told once");
+        assert!(connection.is_open());
+    }
+
+    /// Deliveries wait for a consumer who waits for a confirm, which is behind them: the error says so, and taking them helps.
+    async fn a_confirm_behind_deliveries_that_nobody_takes() {
+        let server = Server::broker().await;
+        let connection = server.builder().max_buffered(100_000).open().await.unwrap();
+        let (source, target) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
+        for queue in ["source", "target"] {
+            source.queue_declare(queue).await.unwrap();
+        }
+        target.confirm_select().await.unwrap();
+        let mut consumer = source.basic_consume("source").prefetch(0).await.unwrap();
+        target.basic_publish("", "source", "first").await.unwrap().await.unwrap().accepted().unwrap();
+        within("the first", consumer.next()).await.unwrap().unwrap().ack().unwrap();
+        for _ in 0..40 {
+            drop(target.basic_publish("", "source", vec![7; 50_000]).await.unwrap());
+        }
+        let mut confirm = target.basic_publish("", "target", "x").await.unwrap();
+        let error = confirm.within(4 * SHORT).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+        assert!(error.to_string().contains("max_buffered"), "{error}");
+        let error = target.queue_declare("another").deadline(SHORT).await.unwrap_err();
+        assert!(error.to_string().contains("max_buffered"), "{error}");
+        for _ in 0..40 {
+            within("the rest", consumer.next()).await.unwrap().unwrap().ack().unwrap();
+        }
+        within("the confirm", confirm.within(PATIENCE)).await.unwrap().accepted().unwrap();
     }
 
     /// The same for calls of other kinds, and for several at a time.

@@ -27,6 +27,10 @@ enum Program {
     Consumes,
     /// Consumes, looks at nothing, and waits for the end.
     Sleeps,
+    /// Consumes, leaves the consumer, and waits for the end.
+    Leaves,
+    /// Consumes, looks at nothing for a while, and closes the channel and the connection.
+    SleepsAndCloses,
     /// Publishes, and waits for the confirm.
     Publishes,
     ClosesChannel,
@@ -41,7 +45,7 @@ impl Program {
             Self::OpensChannel => "channel.open",
             Self::Declares => "queue.declare",
             Self::Gets => "basic.get",
-            Self::Consumes | Self::Sleeps => "basic.consume",
+            Self::Consumes | Self::Sleeps | Self::Leaves | Self::SleepsAndCloses => "basic.consume",
             Self::Publishes => "basic.publish",
             Self::ClosesChannel => "channel.close",
             Self::ClosesConnection => "connection.close",
@@ -71,6 +75,15 @@ impl Program {
             Self::Sleeps => {
                 let _consumer = channel.basic_consume("q").consumer_tag("tag").no_ack().await?;
                 return connection.closed().await;
+            }
+            Self::Leaves => {
+                drop(channel.basic_consume("q").consumer_tag("tag").await?);
+                return connection.closed().await;
+            }
+            Self::SleepsAndCloses => {
+                let _consumer = channel.basic_consume("q").consumer_tag("tag").no_ack().await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                channel.close().await?;
             }
             Self::Publishes => {
                 channel.confirm_select().await?;
@@ -742,7 +755,7 @@ fn floods() -> Vec<Case> {
             Fails(Heartbeat),
         )
         .within(125)
-        .memory(2 * MEMORY),
+        .memory(4 * MEMORY),
         flood("cancels of nobody, by one who does not read", Sleeps, |peer| Box::pin(cancels(peer)), Fails(Io))
             .memory(8 * MEMORY),
         flood("empty deliveries for a consumer who sleeps", Sleeps, |peer| Box::pin(empty_deliveries(peer)), Fails(Io))
@@ -756,6 +769,33 @@ fn floods() -> Vec<Case> {
         )
         .memory(4 * MEMORY)
         .with(|builder| builder.max_buffered(1024 * 1024)),
+        flood(
+            "deliveries that are acked, by one who does not read and stays",
+            Consumes,
+            |peer| Box::pin(deliveries_for_ever(peer)),
+            Fails(Heartbeat),
+        )
+        .within(130)
+        .memory(4 * MEMORY)
+        .with(|builder| builder.max_buffered(64 * 1024)),
+        flood(
+            "deliveries for a consumer who has left, by one who does not read and stays",
+            Program::Leaves,
+            |peer| Box::pin(deliveries_for_ever(peer)),
+            Fails(Heartbeat),
+        )
+        .within(130)
+        .memory(4 * MEMORY)
+        .with(|builder| builder.max_buffered(64 * 1024)),
+        Case::new(
+            "more deliveries than there is room for, and then the consumer closes",
+            Program::SleepsAndCloses,
+            Serves(
+                [consumed(), [deliver("tag", 1), header(1, 1000), body(1, &[7; 1000])].concat().repeat(200)].concat(),
+            ),
+            Fine,
+        )
+        .with(|builder| builder.max_buffered(20_000)),
         flood("returns that nobody asked for", Sleeps, |peer| Box::pin(returns(peer)), Fails(Io))
             .memory(4 * MEMORY)
             .with(|builder| builder.max_buffered(1024 * 1024)),
@@ -794,6 +834,12 @@ async fn cancels(peer: &mut Peer) {
 async fn empty_deliveries(peer: &mut Peer) {
     peer.raw(&consumed()).await;
     repeat(peer, &[deliver("tag", 1), header(1, 0)].concat().repeat(1000), 200).await;
+}
+
+async fn deliveries_for_ever(peer: &mut Peer) {
+    peer.raw(&consumed()).await;
+    repeat(peer, &[deliver("tag", 1), header(1, 1), body(1, b"x")].concat().repeat(1000), 500).await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
 }
 
 async fn large_deliveries(peer: &mut Peer) {

@@ -1,7 +1,9 @@
 //! Lost connections: whoever waits is told what became of it, and the next use connects again.
 
+use std::time::Duration;
+
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{Client, ClientState, RetryPolicy, Status, Target};
+use leveret::messaging::{Backoff, Client, ClientState, RetryPolicy, Status, Target};
 
 use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
 
@@ -62,6 +64,28 @@ on_every_server! {
         assert_eq!(receipt.unwrap().status, Status::Accepted);
         let there = kept.delete().await;
         assert!(there == [0, 1] || there == [0, 1, 1], "{there:?}");
+    }
+
+    /// The last attempt was not even sent, and yet nobody knows: the first one may have arrived.
+    async fn what_was_unknown_once_stays_unknown(server: Server) {
+        let kept = Kept::new(server).await;
+        let (client, tap) = server.tapped().await;
+        let policy = RetryPolicy::at_least_once().max_retries(1).backoff(Backoff { first: Duration::ZERO, ..Backoff::default() });
+        let sender = client.sender().retry(policy).build().unwrap();
+        let target = Target::queue(&kept.name);
+        sender.send(&target, "0").await.unwrap();
+        tap.stall(true);
+        let sent = tokio::spawn({
+            let (sender, target) = (sender.clone(), target.clone());
+            async move { sender.send(&target, "1").await }
+        });
+        until("the message", async || tap.publishes() == 2).await;
+        tap.refuse(true);
+        tap.cut();
+        let error = within("an error", sent).await.unwrap().unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        assert_eq!(error.into_message().unwrap().1.body(), b"1");
+        kept.delete().await;
     }
 
     /// Handles that were made before the loss work after it.

@@ -1,7 +1,8 @@
 //! Receiving: one by one, in batches, by a function; what stops it, and what becomes of the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +15,16 @@ use crate::support::{
     Kept, Server, channel, exclusive_queue, fill, look_at, next, number, receiver, unique, until, within,
 };
 use crate::wire::Settlement;
+
+/// Remembers that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 on_every_server! {
     /// U30: at least one, at most so many, and nothing is an empty batch and no error.
@@ -45,6 +56,27 @@ on_every_server! {
         let error = within("the reason", receiver.recv_batch(7, None)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert_eq!(within("the end", receiver.recv_batch(7, None)).await.unwrap_err().kind(), ErrorKind::Closed);
+    }
+
+    /// However far they have come in taking turns when the old consumers end, the new ones are all listened to.
+    async fn another_prefetch_for_several_consumers(server: Server) {
+        let client = server.client().await;
+        for taken in 0..6 {
+            let queue = exclusive_queue(&client).await;
+            let mut receiver = client.receiver(Source::queue(&queue)).consumers(2).build().await.unwrap();
+            fill(&client, &queue, 0..taken).await;
+            for _ in 0..taken {
+                next(&mut receiver).await.accept().unwrap();
+            }
+            receiver.set_prefetch(3).await.unwrap();
+            // Here the old ones end; the message may come to any of the new ones.
+            let woken = Arc::new(Woken::default());
+            let polled = receiver.poll_next_unpin(&mut Context::from_waker(&Waker::from(Arc::clone(&woken))));
+            assert!(polled.is_pending());
+            fill(&client, &queue, 7..8).await;
+            until("the receiver is woken", async || woken.0.load(Ordering::SeqCst)).await;
+            assert_eq!(number(&next(&mut receiver).await.message), 7);
+        }
     }
 
     /// U32, Z13: a stream like any other; nothing is accepted behind one's back.

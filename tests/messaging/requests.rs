@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use leveret::amqp::FieldValue;
-use leveret::error::Outcome;
+use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
     Client, Event, Message, Received, ReplyQueue, RequestError, Requester, Sender, Source, Target,
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{Server, exclusive_queue, next, number, receiver, unique, within};
+use crate::support::{Server, channel, exclusive_queue, next, number, receiver, unique, within};
 use crate::wire::Tap;
 
 /// Answers what comes to a queue, for as long as the test runs.
@@ -194,6 +194,29 @@ on_every_server! {
             assert_eq!(within("a reply", requester.request(Target::queue(&queue), "again")).await.unwrap().body(), b"again");
             echo.abort();
         }
+    }
+
+    /// The queue of the replies is deleted, and the channel stays: whoever waits is told, and the next request has another queue.
+    async fn a_queue_of_replies_that_is_deleted_is_replaced(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let requester = client.requester().reply_queue(ReplyQueue::Exclusive).build().unwrap();
+        let target = Target::queue(&queue);
+        let mut requests = receiver(&client, &queue).await;
+        let lost = tokio::spawn({
+            let (requester, target) = (requester.clone(), target.clone());
+            async move { requester.request(target, "lost").await }
+        });
+        let request = next(&mut requests).await;
+        let reply_to = request.message.properties.reply_to.clone().unwrap().to_string();
+        request.accept().unwrap();
+        drop(requests);
+        channel(&client).await.queue_delete(&reply_to).await.unwrap();
+        let error = within("an error", lost).await.unwrap().unwrap_err();
+        assert!(matches!(&error, RequestError::Lost(error) if error.kind() == ErrorKind::Cancelled), "{error:?}");
+        let echo = serve(&client, &queue, async |request| Ok(request.message));
+        assert_eq!(within("a reply", requester.request(&target, "again")).await.unwrap().body(), b"again");
+        echo.abort();
     }
 
     /// A responder whose handler fails tries again, and keeps serving; a request without a return address is handled, too.

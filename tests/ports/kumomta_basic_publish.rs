@@ -8,7 +8,7 @@ use leveret::amqp::{Config, Properties};
 use leveret::messaging::{Client, ClientCache, ClientState, Event, Message, SendError, Target};
 use serde::Deserialize;
 
-use crate::{server, take, within};
+use crate::{Server, prepared, take, within};
 
 // ------------------------------------------------------------------------------------------------------------- the port
 
@@ -65,69 +65,76 @@ fn table(url: &str, rest: serde_json::Value) -> PublishParams {
     serde_json::from_value(table).unwrap()
 }
 
-/// Every call on a current-thread runtime of its own, which ends right after it. They share one connection.
-#[test]
-fn kb1_kb3_kb6_kb7_kb12_kb13_a_table_is_published() {
-    let (broker, channel) = MAIN.block_on(server("hello"));
-    let url = broker.url();
-    let publish = |rest: serde_json::Value| {
-        let params = table(&url, rest);
-        let caller = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            tokio::task::LocalSet::new().block_on(&runtime, within("a result", basic_publish(params)))
+on_its_own! {
+    /// Every call on a current-thread runtime of its own, which ends right after it. They share one connection; the pools are the whole
+    /// program's, and so there can be only one test of them.
+    async fn kb1_kb3_kb6_kb7_kb12_kb13_a_table_is_published() {
+        let server = Server::in_the_box().await;
+        let channel = prepared(&server, "hello").await;
+        // Runtimes cannot be waited for from within one.
+        let hosts = tokio::task::spawn_blocking(move || {
+            let url = &server.url;
+            let publish = |rest: serde_json::Value| {
+                let params = table(url, rest);
+                let caller = std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    tokio::task::LocalSet::new().block_on(&runtime, within("a result", basic_publish(params)))
+                });
+                caller.join().unwrap()
+            };
+            publish(serde_json::json!({
+                "app_id": "kumo", "message_type": "log", "priority": 0, "delivery_mode": 1, "timestamp": 1_700_000_000,
+                "headers": {"x-foo": "bar", "n": 1}
+            }))
+            .unwrap();
+            let mut events = POOLS.get(table(url, serde_json::json!({})).connection).unwrap().events();
+            publish(serde_json::json!({"expiration": "60000"})).unwrap();
+            let expected = Properties::new()
+                .app_id("kumo")
+                .kind("log")
+                .priority(0)
+                .delivery_mode(1)
+                .timestamp(1_700_000_000u64)
+                .header("n", 1i64)
+                .header("x-foo", "bar");
+            MAIN.block_on(async {
+                assert_eq!(take(&channel, "hello").await.properties().unwrap(), expected);
+                let persistent = Properties::new().expiration("60000").persistent();
+                assert_eq!(take(&channel, "hello").await.properties().unwrap(), persistent);
+            });
+
+            // Success means that the server has it, and a failure says so.
+            let error = publish(serde_json::json!({"routing_key": "nowhere", "mandatory": true})).unwrap_err();
+            assert_eq!(error.reply_code().unwrap().0, 312);
+            let error = publish(serde_json::json!({"exchange": "missing"})).unwrap_err();
+            assert_eq!(error.reply_code().unwrap().0, 404);
+            let error = publish(serde_json::json!({"routing_key": "x".repeat(256)})).unwrap_err();
+            assert_eq!(error.kind(), leveret::error::ErrorKind::InvalidArgument);
+
+            // One connection for all of that, which the purge closes, and the next call opens again.
+            assert_eq!(POOLS.len(), 1);
+            let client = POOLS.get(table(url, serde_json::json!({})).connection).unwrap();
+            MAIN.block_on(async {
+                within("the purge", purge_under_memory_pressure()).await;
+                assert_ne!(client.state(), ClientState::Open);
+            });
+            publish(serde_json::json!({})).unwrap();
+            MAIN.block_on(async {
+                assert!(within("the end", client.close()).await.is_clean());
+                let mut opened = 0;
+                loop {
+                    match within("an event", events.next()).await {
+                        Some(Event::Opened) => opened += 1,
+                        Some(Event::Closed) => break,
+                        Some(_) => {}
+                        None => panic!("the last event is missing"),
+                    }
+                }
+                assert_eq!(opened, 1, "since the first call, by the one behind the purge");
+            });
         });
-        caller.join().unwrap()
-    };
-    publish(serde_json::json!({
-        "app_id": "kumo", "message_type": "log", "priority": 0, "delivery_mode": 1, "timestamp": 1_700_000_000,
-        "headers": {"x-foo": "bar", "n": 1}
-    }))
-    .unwrap();
-    let mut events = POOLS.get(table(&url, serde_json::json!({})).connection).unwrap().events();
-    publish(serde_json::json!({"expiration": "60000"})).unwrap();
-    let expected = Properties::new()
-        .app_id("kumo")
-        .kind("log")
-        .priority(0)
-        .delivery_mode(1)
-        .timestamp(1_700_000_000u64)
-        .header("n", 1i64)
-        .header("x-foo", "bar");
-    MAIN.block_on(async {
-        assert_eq!(take(&channel, "hello").await.properties().unwrap(), expected);
-        let persistent = Properties::new().expiration("60000").persistent();
-        assert_eq!(take(&channel, "hello").await.properties().unwrap(), persistent);
-    });
-
-    // Success means that the server has it, and a failure says so.
-    let error = publish(serde_json::json!({"routing_key": "nowhere", "mandatory": true})).unwrap_err();
-    assert_eq!(error.reply_code().unwrap().0, 312);
-    let error = publish(serde_json::json!({"exchange": "missing"})).unwrap_err();
-    assert_eq!(error.reply_code().unwrap().0, 404);
-    let error = publish(serde_json::json!({"routing_key": "x".repeat(256)})).unwrap_err();
-    assert_eq!(error.kind(), leveret::error::ErrorKind::InvalidArgument);
-
-    // One connection for all of that, which the purge closes, and the next call opens again.
-    assert_eq!(POOLS.len(), 1);
-    let client = POOLS.get(table(&url, serde_json::json!({})).connection).unwrap();
-    MAIN.block_on(async {
-        within("the purge", purge_under_memory_pressure()).await;
-        assert_ne!(client.state(), ClientState::Open);
-    });
-    publish(serde_json::json!({})).unwrap();
-    MAIN.block_on(async {
-        assert!(within("the end", client.close()).await.is_clean());
-        let mut opened = 0;
-        loop {
-            match within("an event", events.next()).await {
-                Some(Event::Opened) => opened += 1,
-                Some(Event::Closed) => break,
-                Some(_) => {}
-                None => panic!("the last event is missing"),
-            }
-        }
-        assert_eq!(opened, 1, "since the first call, by the one behind the purge");
-    });
+        within("the host", hosts).await.unwrap();
+    }
 }
 
 #[test]

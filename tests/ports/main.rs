@@ -1,6 +1,6 @@
 //! The call sites of the hosts, in this library's words: what KumoMTA does with its two AMQP clients, Zato with its outgoing connections and
 //! channels, and programs with uamqp's clients. Each port is what the host would have in its tree; its tests run it against the broker in
-//! the box. `leveret::guide` has the same as tables.
+//! the box, and under `tests/run` against RabbitMQ. `leveret::guide` has the same as tables.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,39 +9,37 @@
     reason = "tests fail loudly, and so do their helpers"
 )]
 
+#[macro_use]
+#[path = "../shared/running.rs"]
+mod running;
+#[macro_use]
+#[path = "../shared/servers.rs"]
+mod servers;
+
 mod kumomta_basic_publish;
 mod kumomta_build_client;
 mod uamqp;
 mod zato;
 
-use std::time::Duration;
-
 use leveret::amqp::{Channel, Connection};
-use leveret::broker::Broker;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use crate::running::{PATIENCE, until, within};
+pub(crate) use crate::servers::Server;
 
-async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
-/// A broker with one queue, and a channel to look at it.
-async fn server(queue: &str) -> (Broker, Channel) {
-    let broker = Broker::start().await.unwrap();
-    let channel = within("a connection", Connection::open(&broker.url())).await.unwrap().open_channel().await.unwrap();
+/// A queue, and a channel to look at it.
+async fn prepared(server: &Server, queue: &str) -> Channel {
+    let channel = within("a connection", Connection::open(&server.url)).await.unwrap().open_channel().await.unwrap();
     channel.queue_declare(queue).await.unwrap();
-    (broker, channel)
+    channel
 }
 
 /// The next message of a queue, which has to be there.
 async fn take(channel: &Channel, queue: &str) -> leveret::amqp::Message {
-    within("a message", async {
-        loop {
-            if let Some(got) = channel.basic_get(queue).no_ack().await.unwrap() {
-                return got.message;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+    let mut taken = None;
+    until("a message", async || {
+        taken = channel.basic_get(queue).no_ack().await.unwrap();
+        taken.is_some()
     })
-    .await
+    .await;
+    taken.unwrap().message
 }

@@ -8,7 +8,7 @@ use leveret::messaging::{Disposition, Message, Modify, PendingReceipt, Received,
 use leveret::registry::{Registry, RegistryConfig, RegistryError};
 use tokio::task::JoinHandle;
 
-use crate::{server, take, within};
+use crate::{Server, prepared, take, within};
 
 // ------------------------------------------------------------------------------------------------------------- the port
 
@@ -97,70 +97,69 @@ fn definitions(url: &str) -> RegistryConfig {
     serde_json::from_value(json).unwrap()
 }
 
-/// The example of its documentation.
-#[tokio::test]
-async fn z1_z3_z4_z8_the_documented_example() {
-    let (broker, channel) = server("CRM1").await;
-    channel.exchange_declare("CRM1", "direct").await.unwrap();
-    channel.queue_bind("CRM1", "CRM1", "").await.unwrap();
-    let outgoing = AmqpFacade::new(definitions(&broker.url())).unwrap();
+on_every_server! {
+    /// The example of its documentation.
+    async fn z1_z3_z4_z8_the_documented_example(server: Server) {
+        let channel = prepared(&server, "CRM1").await;
+        channel.exchange_declare("CRM1", "direct").await.unwrap();
+        channel.queue_bind("CRM1", "CRM1", "").await.unwrap();
+        let outgoing = AmqpFacade::new(definitions(&server.url)).unwrap();
 
-    let properties = Properties::new().app_id("ESB").header("X-Foo", "bar");
-    let sent = within("room", outgoing.send("Hello AMQP broker!", "CRM1", "CRM1", "", properties)).await.unwrap();
-    drop(sent); // Nobody waits, as there.
+        let properties = Properties::new().app_id("ESB").header("X-Foo", "bar");
+        let sent = within("room", outgoing.send("Hello AMQP broker!", "CRM1", "CRM1", "", properties)).await.unwrap();
+        drop(sent); // Nobody waits, as there.
 
-    let message = take(&channel, "CRM1").await;
-    assert_eq!(message.body(), b"Hello AMQP broker!");
-    let properties = message.properties().unwrap();
-    let text = |name: &str| properties.headers.as_ref().unwrap().get(name).and_then(FieldValue::as_str);
-    assert_eq!((text("X-Foo"), text("X-Zato-Component")), (Some("bar"), Some("server1")));
-    assert!(text("X-Zato-Msg-TS").unwrap().parse::<u64>().unwrap() > 1_700_000_000);
-    assert_eq!(properties.app_id.unwrap(), "ESB", "the message's own");
-    assert_eq!((properties.priority, properties.content_type), (Some(5), Some("text/plain".into())), "the template's");
-    assert_eq!(properties.expiration, None, "what is not set does not expire at once");
-}
-
-/// What nobody learnt of there.
-#[tokio::test]
-async fn z2_z12_mistakes_are_told() {
-    let (broker, _) = server("CRM1").await;
-    let outgoing = AmqpFacade::new(definitions(&broker.url())).unwrap();
-    let error = outgoing.send("x", "CRM2", "", "CRM1", Properties::new()).await.unwrap_err();
-    assert!(matches!(error, RegistryError::UnknownOutgoing { .. }), "{error}");
-    let slash = within("room", outgoing.send("x", "CRM1", "/", "CRM1", Properties::new())).await.unwrap();
-    let error = within("a receipt", slash).await.unwrap_err();
-    assert_eq!(error.reply_code().unwrap().0, 404, "there is no exchange of the name /");
-    outgoing.api.deactivate("CRM1").unwrap();
-    let error = outgoing.send("x", "CRM1", "", "CRM1", Properties::new()).await.unwrap_err();
-    assert!(matches!(error, RegistryError::Inactive { .. }), "{error}");
-}
-
-#[tokio::test]
-async fn z13_z14_a_service_is_called_and_a_failure_comes_again_later() {
-    let (broker, channel) = server("jobs").await;
-    let facade = AmqpFacade::new(definitions(&broker.url())).unwrap();
-    let (told, mut calls) = tokio::sync::mpsc::channel(16);
-    let service = move |received: Received| {
-        let told = told.clone();
-        async move {
-            told.send((received.message.body().to_vec(), received.redelivered)).await.unwrap();
-            if received.redelivered { Ok(Disposition::Accept) } else { Err(std::io::Error::other("not yet")) }
-        }
-    };
-    let definition = ChannelDefinition {
-        connection: "crm",
-        queue: "jobs",
-        pool_size: 2,
-        prefetch_count: 10,
-        consumer_tag_prefix: "zato",
-    };
-    let running = within("the channel", facade.start_channel(definition, service)).await;
-    within("room", facade.send("job", "CRM1", "", "jobs", Properties::new())).await.unwrap().await.unwrap();
-    for redelivered in [false, true] {
-        let call = within("a call", calls.recv()).await.unwrap();
-        assert_eq!(call, (b"job".to_vec(), redelivered));
+        let message = take(&channel, "CRM1").await;
+        assert_eq!(message.body(), b"Hello AMQP broker!");
+        let properties = message.properties().unwrap();
+        let text = |name: &str| properties.headers.as_ref().unwrap().get(name).and_then(FieldValue::as_str);
+        assert_eq!((text("X-Foo"), text("X-Zato-Component")), (Some("bar"), Some("server1")));
+        assert!(text("X-Zato-Msg-TS").unwrap().parse::<u64>().unwrap() > 1_700_000_000);
+        assert_eq!(properties.app_id.unwrap(), "ESB", "the message's own");
+        assert_eq!((properties.priority, properties.content_type), (Some(5), Some("text/plain".into())), "the template's");
+        assert_eq!(properties.expiration, None, "what is not set does not expire at once");
     }
-    within("closing", facade.api.close_within(Duration::from_secs(10))).await;
-    within("the channel ends", running).await.unwrap();
-    assert_eq!(channel.queue_declare("jobs").passive(true).await.unwrap().message_count(), 0, "accepted");
+
+    /// What nobody learnt of there.
+    async fn z2_z12_mistakes_are_told(server: Server) {
+        prepared(&server, "CRM1").await;
+        let outgoing = AmqpFacade::new(definitions(&server.url)).unwrap();
+        let error = outgoing.send("x", "CRM2", "", "CRM1", Properties::new()).await.unwrap_err();
+        assert!(matches!(error, RegistryError::UnknownOutgoing { .. }), "{error}");
+        let slash = within("room", outgoing.send("x", "CRM1", "/", "CRM1", Properties::new())).await.unwrap();
+        let error = within("a receipt", slash).await.unwrap_err();
+        assert_eq!(error.reply_code().unwrap().0, 404, "there is no exchange of the name /");
+        outgoing.api.deactivate("CRM1").unwrap();
+        let error = outgoing.send("x", "CRM1", "", "CRM1", Properties::new()).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Inactive { .. }), "{error}");
+    }
+
+    async fn z13_z14_a_service_is_called_and_a_failure_comes_again_later(server: Server) {
+        let channel = prepared(&server, "jobs").await;
+        let facade = AmqpFacade::new(definitions(&server.url)).unwrap();
+        let (told, mut calls) = tokio::sync::mpsc::channel(16);
+        let service = move |received: Received| {
+            let told = told.clone();
+            async move {
+                told.send((received.message.body().to_vec(), received.redelivered)).await.unwrap();
+                if received.redelivered { Ok(Disposition::Accept) } else { Err(std::io::Error::other("not yet")) }
+            }
+        };
+        let definition = ChannelDefinition {
+            connection: "crm",
+            queue: "jobs",
+            pool_size: 2,
+            prefetch_count: 10,
+            consumer_tag_prefix: "zato",
+        };
+        let running = within("the channel", facade.start_channel(definition, service)).await;
+        within("room", facade.send("job", "CRM1", "", "jobs", Properties::new())).await.unwrap().await.unwrap();
+        for redelivered in [false, true] {
+            let call = within("a call", calls.recv()).await.unwrap();
+            assert_eq!(call, (b"job".to_vec(), redelivered));
+        }
+        within("closing", facade.api.close_within(Duration::from_secs(10))).await;
+        within("the channel ends", running).await.unwrap();
+        assert_eq!(channel.queue_declare("jobs").passive(true).await.unwrap().message_count(), 0, "accepted");
+    }
 }

@@ -86,8 +86,11 @@ impl Inbox {
                     let acker = Acker { acker: Some(acker), ledger, on_drop: self.on_drop };
                     return Poll::Ready(Some(Ok((received, acker))));
                 }
-                // Ended on this side: the others go on.
-                Poll::Ready(None) => drop(self.consumers.remove(self.turn)),
+                // Ended on this side: the others go on. They move up, and so all of them are asked again.
+                Poll::Ready(None) => {
+                    self.consumers.remove(self.turn);
+                    checked = 0;
+                }
                 Poll::Ready(Some(Err(error))) => {
                     self.consumers.remove(self.turn);
                     return Poll::Ready(Some(Err(error)));
@@ -227,7 +230,10 @@ impl NoAckInbox {
             match Pin::new(consumer).poll_next(cx) {
                 Poll::Pending => checked += 1,
                 Poll::Ready(Some(Ok(message))) => return Poll::Ready(Some(Ok(convert::received(message, 0)))),
-                Poll::Ready(None) => drop(self.consumers.remove(self.turn)),
+                Poll::Ready(None) => {
+                    self.consumers.remove(self.turn);
+                    checked = 0;
+                }
                 Poll::Ready(Some(Err(error))) => {
                     self.consumers.remove(self.turn);
                     return Poll::Ready(Some(Err(error)));

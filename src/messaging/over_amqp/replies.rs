@@ -82,7 +82,7 @@ impl Replies {
             let _guest = self.link.guest();
             match session.send(&mut cargo, until).await {
                 Ok((request, confirm)) => return request.wait(confirm, until).await,
-                Err(error) if session.channel.is_open() => return Err(RequestError::Send(cargo.refuse(error))),
+                Err(error) if session.is_usable() => return Err(RequestError::Send(cargo.refuse(error))),
                 Err(_) => self.replace(&session),
             }
         }
@@ -134,6 +134,11 @@ fn no_channel_in_time() -> Error {
 }
 
 impl Session {
+    /// Whether requests can be sent, and their replies come. The consumer of the replies may end alone, as with a queue that is deleted.
+    fn is_usable(&self) -> bool {
+        self.channel.is_open() && self.waiting.lock().end.is_none()
+    }
+
     async fn send(
         &self,
         Cargo { target, message }: &mut Cargo,

@@ -32,9 +32,10 @@ pub struct Reply {
 /// The expectations of one channel, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The id of the first slot.
-    base: u64,
-    slots: VecDeque<Slot>,
+    next: u64,
+    /// With their ids, and so in their order. Who has been answered leaves no gap behind: a request that is never answered must not
+    /// make the queue grow with those behind it.
+    slots: VecDeque<(u64, Slot)>,
 }
 
 #[derive(Debug)]
@@ -50,8 +51,6 @@ enum Slot {
         reply: Reply,
         unsettled: bool,
     },
-    /// Answered, and taken or not wanted.
-    Done,
 }
 
 #[derive(Debug)]
@@ -79,8 +78,10 @@ impl Calls {
     }
 
     fn push(&mut self, request: MethodInfo, tag: Option<ShortString>, unsettled: bool) -> CallId {
-        self.slots.push_back(Slot::Expected { request, tag, unsettled, caller: Caller::Busy });
-        CallId(self.base + self.slots.len() as u64 - 1)
+        let id = self.next;
+        self.next += 1;
+        self.slots.push_back((id, Slot::Expected { request, tag, unsettled, caller: Caller::Busy }));
+        CallId(id)
     }
 
     /// Gives `reply` to the first unanswered call that it can answer; its name is the error when there is none. `Ok(Some)` is a
@@ -92,42 +93,31 @@ impl Calls {
             Method::Basic(basic::Method::CancelOk(ok)) => Some(&ok.consumer_tag),
             _ => None,
         };
-        let fits = |slot: &&mut Slot| match slot {
+        let fits = |(_, slot): &(u64, Slot)| match slot {
             Slot::Expected { request, tag, .. } => {
                 let kind = request.class_id == info.class_id && request.replies.contains(&info.method_id);
                 kind && tag.as_ref() == names
             }
-            _ => false,
+            Slot::Answered { .. } => false,
         };
-        let Some(slot) = self.slots.iter_mut().find(fits) else { return Err(info.name) };
-        let Slot::Expected { caller, unsettled, .. } = std::mem::replace(slot, Slot::Done) else { return Ok(None) };
-        let mut unwanted = None;
+        let at = self.slots.iter().position(fits).ok_or(info.name)?;
+        let Some((id, Slot::Expected { caller, unsettled, .. })) = self.slots.remove(at) else { return Ok(None) };
         match caller {
-            Caller::Gone => unwanted = unsettled.then_some(reply),
-            Caller::Busy => *slot = Slot::Answered { reply, unsettled },
-            Caller::Waiting(waker) => {
-                wakes.push(waker);
-                *slot = Slot::Answered { reply, unsettled };
-            }
+            Caller::Gone => return Ok(unsettled.then_some(reply)),
+            Caller::Busy => {}
+            Caller::Waiting(waker) => wakes.push(waker),
         }
-        self.tidy();
-        Ok(unwanted)
+        self.slots.insert(at, (id, Slot::Answered { reply, unsettled }));
+        Ok(None)
     }
 
     /// The answer, once it is there; `None` when it will never come. It can be taken once.
     pub(crate) fn poll(&mut self, id: CallId, waker: &Waker) -> Poll<Option<Reply>> {
-        let Some(slot) = self.slot(id) else { return Poll::Ready(None) };
+        let Some((at, slot)) = self.slot(id) else { return Poll::Ready(None) };
         match slot {
             Slot::Expected { caller: Caller::Waiting(old), .. } => old.clone_from(waker),
             Slot::Expected { caller, .. } => *caller = Caller::Waiting(waker.clone()),
-            Slot::Answered { .. } | Slot::Done => {
-                let taken = std::mem::replace(slot, Slot::Done);
-                self.tidy();
-                return match taken {
-                    Slot::Answered { reply, .. } => Poll::Ready(Some(reply)),
-                    _ => Poll::Ready(None),
-                };
-            }
+            Slot::Answered { .. } => return Poll::Ready(self.take(at)),
         }
         Poll::Pending
     }
@@ -135,42 +125,38 @@ impl Calls {
     /// The caller has gone; the expectation stays until it is met. As [`answer`](Self::answer), gives back a message that was there
     /// already and was not taken.
     pub(crate) fn abandon(&mut self, id: CallId) -> Option<Reply> {
-        let mut unwanted = None;
-        match self.slot(id) {
-            Some(Slot::Expected { caller, .. }) => *caller = Caller::Gone,
-            Some(slot) => {
-                if let Slot::Answered { reply, unsettled: true } = std::mem::replace(slot, Slot::Done) {
-                    unwanted = Some(reply);
-                }
+        match self.slot(id)? {
+            (_, Slot::Expected { caller, .. }) => {
+                *caller = Caller::Gone;
+                None
             }
-            None => {}
+            (at, Slot::Answered { unsettled, .. }) => {
+                let unsettled = *unsettled;
+                self.take(at).filter(|_| unsettled)
+            }
         }
-        self.tidy();
-        unwanted
     }
 
     /// There will be no more replies: every caller is told so.
     pub(crate) fn fail_all(&mut self, wakes: &mut Vec<Waker>) {
-        for slot in &mut self.slots {
-            if let Slot::Expected { caller, .. } = slot {
-                if let Caller::Waiting(waker) = std::mem::replace(caller, Caller::Gone) {
-                    wakes.push(waker);
-                }
-                *slot = Slot::Done;
+        self.slots.retain(|(_, slot)| {
+            if let Slot::Expected { caller: Caller::Waiting(waker), .. } = slot {
+                wakes.push(waker.clone());
             }
-        }
-        self.tidy();
+            matches!(slot, Slot::Answered { .. })
+        });
     }
 
-    fn slot(&mut self, CallId(id): CallId) -> Option<&mut Slot> {
-        let at = usize::try_from(id.checked_sub(self.base)?).ok()?;
-        self.slots.get_mut(at)
+    fn slot(&mut self, CallId(id): CallId) -> Option<(usize, &mut Slot)> {
+        let at = self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.slots.get_mut(at).map(|(_, slot)| (at, slot))
     }
 
-    fn tidy(&mut self) {
-        while matches!(self.slots.front(), Some(Slot::Done)) {
-            self.slots.pop_front();
-            self.base += 1;
+    /// The answer at this place.
+    fn take(&mut self, at: usize) -> Option<Reply> {
+        match self.slots.remove(at)? {
+            (_, Slot::Answered { reply, .. }) => Some(reply),
+            (_, Slot::Expected { .. }) => None,
         }
     }
 }
@@ -244,6 +230,21 @@ mod tests {
         assert_eq!(calls.answer(message(), &mut wakes), Ok(None));
         assert_eq!(calls.abandon(settled), None);
         assert!(calls.slots.is_empty());
+    }
+
+    /// One request that a server never answers, and a program that goes on asking.
+    #[test]
+    fn an_answer_that_never_comes_does_not_pile_up_those_behind_it() {
+        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let never = calls.expect(queue::Purge::INFO);
+        for _ in 0..1000 {
+            let get = calls.expect(basic::Get::INFO);
+            calls.answer(reply(basic::GetEmpty::default()), &mut wakes).unwrap();
+            assert!(calls.poll(get, Waker::noop()).is_ready());
+            assert_eq!(calls.poll(get, Waker::noop()), Poll::Ready(None), "it is taken once");
+        }
+        assert!(calls.poll(never, Waker::noop()).is_pending());
+        assert_eq!(calls.slots.len(), 1);
     }
 
     #[test]

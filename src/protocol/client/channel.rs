@@ -86,7 +86,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) wakes: &'a mut Vec<Waker>,
     /// Octets in all consumers' queues.
     pub(crate) buffered: &'a mut usize,
-    /// Octets of answers that wait to be written.
+    /// Octets of acks and answers that wait to be written.
     pub(crate) answers: &'a mut usize,
     pub(crate) max_payload: usize,
     pub(crate) max_body: u64,
@@ -321,7 +321,7 @@ impl Channel {
                         consumer.wake(hands.wakes);
                     }
                     // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
-                    _ if !consumer.no_ack => hands.send(self.number, basic::Reject { delivery_tag, requeue: true }),
+                    _ if !consumer.no_ack => hands.answer(self.number, basic::Reject { delivery_tag, requeue: true }),
                     _ => {}
                 }
             }
@@ -461,9 +461,10 @@ impl Channel {
             confirms.wake_all(wakes);
         }
         for consumer in self.consumers.iter_mut() {
+            // What is left does not grow any more: nothing is to wait for it, least of all the answer to a close.
+            *buffered = buffered.saturating_sub(consumer.buffered());
             if !consumer.no_ack {
                 // The server puts them back into their queue; handling them here as well would do the work twice.
-                *buffered = buffered.saturating_sub(consumer.buffered());
                 consumer.queue.clear();
             }
             if !matches!(consumer.state, ConsumerState::Ended(_)) {

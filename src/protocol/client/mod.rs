@@ -47,9 +47,10 @@ use crate::codec::method::connection;
 use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
 
-/// When so many octets of answers wait to be written that the server called for, nothing more is read. They are few on any
-/// connection on which both sides read.
-const MAX_ANSWERS: usize = 64 * 1024;
+/// When so many octets wait to be written about what the server has sent (acks of its deliveries, answers that it called for), nothing
+/// more is read. They are fewer on any connection on which both sides read: this is more than the acks of a consumer with the largest
+/// prefetch there is.
+const MAX_ANSWERS: usize = 1536 * 1024;
 
 /// One connection to a server, as the client sees it.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub struct Connection {
     watchers: WakerQueue,
     /// Octets in the consumers' queues.
     buffered: usize,
-    /// Octets of answers in `out` that the server has called for, and not read.
+    /// Octets in `out` about what the server has sent: acks, and answers that it called for.
     answers: usize,
     /// The driver was told to stop reading.
     paused: bool,
@@ -203,7 +204,7 @@ impl Connection {
             Due::PeerIsDead => {
                 let seconds = self.tuning.heartbeat;
                 let what = match self.is_unheard() {
-                    true => "the server did not read the answers that it called for",
+                    true => "the server did not read what was said to what it sent",
                     false => "nothing came from the server",
                 };
                 // c40: without a handshake, since nobody would answer.
@@ -251,13 +252,22 @@ impl Connection {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Whether more input is wanted: neither deliveries have piled up, nor answers to a server that does not read them.
+    /// Whether more input is wanted: neither deliveries have piled up, nor acks and answers for a server that does not read them.
     pub fn wants_input(&mut self) -> bool {
         self.paused = self.buffered >= self.config.max_buffered || self.is_unheard();
         !self.paused
     }
 
-    /// Whether the server calls for answers, and does not read them.
+    /// Why nothing may have come from the server, for the error of one whose deadline has passed.
+    pub fn why_unread(&self) -> &'static str {
+        match (self.paused, self.is_unheard()) {
+            (false, _) => "",
+            (true, false) => "; nothing is read while so many deliveries wait for their consumers (max_buffered)",
+            (true, true) => "; nothing is read while the server does not read what is said to what it sent",
+        }
+    }
+
+    /// Whether the server sends, and does not read what is said to that.
     fn is_unheard(&self) -> bool {
         self.answers >= MAX_ANSWERS
     }
@@ -321,7 +331,8 @@ impl Connection {
         }
         let close = connection::Close { reply_code: code.0, reply_text: text.into(), class_id: 0, method_id: 0 };
         self.out.put_method(0, &close.into(), self.max_payload)?;
-        self.phase = Phase::Closing { deadline: now + limit };
+        // A limit that is longer than any program is no reason to overflow.
+        self.phase = Phase::Closing { deadline: now + limit.min(Duration::from_secs(1 << 30)) };
         self.finish(&closed());
         Ok(())
     }

@@ -280,7 +280,9 @@ impl Connection {
         into: &mut VecDeque<Batch>,
         waker: &Waker,
     ) -> Poll<Deliveries> {
-        let Some(consumer) = self.channel(id).and_then(|channel| channel.consumers.get_mut(consumer)) else {
+        let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(Deliveries::End(None)) };
+        let counts = channel.end.is_none();
+        let Some(consumer) = channel.consumers.get_mut(consumer) else {
             return Poll::Ready(Deliveries::End(None));
         };
         if consumer.queue.is_empty() {
@@ -296,8 +298,10 @@ impl Connection {
             };
         }
         std::mem::swap(&mut consumer.queue, into);
-        let taken: usize = into.iter().map(Batch::len).sum();
-        self.buffered = self.buffered.saturating_sub(taken);
+        if counts {
+            let taken: usize = into.iter().map(Batch::len).sum();
+            *hands.buffered = hands.buffered.saturating_sub(taken);
+        }
         Poll::Ready(Deliveries::Some)
     }
 
@@ -322,7 +326,9 @@ impl Connection {
         let Some((channel, mut hands)) = self.parts(id) else { return };
         let Some(released) = channel.consumers.get_mut(consumer) else { return };
         let queue = std::mem::take(&mut released.queue);
-        *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(Batch::len).sum());
+        if channel.end.is_none() {
+            *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(Batch::len).sum());
+        }
         let (no_ack, ended) = (released.no_ack, matches!(released.state, ConsumerState::Ended(_)));
         let to_be_cancelled =
             (matches!(released.state, ConsumerState::Live) && released.started).then(|| released.tag.clone());
@@ -351,7 +357,9 @@ impl Connection {
     pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
         match self.channels.get(id.0).and_then(Option::as_ref) {
             Some(channel) if channel.state == State::Open => {
-                self.out.put(&settle_frame(channel.number, delivery_tag, settle));
+                let frame = settle_frame(channel.number, delivery_tag, settle);
+                self.out.put(&frame);
+                self.answers += frame.len();
                 Ok(())
             }
             channel => {

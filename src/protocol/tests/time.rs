@@ -92,3 +92,12 @@ fn a_pause_of_our_own_is_not_the_peers_death() {
     assert_eq!(pair.deliveries(channel, consumer).0.len(), 1);
     assert!(pair.client.wants_input());
 }
+
+/// "Wait for ever" is a limit like any other.
+#[test]
+fn a_limit_that_is_longer_than_any_program_does_not_overflow() {
+    let mut pair = Pair::open();
+    pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::MAX).unwrap();
+    pair.drive();
+    assert!(pair.client.is_finished());
+}

@@ -103,6 +103,19 @@ mod tests {
     use super::without_c::able;
     use crate::error::ErrorKind;
 
+    /// The same one whatever else is switched on, by this program or by one of its dependencies, and whatever the process has installed.
+    #[cfg(any(feature = "tls-aws-lc-rs", feature = "tls-ring"))]
+    #[test]
+    fn of_several_features_the_first_has_the_say() {
+        let whose = if cfg!(feature = "tls-aws-lc-rs") { "aws_lc_rs" } else { "ring" };
+        for _ in 0..2 {
+            let name = format!("{:?}", super::default_provider().unwrap().key_provider).to_lowercase();
+            assert!(name.replace("awslc", "aws_lc_").contains(whose), "{name} and not {whose}");
+            // Whoever comes first decides for the process; here it is somebody else.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+    }
+
     #[test]
     fn a_processor_that_lacks_something_is_told_what_and_what_to_do() {
         able(&[("aes", true), ("adx", true)]).unwrap();
