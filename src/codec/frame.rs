@@ -70,12 +70,25 @@ impl<'a> RawFrame<'a> {
     /// any of them the stream is of no further use.
     #[inline]
     pub fn split(buffer: &'a [u8], max_payload: usize) -> Result<Option<Self>, DecodeError> {
-        let Some((FrameHead { kind, channel, size }, rest)) = FrameHead::split(buffer, max_payload)? else {
-            return Ok(None);
+        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
+            return match buffer.first() {
+                Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
+                _ => Ok(None),
+            };
         };
+        let Some(frame_type) = FrameType::from_octet(kind) else { return Err(unknown_type(kind)) };
+        let channel = u16::from_be_bytes([c1, c0]);
+        let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
+        if size > max_payload {
+            let kind = DecodeErrorKind::FrameTooLarge { size, limit: max_payload };
+            return Err(DecodeError::new(kind, "frame size", 3));
+        }
+        if frame_type == FrameType::Heartbeat && (size != 0 || channel != 0) {
+            return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
+        }
         let (Some(payload), Some(&end)) = (rest.get(..size), rest.get(size)) else { return Ok(None) };
         check_frame_end(end, size)?;
-        Ok(Some(Self { kind, channel, payload }))
+        Ok(Some(Self { kind: frame_type, channel, payload }))
     }
 
     /// The payload of the first frame in `buffer` if that is whole, of this type, on this channel, and in order: what is expected is
@@ -95,49 +108,23 @@ impl<'a> RawFrame<'a> {
     }
 }
 
-/// What stands before a payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrameHead {
-    pub(crate) kind: FrameType,
-    pub(crate) channel: u16,
-    /// Of the payload.
-    pub(crate) size: usize,
-}
-
-impl FrameHead {
-    /// The head of the first frame in `buffer` and what stands behind it, or `None` when it is not whole yet.
-    ///
-    /// # Errors
-    ///
-    /// What [`RawFrame::split`] finds wrong with a head.
-    #[inline(always)]
-    pub(crate) fn split(buffer: &[u8], max_payload: usize) -> Result<Option<(Self, &[u8])>, DecodeError> {
-        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
-            return match buffer.first() {
-                Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
-                _ => Ok(None),
-            };
-        };
-        let Some(frame_type) = FrameType::from_octet(kind) else { return Err(unknown_type(kind)) };
-        let channel = u16::from_be_bytes([c1, c0]);
-        let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
-        if size > max_payload {
-            let kind = DecodeErrorKind::FrameTooLarge { size, limit: max_payload };
-            return Err(DecodeError::new(kind, "frame size", 3));
-        }
-        if frame_type == FrameType::Heartbeat && (size != 0 || channel != 0) {
-            return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
-        }
-        Ok(Some((Self { kind: frame_type, channel, size }, rest)))
-    }
-}
-
 /// Whether this is the octet that belongs behind a payload of `size` octets.
 #[inline]
 pub(crate) fn check_frame_end(octet: u8, size: usize) -> Result<(), DecodeError> {
     match octet {
         FRAME_END => Ok(()),
         octet => Err(DecodeError::new(DecodeErrorKind::FrameEnd(octet), "frame end", FRAME_HEAD + size)),
+    }
+}
+
+/// Channel and size of the body frame at the front of `buffer`, if it is one. Whether they are allowed is for
+/// [`RawFrame::split`] to say.
+pub(crate) fn body_head(buffer: &[u8]) -> Option<(u16, usize)> {
+    match *buffer.first_chunk::<FRAME_HEAD>()? {
+        [kind, c1, c0, size @ ..] if kind == FrameType::Body as u8 => {
+            Some((u16::from_be_bytes([c1, c0]), usize::try_from(u32::from_be_bytes(size)).ok()?))
+        }
+        _ => None,
     }
 }
 

@@ -34,7 +34,7 @@ mod wire;
 
 pub use content::ContentHeader;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
-pub(crate) use frame::{FRAME_HEAD, FrameHead, check_frame_end, frame_head, write_frame};
+pub(crate) use frame::{FRAME_HEAD, body_head, check_frame_end, frame_head, write_frame};
 pub use frame::{FRAME_OVERHEAD, Frame, FrameType, RawFrame};
 pub use method::Method;
 pub use properties::{Properties, PropertyInfo, RawProperties};

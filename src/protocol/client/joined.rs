@@ -16,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use super::channel::State;
 use super::inbound::Failure;
 use super::{Connection, Phase};
-use crate::codec::{FRAME_HEAD, FRAME_OVERHEAD, FrameHead, FrameType, check_frame_end};
+use crate::codec::{FRAME_HEAD, FRAME_OVERHEAD, FrameType, RawFrame, body_head, check_frame_end};
 use crate::protocol::{Ahead, Incoming, KEEP_IN_PLACE_FROM};
 
 /// A body whose octets are at the front of the input.
@@ -69,10 +69,16 @@ impl Connection {
             let Some((&end, behind)) = behind else { return Ok(false) };
             check_frame_end(end, joined.frame)?;
             if joined.len < joined.size {
-                let Some((next, _)) = FrameHead::split(behind, self.max_payload)? else { return Ok(false) };
-                let fits = next.size <= joined.size - joined.len;
-                if next.kind == FrameType::Body && next.channel == joined.channel && fits {
-                    (joined.frame, joined.left) = (next.size, next.size);
+                // It need not be whole, but what is there has to be allowed.
+                RawFrame::split(behind, self.max_payload)?;
+                if behind.len() < FRAME_HEAD {
+                    return Ok(false);
+                }
+                if let Some((channel, size)) = body_head(behind)
+                    && channel == joined.channel
+                    && size <= joined.size - joined.len
+                {
+                    (joined.frame, joined.left) = (size, size);
                     joined.gap += FRAME_OVERHEAD;
                     continue;
                 }
@@ -101,8 +107,8 @@ impl Connection {
             };
             return Ahead { stop, together: rest.saturating_add(FRAME_OVERHEAD + 1) };
         }
-        match FrameHead::split(input, self.max_payload) {
-            Ok(Some((FrameHead { kind: FrameType::Body, channel, size }, _))) => {
+        match body_head(input) {
+            Some((channel, size)) => {
                 let missing = (size + FRAME_OVERHEAD).saturating_sub(input.len());
                 match self.awaited(channel) {
                     body if body > size => {
@@ -112,7 +118,7 @@ impl Connection {
                 }
             }
             // Bodies of one size come after each other, mostly.
-            _ => another.map_or_else(Ahead::default, |size| Ahead {
+            None => another.map_or_else(Ahead::default, |size| Ahead {
                 stop: self.max_payload.min(size) + HEADS,
                 together: size + HEADS,
             }),
