@@ -12,72 +12,89 @@ use crate::error::Result;
 use crate::protocol::Layout;
 use crate::protocol::client::{Batch, Returned, Settle, Single};
 
+/// Where messages are.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Several that came close together. Boxed, so that it is not this large for the other.
+    Shared(Box<Shared>),
+    /// One by itself, to be kept.
+    Single(Single),
+}
+
 /// Messages that came close together, and what settles them.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    pub(crate) batch: Batch,
+#[derive(Debug)]
+pub(crate) struct Shared {
+    batch: Batch,
     /// `None` where nothing is to be settled.
-    pub(crate) channel: Option<Arc<ChannelGuard>>,
+    channel: Option<Arc<ChannelGuard>>,
+}
+
+impl Memory {
+    pub(crate) fn shared(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Arc<Self> {
+        Arc::new(Self::Shared(Box::new(Shared { batch, channel })))
+    }
+
+    /// The tag of the message at this place.
+    #[inline]
+    pub(crate) fn delivery_tag(&self, place: usize) -> u64 {
+        match self {
+            Self::Shared(shared) => shared.batch.at(place).delivery_tag,
+            Self::Single(_) => 0,
+        }
+    }
+
+    #[inline]
+    fn channel(&self) -> Option<&Arc<ChannelGuard>> {
+        match self {
+            Self::Shared(shared) => shared.channel.as_ref(),
+            Self::Single(_) => None,
+        }
+    }
 }
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
-pub struct Message(Held);
-
-/// Where a message is.
-#[derive(Clone)]
-enum Held {
-    /// At a place among others.
-    Shared(Arc<Memory>, usize),
-    /// By itself, so that nothing else is kept with it.
-    Single(Arc<Single>),
+pub struct Message {
+    memory: Arc<Memory>,
+    place: usize,
 }
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
     pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
-        Self(Held::Shared(memory, place))
+        Self { memory, place }
     }
 
     /// A message that came alone.
     pub(crate) fn alone(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Self {
-        Self::at(Arc::new(Memory { batch, channel }), 0)
+        Self::at(Memory::shared(batch, channel), 0)
     }
 
     /// In memory of its own, to be kept.
     fn detached(&self) -> Self {
-        match &self.0 {
-            Held::Shared(memory, place) => match memory.batch.single(*place) {
-                Some(single) => Self(Held::Single(Arc::new(single))),
-                None => Self::alone(memory.batch.alone(*place), None),
+        match &*self.memory {
+            Memory::Shared(shared) => match shared.batch.single(self.place) {
+                Some(single) => Self::at(Arc::new(Memory::Single(single)), 0),
+                None => Self::alone(shared.batch.alone(self.place), None),
             },
-            Held::Single(_) => self.clone(),
+            Memory::Single(_) => self.clone(),
         }
     }
 
     /// Where it stands, and in which octets.
     fn place(&self) -> (Layout, &[u8]) {
-        match &self.0 {
-            Held::Shared(memory, place) => (memory.batch.at(*place).layout, memory.batch.memory()),
-            Held::Single(single) => (single.layout(), single.memory()),
-        }
-    }
-
-    /// What settles it, and by which tag.
-    #[inline]
-    fn settled_by(&self) -> (Option<&Arc<ChannelGuard>>, u64) {
-        match &self.0 {
-            Held::Shared(memory, place) => (memory.channel.as_ref(), memory.batch.at(*place).delivery_tag),
-            Held::Single(_) => (None, 0),
+        match &*self.memory {
+            Memory::Shared(shared) => (shared.batch.at(self.place).layout, shared.batch.memory()),
+            Memory::Single(single) => (single.layout(), single.memory()),
         }
     }
 
     /// The body, where it stayed where it was read.
     fn apart(&self) -> Option<&Bytes> {
-        match &self.0 {
-            Held::Shared(memory, _) => memory.batch.apart(),
-            Held::Single(_) => None,
+        match &*self.memory {
+            Memory::Shared(shared) => shared.batch.apart(),
+            Memory::Single(_) => None,
         }
     }
 
@@ -133,9 +150,9 @@ impl Message {
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        match &self.0 {
-            Held::Shared(memory, place) => memory.batch.at(*place).redelivered,
-            Held::Single(single) => single.redelivered,
+        match &*self.memory {
+            Memory::Shared(shared) => shared.batch.at(self.place).redelivered,
+            Memory::Single(single) => single.redelivered,
         }
     }
 }
@@ -165,8 +182,7 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        let (channel, delivery_tag) = self.0.settled_by();
-        settle_on(channel, delivery_tag, settle)
+        settle_on(self.0.memory.channel(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -224,13 +240,12 @@ impl Delivery {
     /// The delivery tag: counts the deliveries of the channel.
     #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.0.settled_by().1
+        self.0.memory.delivery_tag(self.0.place)
     }
 
     /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
     pub(crate) fn into_parts(self) -> (Message, Acker) {
-        let (channel, delivery_tag) = self.0.settled_by();
-        let acker = Acker { channel: channel.cloned(), delivery_tag };
+        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
         (self.0, acker)
     }
 
