@@ -33,19 +33,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of a message that has its memory to itself.
+    /// Of a message without octets.
+    pub(crate) const EMPTY: Self = Self { address_at: 0, properties_at: 0, body_at: 0, end: 0 };
+
+    /// Of a message that has its memory to itself, of which this is enough to know.
     pub(crate) fn of_all(memory: &[u8], properties_at: u16, body_at: u32) -> Self {
         Self { address_at: 0, properties_at: properties_at.into(), body_at, end: memory.len() as u32 }
     }
 
     /// Where properties and body begin in a message that has its memory to itself.
     pub(crate) fn starts(self) -> (u16, u32) {
-        // The address is two short strings.
+        // Before the properties are two short strings, and no more than 512 octets.
         (self.properties_at as u16, self.body_at)
     }
-
-    /// Of a message without octets.
-    pub(crate) const EMPTY: Self = Self { address_at: 0, properties_at: 0, body_at: 0, end: 0 };
 
     /// Appends a message to `memory`.
     #[inline(always)]
