@@ -272,6 +272,12 @@ impl Confirm {
         self.channel.watermark.has_passed(self.tag)
             || self.channel.guard.shared.look(|machine| machine.is_settled(self.channel.id, self.tag))
     }
+
+    /// Whether awaiting it does not wait.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.channel.watermark.has_passed(self.tag)
+            || self.channel.guard.shared.look(|machine| machine.is_decided(self.channel.id, self.tag))
+    }
 }
 
 impl Future for Confirm {
