@@ -972,6 +972,47 @@ fn a_channel_without_confirms_does_not_hold_what_others_have_confirmed() {
     assert!(peak < MEMORY, "{peak} octets");
 }
 
+/// A server that is always too late: consumers that were given up leave nothing behind, once it has answered.
+#[test]
+fn consumers_that_are_given_up_leave_nothing_behind() {
+    let (given_up, _, peak) = run(async {
+        let (ours, theirs) = Stream::pipe();
+        let mut peer = Peer::new(theirs);
+        let server = async {
+            peer.shake_hands_until("").await;
+            while let Some(frame) = peer.frame().await {
+                match frame {
+                    Frame::Method(_, Method::Basic(basic::Method::Qos(_))) => {}
+                    Frame::Method(number, Method::Basic(basic::Method::Consume(consume))) => {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        peer.send(number, basic::QosOk {}).await;
+                        peer.send(number, basic::ConsumeOk { consumer_tag: consume.consumer_tag }).await;
+                    }
+                    Frame::Method(number, Method::Basic(basic::Method::Cancel(cancel))) => {
+                        peer.send(number, basic::CancelOk { consumer_tag: cancel.consumer_tag }).await;
+                    }
+                    Frame::Method(number, method) => peer.grant(number, method).await,
+                    _ => {}
+                }
+            }
+        };
+        let client = async {
+            let connection = Connection::builder("amqp://villain").unwrap().open_with(ours).await.unwrap();
+            let channel = connection.open_channel().await.unwrap();
+            for _ in 0..4000 {
+                let error = channel.basic_consume("q").deadline(Duration::from_millis(1)).await.unwrap_err();
+                assert_eq!(error.kind(), Timeout);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = client => {}
+            () = server => panic!("the client has gone"),
+        }
+    });
+    assert!(given_up.is_some() && peak < MEMORY / 2, "{peak} octets");
+}
+
 /// The reply to a caller who has left is nobody's, and the next caller gets his own.
 #[test]
 fn a_reply_after_the_caller_left_is_nobodys() {
