@@ -251,7 +251,7 @@ impl Confirm {
         }
         if self.is_known() {
             let message = "what became of this message has been told already";
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown)));
         }
         let (id, tag) = (self.channel.id, self.tag);
         let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
