@@ -49,19 +49,14 @@ impl Message {
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        let Delivered { layout, apart, .. } = self.delivered();
-        match apart {
-            None => layout.body(self.octets()),
-            Some(body) => body,
-        }
+        self.memory.batch.body(*self.delivered())
     }
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
-        let Delivered { layout, apart, .. } = self.delivered();
-        match apart {
-            None => Bytes::copy_from_slice(layout.body(self.octets())),
-            Some(body) => Bytes::clone(body),
+        match self.memory.batch.apart() {
+            None => Bytes::copy_from_slice(self.body()),
+            Some(body) => body.clone(),
         }
     }
 

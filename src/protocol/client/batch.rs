@@ -20,12 +20,12 @@ const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
 pub struct Batch {
     memory: Vec<u8>,
     delivered: Vec<Delivered>,
-    /// Octets of bodies that are not in `memory`.
-    apart: usize,
+    /// The body of the only message, where it is not in `memory`.
+    apart: Option<Box<Bytes>>,
 }
 
 /// A message that was delivered to a consumer; its octets are in its [`Batch`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Delivered {
     /// The delivery tag, unique on its channel.
     pub delivery_tag: u64,
@@ -33,17 +33,15 @@ pub struct Delivered {
     pub redelivered: bool,
     /// Where the message stands in the batch's memory.
     pub layout: Layout,
-    /// The body, where it is not in the batch's memory.
-    pub apart: Option<Box<Bytes>>,
 }
 
 /// What stands at a place where no message does.
-static NOTHING: Delivered = Delivered { delivery_tag: 0, redelivered: false, layout: Layout::EMPTY, apart: None };
+static NOTHING: Delivered = Delivered { delivery_tag: 0, redelivered: false, layout: Layout::EMPTY };
 
 impl Batch {
     fn for_messages_of(len: usize) -> Self {
         let memory = SHARED.max(AT_LEAST * len);
-        Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: 0 }
+        Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: None }
     }
 
     /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
@@ -54,13 +52,11 @@ impl Batch {
         parts @ [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        match queue.back_mut() {
-            Some(batch) if batch.memory.capacity() - batch.memory.len() >= len => batch.add(tag, parts),
-            _ => {
-                let mut batch = Self::for_messages_of(len);
-                batch.add(tag, parts);
-                queue.push_back(batch);
-            }
+        if !queue.back().is_some_and(|batch| batch.memory.capacity() - batch.memory.len() >= len) {
+            queue.push_back(Self::for_messages_of(len));
+        }
+        if let Some(batch) = queue.back_mut() {
+            batch.add(tag, parts);
         }
         len + EACH
     }
@@ -68,20 +64,21 @@ impl Batch {
     #[inline(always)]
     fn add(&mut self, (delivery_tag, redelivered): (u64, bool), [address, properties, body]: [&[u8]; 3]) {
         let layout = Layout::append(&mut self.memory, address, properties, body);
-        self.delivered.push(Delivered { delivery_tag, redelivered, layout, apart: None });
+        // Not `push`, which is not inlined here: what was just put on the stack in small pieces would be read back in large ones,
+        // for which the processor waits.
+        self.delivered.extend_from_slice(&[Delivered { delivery_tag, redelivered, layout }]);
     }
 
     /// A message that was put together from several reads, or whose body is apart: a batch of its own.
     pub(crate) fn of(delivery_tag: u64, redelivered: bool, content: Content) -> Self {
         let Content { memory, layout, apart } = content;
-        let apart_len = apart.as_ref().map_or(0, |body| body.len());
-        let delivered = vec![Delivered { delivery_tag, redelivered, layout, apart }];
-        Self { memory: memory.into_vec(), delivered, apart: apart_len }
+        Self { memory: memory.into_vec(), delivered: vec![Delivered { delivery_tag, redelivered, layout }], apart }
     }
 
     /// Octets that the batch holds, and what the messages take beside them.
     pub fn len(&self) -> usize {
-        self.memory.len() + self.apart + self.delivered.len() * EACH
+        let apart = self.apart.as_ref().map_or(0, |body| body.len());
+        self.memory.len() + apart + self.delivered.len() * EACH
     }
 
     /// Whether it holds nothing.
@@ -105,6 +102,19 @@ impl Batch {
         &self.memory
     }
 
+    /// The body of the only message, where it stayed where it was read.
+    pub fn apart(&self) -> Option<&Bytes> {
+        self.apart.as_deref()
+    }
+
+    /// The body of one of the messages.
+    pub fn body(&self, of: Delivered) -> &[u8] {
+        match &self.apart {
+            None => of.layout.body(&self.memory),
+            Some(body) => body,
+        }
+    }
+
     /// Gives back the memory that was not needed. Nothing can be added without an allocation any more.
     pub fn seal(&mut self) {
         self.memory.shrink_to_fit();
@@ -113,9 +123,9 @@ impl Batch {
 
     /// The message at this place in a batch of its own.
     pub fn alone(&self, place: usize) -> Self {
-        let Delivered { delivery_tag, redelivered, layout, ref apart } = *self.at(place);
+        let Delivered { delivery_tag, redelivered, layout } = *self.at(place);
         let (memory, layout) = layout.alone(&self.memory);
-        Self::of(delivery_tag, redelivered, Content { memory, layout, apart: apart.clone() })
+        Self::of(delivery_tag, redelivered, Content { memory, layout, apart: self.apart.clone() })
     }
 }
 

@@ -166,10 +166,7 @@ impl Client {
                     for batch in batches {
                         let memory = batch.memory();
                         for one in batch.delivered() {
-                            let body: &[u8] = match &one.apart {
-                                None => one.layout.body(memory),
-                                Some(body) => body,
-                            };
+                            let body = batch.body(*one);
                             let address = one.layout.address(memory);
                             let properties = one.layout.properties(memory);
                             got.push(format!(

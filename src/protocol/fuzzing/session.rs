@@ -436,14 +436,10 @@ impl<'a> Session<'a> {
                     Poll::Ready(Deliveries::Some) => {}
                 }
                 for batch in batches {
-                    let memory = batch.memory();
                     for one in batch.delivered().iter().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
-                        let body: &[u8] = match &one.apart {
-                            None => one.layout.body(memory),
-                            Some(body) => body,
-                        };
+                        let body = batch.body(*one);
                         assert!(body == body_of(one.delivery_tag), "the body of {}", one.delivery_tag);
                     }
                 }

@@ -249,7 +249,7 @@ impl Pair {
             let polled = self.client.poll_deliveries(id, consumer, &mut taken, Waker::noop());
             for batch in taken {
                 all.extend(batch.delivered().iter().map(|one| {
-                    let (memory, apart) = (batch.memory().into(), one.apart.clone());
+                    let (memory, apart) = (batch.memory().into(), batch.apart().cloned().map(Box::new));
                     (one.delivery_tag, Content { memory, layout: one.layout, apart })
                 }));
             }
