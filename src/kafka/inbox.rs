@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::convert::check_topic;
 use super::link::Link;
-use super::member::{Consumer, Item, Member, Next, Queue, Start};
+use super::member::{Consumer, Gone, Item, Member, Next, Queue, Start};
 use super::tracker::Tracker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Disposition, Received};
@@ -128,8 +128,6 @@ impl Inbox {
     }
 }
 
-type Gone = tokio::sync::watch::Receiver<()>;
-
 async fn wait(gone: Vec<Gone>, until: Instant) -> bool {
     for mut gone in gone {
         // Nothing is ever told: it ends with an error, which is what is waited for.
@@ -140,13 +138,11 @@ async fn wait(gone: Vec<Gone>, until: Instant) -> bool {
     true
 }
 
-/// Ends the members that a closing client has left, and says whether they have gone in time.
-pub(super) async fn stop(members: Vec<Weak<Member>>, until: Instant) -> bool {
-    let members: Vec<_> = members.iter().filter_map(Weak::upgrade).collect();
-    members.iter().for_each(|member| member.stop());
-    let gone = members.iter().map(|member| member.gone()).collect();
-    drop(members);
-    wait(gone, until).await
+/// Ends the members of a closing client, and says whether all have gone in time: those too that nobody held any more, and whose
+/// last offsets are still on their way.
+pub(super) async fn stop(members: Vec<(Weak<Member>, Gone)>, until: Instant) -> bool {
+    members.iter().filter_map(|(member, _)| member.upgrade()).for_each(|member| member.stop());
+    wait(members.into_iter().map(|(_, gone)| gone).collect(), until).await
 }
 
 /// Accepts one delivery.

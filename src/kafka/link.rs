@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::config::KafkaConfig;
 use super::health::{Callbacks, Condition, Health};
 use super::ledger::Ledger;
-use super::member::Member;
+use super::member::{Gone, Member};
 use super::producer::{Handle, thread};
 use super::{failure, inbox, lock, producer};
 use crate::error::{Error, ErrorKind, Outcome, Result};
@@ -18,8 +18,8 @@ pub(crate) struct Link {
     config: KafkaConfig,
     health: Arc<Health>,
     asking: Mutex<Slot>,
-    /// Members of groups, which go when the client is closed.
-    members: Mutex<Vec<Weak<Member>>>,
+    /// Members of groups, which go when the client is closed, and such as are on their way out.
+    members: Mutex<Vec<(Weak<Member>, Gone)>>,
 }
 
 /// Who asks the brokers something.
@@ -115,8 +115,9 @@ impl Link {
 
     pub(super) fn add_member(&self, member: &Arc<Member>) {
         let mut members = lock(&self.members);
-        members.retain(|other| other.strong_count() > 0);
-        members.push(Arc::downgrade(member));
+        // One that has gone has nothing to tell any more.
+        members.retain(|(_, gone)| gone.has_changed().is_ok());
+        members.push((Arc::downgrade(member), member.gone()));
     }
 
     /// Nothing is begun from now on, and members leave their groups, after their offsets are committed. Says whether it was open, and

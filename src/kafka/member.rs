@@ -255,8 +255,11 @@ pub(super) struct Member {
     orders: Arc<Orders>,
     queue: Arc<Queue>,
     consumer: watch::Receiver<Option<Result<Arc<Consumer>>>>,
-    gone: watch::Receiver<()>,
+    gone: Gone,
 }
+
+/// Nothing is ever told: it ends with an error when the member has left its group.
+pub(super) type Gone = watch::Receiver<()>;
 
 type Tell = watch::Sender<Option<Result<Arc<Consumer>>>>;
 
@@ -324,7 +327,7 @@ impl Member {
     }
 
     /// Ends when it has left the group.
-    pub(super) fn gone(&self) -> watch::Receiver<()> {
+    pub(super) fn gone(&self) -> Gone {
         self.gone.clone()
     }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use leveret::error::ErrorKind;
 use leveret::kafka::PropertyMapping;
 use leveret::messaging::{Client, DeliveryDetail, Disposition, Event, EventStream, Message, Receiver, Source, Target};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::support::{Cluster, LONG, SECOND, cluster, lazy, place, sender, url, within};
@@ -176,6 +179,30 @@ async fn a_stream_without_settling_commits_what_it_has_given() {
     let client = lazy(&cluster, &[]);
     let mut receiver = receiver(&client, "g").await;
     assert_eq!(body(&next(&mut receiver).await.message), "2");
+}
+
+/// A receiver that was dropped commits in the background; whoever closes the client has that behind him.
+#[tokio::test]
+async fn closing_the_client_waits_for_the_commits_of_receivers_that_were_dropped() {
+    let cluster = cluster();
+    let client = fill(&cluster, 1, 2).await;
+    let asker: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "g")
+        .create()
+        .unwrap();
+    let committed = || {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition("hares", 0);
+        asker.committed_offsets(partitions, LONG).unwrap().elements()[0].offset()
+    };
+    let mut receiver = receiver(&client, "g").await;
+    next(&mut receiver).await.accept().unwrap();
+    // It knows its broker from now on, and gets its next answer at once.
+    assert_eq!(committed(), Offset::Invalid);
+    drop(receiver);
+    within(client.close()).await;
+    assert_eq!(committed(), Offset::Offset(1));
 }
 
 #[tokio::test]
