@@ -59,12 +59,12 @@ pub(crate) fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
-/// Runs a program, and returns what it prints.
+/// Runs a program, and returns what it prints. On a busy machine some take long to begin, `rabbitmqctl` for one.
 pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
-    let Output { status, stdout, stderr } =
-        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    let ran = tokio::time::timeout(3 * PATIENCE, tokio::task::spawn_blocking(move || command.output())).await;
+    let Output { status, stdout, stderr } = ran.expect(program).unwrap().unwrap();
     assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
