@@ -52,7 +52,7 @@ impl Batch {
         parts @ [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        if !queue.back().is_some_and(|batch| batch.memory.capacity() - batch.memory.len() >= len) {
+        if queue.back().is_none_or(|batch| batch.memory.capacity() - batch.memory.len() < len) {
             queue.push_back(Self::for_messages_of(len));
         }
         if let Some(batch) = queue.back_mut() {
