@@ -344,6 +344,14 @@ on_its_own! {
 }
 
 on_every_server! {
+    /// "As long as it takes" is a time like any other.
+    async fn times_that_are_longer_than_any_program_do_not_overflow(server: Server) {
+        prepared(&server).await;
+        let relay = relay(&server, &format!("batch_wait = 1e19\n{BY_TO}"));
+        let report = within("the stream", relay.run(&b"{\"to\": \"q\"}\n"[..], |_| {})).await.unwrap();
+        assert_eq!(report.accepted, 1, "{report}");
+    }
+
     async fn a_stream_that_breaks_off_is_an_error_after_what_was_read(server: Server) {
         let channel = prepared(&server).await;
         let relay = relay(&server, BY_TO);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use tokio::io::AsyncBufRead;
 use tokio::time::Instant;
@@ -87,6 +88,11 @@ struct Run<'a, R, F> {
     report: RelayReport,
 }
 
+/// Now and so long. What is longer than any program is no reason to overflow.
+fn later(wait: Duration) -> Instant {
+    Instant::now() + wait.min(Duration::from_secs(1 << 30))
+}
+
 impl<R: AsyncBufRead + Unpin, F: FnMut(Fate<'_>)> Run<'_, R, F> {
     /// What is due and what can be read, one batch at most. Empty only when there was nothing to do but to wait, or an end.
     async fn gather(&mut self) -> Vec<Pending> {
@@ -101,7 +107,7 @@ impl<R: AsyncBufRead + Unpin, F: FnMut(Fate<'_>)> Run<'_, R, F> {
         let mut until = if batch.is_empty() {
             self.waiting.front().map(|pending| pending.due)
         } else {
-            Some(now + config.batch_wait)
+            Some(later(config.batch_wait))
         };
         while batch.len() < config.batch {
             let full = self.waiting.len() + batch.len() >= config.max_pending.max(1)
@@ -126,7 +132,7 @@ impl<R: AsyncBufRead + Unpin, F: FnMut(Fate<'_>)> Run<'_, R, F> {
             }
             if !filling && !batch.is_empty() {
                 filling = true;
-                until = Some(Instant::now() + config.batch_wait);
+                until = Some(later(config.batch_wait));
             }
         }
         batch
@@ -164,7 +170,7 @@ impl<R: AsyncBufRead + Unpin, F: FnMut(Fate<'_>)> Run<'_, R, F> {
             pending.attempts += 1;
             if verdict.class == Class::Retry && pending.attempts < config.attempts {
                 self.report.retries += 1;
-                pending.due = Instant::now() + config.backoff().wait(pending.attempts - 1);
+                pending.due = later(config.backoff().wait(pending.attempts - 1));
                 let place = self.waiting.partition_point(|other| other.due <= pending.due);
                 self.waiting.insert(place, pending);
                 continue;
