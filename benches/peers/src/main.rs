@@ -19,6 +19,8 @@ mod floor;
 #[path = "../../hot_paths/harness.rs"]
 mod harness;
 mod lapin;
+#[path = "../../instructions/message.rs"]
+mod message;
 #[path = "../../hot_paths/raw_server.rs"]
 mod raw_server;
 #[path = "../../hot_paths/usage.rs"]
