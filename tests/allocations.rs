@@ -21,7 +21,7 @@ use std::thread;
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Properties};
+use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Message, Properties};
 use leveret::messaging::{Client, PendingReceipt, Sender, Target};
 use tokio::runtime::{Builder, Runtime};
 
@@ -157,7 +157,7 @@ fn consume(size: usize, messages: usize) -> AllocationInfo {
 
 #[test]
 fn a_small_delivery_is_less_than_one_allocation() {
-    for (size, most) in [(16, 500), (100, 2_000), (4_000, 8_500)] {
+    for (size, most) in [(16, 600), (100, 2_000), (4_000, 9_000)] {
         let info = consume(size, 10_000);
         assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
@@ -168,6 +168,32 @@ fn a_small_delivery_is_less_than_one_allocation() {
 fn a_large_delivery_is_few_allocations() {
     let info = consume(64 * 1024, 1_000);
     assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
+}
+
+/// Memory whose messages were dropped is read into again, also when the program is some of them behind, and also for bodies of several
+/// frames.
+#[test]
+fn large_deliveries_share_memory_one_after_the_other() {
+    const MESSAGES: u64 = 500;
+    for (size, behind) in [(64 * 1024, 20), (300 * 1024, 5)] {
+        let (runtime, _connection, channel) = client("/");
+        let mut kept = VecDeque::with_capacity(behind + 1);
+        let mut take = async |consumer: &mut Consumer| {
+            for _ in 0..MESSAGES {
+                kept.push_back(consumer.next().await.unwrap().unwrap());
+                if kept.len() > behind {
+                    kept.pop_front().unwrap().ack().unwrap();
+                }
+            }
+        };
+        let mut consumer = runtime.block_on(async {
+            let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+            take(&mut consumer).await;
+            consumer
+        });
+        let info = measure(|| runtime.block_on(take(&mut consumer)));
+        assert!(info.bytes_total < MESSAGES * size / 10, "{size} octets: {info:?}");
+    }
 }
 
 /// What comes over the wire for a small message is not kept; what is, is little more than the message. There are so many of them
@@ -187,6 +213,28 @@ fn a_delivery_that_is_kept_costs_less_than_twice_its_size() {
     });
     let bytes = usize::try_from(info.bytes_current).unwrap() + MESSAGES * size_of::<Delivery>();
     assert!(bytes <= 2 * 100 * MESSAGES, "{} octets for each of 100: {info:?}", bytes / MESSAGES);
+}
+
+/// One that was detached is alone in memory of its own.
+#[test]
+fn a_message_that_is_kept_alone_costs_less_than_twice_its_size() {
+    const MESSAGES: usize = 30_000;
+    let (runtime, _connection, channel) = client("/");
+    let mut kept: Vec<Message> = Vec::with_capacity(MESSAGES);
+    let info = measure(|| {
+        runtime.block_on(async {
+            let mut consumer = channel.basic_consume("100").prefetch(WINDOW).await.unwrap();
+            while kept.len() < MESSAGES {
+                let (message, acker) = consumer.next().await.unwrap().unwrap().detach();
+                acker.ack().unwrap();
+                kept.push(message);
+            }
+        });
+    });
+    let bytes = usize::try_from(info.bytes_current).unwrap() + MESSAGES * size_of::<Message>();
+    assert!(bytes <= 2 * 100 * MESSAGES, "{} octets for each of 100: {info:?}", bytes / MESSAGES);
+    assert!(info.count_current <= 2 * MESSAGES as i64 + 100, "{info:?}");
+    assert!(kept.iter().all(|message| message.body() == [b'x'; 100] && message.routing_key() == "100"));
 }
 
 #[test]

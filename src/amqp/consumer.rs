@@ -201,7 +201,7 @@ impl Queue {
             batch.seal();
             self.rest = 0..batch.delivered().len();
             let channel = self.settles.then(|| self.channel.clone());
-            self.batch = Some(Arc::new(Memory { batch, channel }));
+            self.batch = Some(Memory::shared(batch, channel));
         }
         Poll::Ready(Poll::Pending)
     }
@@ -243,9 +243,9 @@ impl Canceller {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let rest = self.batch.iter().flat_map(|memory| self.rest.clone().map(|place| memory.batch.at(place)));
-        let taken = self.taken.iter().flat_map(Batch::delivered);
-        let unhandled: Vec<u64> = rest.chain(taken).map(|one| one.delivery_tag).collect();
+        let rest = self.batch.iter().flat_map(|memory| self.rest.clone().map(|place| memory.delivery_tag(place)));
+        let taken = self.taken.iter().flat_map(Batch::delivered).map(|one| one.delivery_tag);
+        let unhandled: Vec<u64> = rest.chain(taken).collect();
         let (id, consumer) = (self.channel.id, self.consumer);
         self.channel.guard.shared.with(|machine| machine.release_consumer(id, consumer, &unhandled));
     }

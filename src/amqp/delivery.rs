@@ -9,14 +9,47 @@ use bytes::Bytes;
 use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
-use crate::protocol::client::{Batch, Delivered, Returned, Settle};
+use crate::protocol::Layout;
+use crate::protocol::client::{Batch, Returned, Settle, Single};
+
+/// Where messages are.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Several that came close together. Boxed, so that it is not this large for the other.
+    Shared(Box<Shared>),
+    /// One by itself, to be kept.
+    Single(Single),
+}
 
 /// Messages that came close together, and what settles them.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    pub(crate) batch: Batch,
+#[derive(Debug)]
+pub(crate) struct Shared {
+    batch: Batch,
     /// `None` where nothing is to be settled.
-    pub(crate) channel: Option<Arc<ChannelGuard>>,
+    channel: Option<Arc<ChannelGuard>>,
+}
+
+impl Memory {
+    pub(crate) fn shared(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Arc<Self> {
+        Arc::new(Self::Shared(Box::new(Shared { batch, channel })))
+    }
+
+    /// The tag of the message at this place.
+    #[inline]
+    pub(crate) fn delivery_tag(&self, place: usize) -> u64 {
+        match self {
+            Self::Shared(shared) => shared.batch.at(place).delivery_tag,
+            Self::Single(_) => 0,
+        }
+    }
+
+    #[inline]
+    fn channel(&self) -> Option<&Arc<ChannelGuard>> {
+        match self {
+            Self::Shared(shared) => shared.channel.as_ref(),
+            Self::Single(_) => None,
+        }
+    }
 }
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
@@ -35,26 +68,50 @@ impl Message {
 
     /// A message that came alone.
     pub(crate) fn alone(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Self {
-        Self::at(Arc::new(Memory { batch, channel }), 0)
+        Self::at(Memory::shared(batch, channel), 0)
     }
 
-    #[inline]
-    fn delivered(&self) -> &Delivered {
-        self.memory.batch.at(self.place)
+    /// In memory of its own, to be kept.
+    fn detached(&self) -> Self {
+        match &*self.memory {
+            Memory::Shared(shared) => match shared.batch.single(self.place) {
+                Some(single) => Self::at(Arc::new(Memory::Single(single)), 0),
+                None => Self::alone(shared.batch.alone(self.place), None),
+            },
+            Memory::Single(_) => self.clone(),
+        }
     }
 
-    fn octets(&self) -> &[u8] {
-        self.memory.batch.memory()
+    /// Where it stands, and in which octets.
+    fn place(&self) -> (Layout, &[u8]) {
+        match &*self.memory {
+            Memory::Shared(shared) => (shared.batch.at(self.place).layout, shared.batch.memory()),
+            Memory::Single(single) => (single.layout(), single.memory()),
+        }
+    }
+
+    /// The body, where it stayed where it was read.
+    fn apart(&self) -> Option<&Bytes> {
+        match &*self.memory {
+            Memory::Shared(shared) => shared.batch.apart(),
+            Memory::Single(_) => None,
+        }
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        self.memory.batch.body(*self.delivered())
+        match self.apart() {
+            Some(body) => body,
+            None => {
+                let (layout, octets) = self.place();
+                layout.body(octets)
+            }
+        }
     }
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
-        match self.memory.batch.apart() {
+        match self.apart() {
             None => Bytes::copy_from_slice(self.body()),
             Some(body) => body.clone(),
         }
@@ -62,12 +119,17 @@ impl Message {
 
     /// The exchange it was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
-        self.delivered().layout.address(self.octets()).0
+        self.address().0
     }
 
     /// The routing key it was published with.
     pub fn routing_key(&self) -> ShortString {
-        self.delivered().layout.address(self.octets()).1
+        self.address().1
+    }
+
+    fn address(&self) -> (ShortString, ShortString) {
+        let (layout, octets) = self.place();
+        layout.address(octets)
     }
 
     /// The properties.
@@ -82,12 +144,16 @@ impl Message {
 
     /// The properties as they came.
     pub fn raw_properties(&self) -> RawProperties {
-        self.delivered().layout.properties(self.octets())
+        let (layout, octets) = self.place();
+        layout.properties(octets)
     }
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        self.delivered().redelivered
+        match &*self.memory {
+            Memory::Shared(shared) => shared.batch.at(self.place).redelivered,
+            Memory::Single(single) => single.redelivered,
+        }
     }
 }
 
@@ -116,7 +182,7 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.0.memory.channel.as_ref(), self.delivery_tag(), settle)
+        settle_on(self.0.memory.channel(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -174,19 +240,19 @@ impl Delivery {
     /// The delivery tag: counts the deliveries of the channel.
     #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.0.delivered().delivery_tag
+        self.0.memory.delivery_tag(self.0.place)
     }
 
     /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
     pub(crate) fn into_parts(self) -> (Message, Acker) {
-        let acker = Acker { channel: self.0.memory.channel.clone(), delivery_tag: self.delivery_tag() };
+        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
         (self.0, acker)
     }
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
         let (message, acker) = self.into_parts();
-        (Message::alone(message.memory.batch.alone(message.place), None), acker)
+        (message.detached(), acker)
     }
 }
 

@@ -74,7 +74,12 @@ impl Endpoint for Shared {
         machine.take_output(output, now);
         machine.set_driver(driver);
         machine.take_wakes(wakes);
-        let next = Next { deadline: machine.timeout(), read: machine.wants_input(), finished: machine.is_finished() };
+        let next = Next {
+            deadline: machine.timeout(),
+            read: machine.wants_input(),
+            ahead: machine.ahead(input),
+            finished: machine.is_finished(),
+        };
         let end = next.finished.then(|| machine.end().cloned()).flatten();
         drop(machine);
         if let Some(error) = end {

@@ -23,8 +23,8 @@ use super::{ConnectionId, Place};
 use crate::codec::method::basic;
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::Error;
-use crate::protocol::OutBuffer;
 use crate::protocol::server::{Event, Fault};
+use crate::protocol::{Ahead, OutBuffer};
 use crate::transport::Next;
 
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl State {
             // What was taken may leave at once, and nothing else would call for the rest.
             client.touch(&mut self.wakes);
         }
-        Next { deadline: client.machine.timeout(), read: !client.paused, finished: false }
+        Next { deadline: client.machine.timeout(), read: !client.paused, ahead: Ahead::default(), finished: false }
     }
 
     /// The driver is gone, with or without a last turn.
@@ -329,5 +329,5 @@ impl State {
 }
 
 fn finished() -> Next {
-    Next { deadline: None, read: false, finished: true }
+    Next { deadline: None, read: false, ahead: Ahead::default(), finished: true }
 }

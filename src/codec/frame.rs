@@ -17,7 +17,8 @@ use super::{ContentHeader, DecodeError, DecodeErrorKind, EncodeError, EncodeErro
 /// Octets of a frame that are not payload: seven before it and one behind.
 pub const FRAME_OVERHEAD: usize = 8;
 
-pub(super) const HEAD: usize = 7;
+/// Those before it.
+pub(crate) const FRAME_HEAD: usize = 7;
 pub(super) const FRAME_END: u8 = 0xCE;
 
 /// The type octet of a frame.
@@ -69,7 +70,7 @@ impl<'a> RawFrame<'a> {
     /// any of them the stream is of no further use.
     #[inline]
     pub fn split(buffer: &'a [u8], max_payload: usize) -> Result<Option<Self>, DecodeError> {
-        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<HEAD>() else {
+        let Some((&[kind, c1, c0, s3, s2, s1, s0], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else {
             return match buffer.first() {
                 Some(&octet) if FrameType::from_octet(octet).is_none() => Err(unknown_type(octet)),
                 _ => Ok(None),
@@ -86,9 +87,7 @@ impl<'a> RawFrame<'a> {
             return Err(DecodeError::new(DecodeErrorKind::BadHeartbeat, "heartbeat", 1));
         }
         let (Some(payload), Some(&end)) = (rest.get(..size), rest.get(size)) else { return Ok(None) };
-        if end != FRAME_END {
-            return Err(DecodeError::new(DecodeErrorKind::FrameEnd(end), "frame end", HEAD + size));
-        }
+        check_frame_end(end, size)?;
         Ok(Some(Self { kind: frame_type, channel, payload }))
     }
 
@@ -96,7 +95,7 @@ impl<'a> RawFrame<'a> {
     /// told with fewer questions than [`split`](Self::split) has to ask.
     #[inline]
     pub(crate) fn expected(buffer: &'a [u8], kind: FrameType, channel: u16, max_payload: usize) -> Option<&'a [u8]> {
-        let (&[octet, c1, c0, s3, s2, s1, s0], rest) = buffer.split_first_chunk::<HEAD>()?;
+        let (&[octet, c1, c0, s3, s2, s1, s0], rest) = buffer.split_first_chunk::<FRAME_HEAD>()?;
         let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
         let (payload, behind) = rest.split_at_checked(size)?;
         let fits = octet == kind as u8 && u16::from_be_bytes([c1, c0]) == channel && size <= max_payload;
@@ -106,6 +105,26 @@ impl<'a> RawFrame<'a> {
     /// The octets that the frame takes on the wire.
     pub fn wire_len(&self) -> usize {
         self.payload.len() + FRAME_OVERHEAD
+    }
+}
+
+/// Whether this is the octet that belongs behind a payload of `size` octets.
+#[inline]
+pub(crate) fn check_frame_end(octet: u8, size: usize) -> Result<(), DecodeError> {
+    match octet {
+        FRAME_END => Ok(()),
+        octet => Err(DecodeError::new(DecodeErrorKind::FrameEnd(octet), "frame end", FRAME_HEAD + size)),
+    }
+}
+
+/// Channel and size of the body frame at the front of `buffer`, if it is one. Whether they are allowed is for
+/// [`RawFrame::split`] to say.
+pub(crate) fn body_head(buffer: &[u8]) -> Option<(u16, usize)> {
+    match *buffer.first_chunk::<FRAME_HEAD>()? {
+        [kind, c1, c0, size @ ..] if kind == FrameType::Body as u8 => {
+            Some((u16::from_be_bytes([c1, c0]), usize::try_from(u32::from_be_bytes(size)).ok()?))
+        }
+        _ => None,
     }
 }
 
@@ -181,7 +200,7 @@ impl Frame {
 }
 
 /// The seven octets before a payload of `size` octets.
-pub(crate) fn frame_head(kind: FrameType, channel: u16, size: u32) -> [u8; HEAD] {
+pub(crate) fn frame_head(kind: FrameType, channel: u16, size: u32) -> [u8; FRAME_HEAD] {
     let ([c1, c0], [s3, s2, s1, s0]) = (channel.to_be_bytes(), size.to_be_bytes());
     [kind as u8, c1, c0, s3, s2, s1, s0]
 }
@@ -198,7 +217,7 @@ pub(crate) fn write_frame(
     let start = out.len();
     out.extend_from_slice(&frame_head(kind, channel, 0));
     let written = content(out).and_then(|()| {
-        let size = out.len() - start - HEAD;
+        let size = out.len() - start - FRAME_HEAD;
         match u32::try_from(size) {
             Ok(length) if size <= max_payload => Ok(length),
             _ => Err(EncodeError::new(EncodeErrorKind::FrameTooLarge { size, limit: max_payload }, what)),
@@ -206,7 +225,7 @@ pub(crate) fn write_frame(
     });
     match written {
         Ok(length) => {
-            if let Some(place) = out.get_mut(start + 3..start + HEAD) {
+            if let Some(place) = out.get_mut(start + 3..start + FRAME_HEAD) {
                 place.copy_from_slice(&length.to_be_bytes());
             }
             out.push(FRAME_END);

@@ -34,8 +34,8 @@ mod wire;
 
 pub use content::ContentHeader;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
+pub(crate) use frame::{FRAME_HEAD, body_head, check_frame_end, frame_head, write_frame};
 pub use frame::{FRAME_OVERHEAD, Frame, FrameType, RawFrame};
-pub(crate) use frame::{frame_head, write_frame};
 pub use method::Method;
 pub use properties::{Properties, PropertyInfo, RawProperties};
 pub use protocol_header::ProtocolHeader;

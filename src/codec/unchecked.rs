@@ -15,7 +15,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::frame::{FRAME_END, HEAD};
+use super::frame::{FRAME_END, FRAME_HEAD};
 use super::{ContentHeader, FRAME_OVERHEAD, Frame, FrameType, Method};
 
 /// A frame as anybody could send it, legal or not.
@@ -77,7 +77,7 @@ impl UncheckedFrame {
     /// Takes the first frame off `buffer`, by nothing but the size in its head; `None` when it is not whole yet. A size that lies
     /// is believed: it is the only thing that says where the next frame begins.
     pub fn read_unchecked(buffer: &mut Bytes) -> Option<Self> {
-        let (&[kind, c1, c0, s3, s2, s1, s0], rest) = buffer.split_first_chunk::<HEAD>()?;
+        let (&[kind, c1, c0, s3, s2, s1, s0], rest) = buffer.split_first_chunk::<FRAME_HEAD>()?;
         let size = usize::try_from(u32::from_be_bytes([s3, s2, s1, s0])).unwrap_or(usize::MAX);
         let (payload, &end) = (rest.get(..size)?, rest.get(size)?);
         let payload = buffer.slice_ref(payload);

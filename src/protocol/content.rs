@@ -36,6 +36,17 @@ impl Layout {
     /// Of a message without octets.
     pub(crate) const EMPTY: Self = Self { address_at: 0, properties_at: 0, body_at: 0, end: 0 };
 
+    /// Of a message that has its memory to itself, of which this is enough to know.
+    pub(crate) fn of_all(memory: &[u8], properties_at: u16, body_at: u32) -> Self {
+        Self { address_at: 0, properties_at: properties_at.into(), body_at, end: memory.len() as u32 }
+    }
+
+    /// Where properties and body begin in a message that has its memory to itself.
+    pub(crate) fn starts(self) -> (u16, u32) {
+        // Before the properties are two short strings, and no more than 512 octets.
+        (self.properties_at as u16, self.body_at)
+    }
+
     /// Appends a message to `memory`.
     #[inline(always)]
     pub(crate) fn append(memory: &mut Vec<u8>, address: &[u8], properties: &[u8], body: &[u8]) -> Self {
@@ -154,6 +165,16 @@ pub(crate) enum Incoming<'a> {
     Kept(Bytes),
 }
 
+/// What is known to come next of a large body, for whoever reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// After so many octets it is worth to stop and to feed them; 0 where there is no such place.
+    pub stop: usize,
+    /// So many octets belong together with those that are there: they are not copied when there is room for them. That is what the
+    /// peer says, and nothing to be believed beyond measure.
+    pub together: usize,
+}
+
 /// Puts the messages of one channel together. `M` is what is remembered of the method.
 #[derive(Debug)]
 pub(crate) struct Assembler<M> {
@@ -181,6 +202,14 @@ impl<M> Assembler<M> {
     /// Whether no message is under way.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle)
+    }
+
+    /// Octets that are still to come of a body.
+    pub(crate) fn awaited(&self) -> u64 {
+        match self.state {
+            State::Body { remaining, .. } => remaining,
+            State::Idle | State::Header(_) => 0,
+        }
     }
 
     /// Drops what there is of a message: its channel is closed (c87).

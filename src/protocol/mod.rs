@@ -22,8 +22,8 @@ pub mod server;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use content::{Ahead, Content, Layout};
 pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
-pub use content::{Content, Layout};
 pub(crate) use heartbeat::Heartbeat;
 pub use outbound::{Body, OutBuffer};
 

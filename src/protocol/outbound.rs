@@ -198,6 +198,12 @@ impl OutBuffer {
         }
     }
 
+    /// What is to be written, where no body lies elsewhere.
+    #[inline]
+    pub fn in_one_piece(&self) -> Option<&[u8]> {
+        self.flat.get(self.written..).filter(|_| self.spliced.is_empty())
+    }
+
     /// Fills `slices` with what comes next and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let (mut at, mut filled) = (self.written, 0);

@@ -11,24 +11,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 
+use super::blocks::Blocks;
 use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::OutBuffer;
+use crate::protocol::{Ahead, OutBuffer};
 
-/// How much is read at a time: little by a connection that gets little, and twice as much after each read that fills its room.
-const READ_BLOCK: std::ops::RangeInclusive<usize> = 8 * 1024..=256 * 1024;
-/// A read block is replaced when less than this part of it is left.
-const READ_AT_LEAST: usize = 8;
 /// After a read of this much there is probably more.
 const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
 /// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long memory for reading is kept while nothing is read into it.
+const KEEP_BLOCKS: Duration = Duration::from_secs(1);
 
 /// A machine behind its lock, as the driver sees it.
 pub(crate) trait Endpoint: Send + Sync + 'static {
@@ -59,26 +58,15 @@ pub(crate) struct Next {
     pub(crate) deadline: Option<Instant>,
     /// Whether to go on reading.
     pub(crate) read: bool,
+    /// What is worth to be read next.
+    pub(crate) ahead: Ahead,
     /// Whether this was the last turn: what is in `output` is written, then the stream is closed.
     pub(crate) finished: bool,
 }
 
 /// Drives a connection until its machine is finished or the stream ends.
 pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>) {
-    let mut driver = Driver {
-        stream,
-        endpoint,
-        input: BytesMut::new(),
-        read_block: *READ_BLOCK.start(),
-        output: OutBuffer::new(),
-        wakes: Vec::new(),
-        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        armed: None,
-        read: true,
-        write_error: None,
-        unflushed: false,
-        over: false,
-    };
+    let mut driver = Driver::new(stream, endpoint);
     poll_fn(|cx| driver.poll(cx)).await;
     let _ = tokio::time::timeout(LINGER, driver.finish()).await;
 }
@@ -86,9 +74,9 @@ pub(crate) async fn drive(stream: Stream, endpoint: Arc<impl Endpoint + ?Sized>)
 struct Driver<E: Endpoint + ?Sized> {
     stream: Stream,
     endpoint: Arc<E>,
-    input: BytesMut,
-    /// How much is to be read at a time.
-    read_block: usize,
+    blocks: Blocks,
+    /// When to see whether the blocks are still used.
+    look_after_blocks: Option<Instant>,
     output: OutBuffer,
     wakes: Vec<Waker>,
     sleep: Pin<Box<Sleep>>,
@@ -96,6 +84,7 @@ struct Driver<E: Endpoint + ?Sized> {
     armed: Option<Instant>,
     /// Whether the endpoint wants more input.
     read: bool,
+    ahead: Ahead,
     /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
     /// arrived, but the runtime need not know yet that there is something to read.
     write_error: Option<(io::Error, Instant)>,
@@ -106,10 +95,29 @@ struct Driver<E: Endpoint + ?Sized> {
 }
 
 impl<E: Endpoint + ?Sized> Driver<E> {
+    fn new(stream: Stream, endpoint: Arc<E>) -> Self {
+        Self {
+            stream,
+            endpoint,
+            blocks: Blocks::new(),
+            look_after_blocks: None,
+            output: OutBuffer::new(),
+            wakes: Vec::new(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+            read: true,
+            ahead: Ahead::default(),
+            write_error: None,
+            unflushed: false,
+            over: false,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut woken = true;
+        let (mut woken, mut try_read) = (true, true);
         loop {
-            let (got, ended) = match self.poll_read(cx) {
+            let read = if try_read { self.poll_read(cx) } else { Poll::Pending };
+            let (got, ended) = match read {
                 Poll::Ready(Ok(0)) => (0, Some(closed_without_a_word())),
                 Poll::Ready(Ok(count)) => (count, None),
                 Poll::Ready(Err(error)) => (0, Some(error.into())),
@@ -118,10 +126,12 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             if got == 0 && ended.is_none() && !woken {
                 return self.poll_timer(cx);
             }
-            let backlog = !self.output.is_empty();
+            let (backlog, paused) = (!self.output.is_empty(), !self.read);
             if self.turn(cx, ended) {
                 return Poll::Ready(());
             }
+            // A stream that had nothing wakes the task when it has.
+            try_read = got > 0 || paused;
             // A full socket wakes the task when it has room; until then what is new gathers at the endpoint. Once it has
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
@@ -138,22 +148,18 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         if !self.read {
             return Poll::Pending;
         }
-        if self.input.capacity() - self.input.len() < self.read_block / READ_AT_LEAST {
-            self.input.reserve(self.read_block);
-        }
-        let before = self.input.len();
-        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input))?;
-        if self.input.len() == self.input.capacity() {
-            self.read_block = (2 * self.read_block).min(*READ_BLOCK.end());
-        }
-        Poll::Ready(Ok(self.input.len() - before))
+        self.blocks.make_room(self.ahead);
+        let before = self.blocks.input.len();
+        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.blocks.input, self.ahead.stop))?;
+        self.blocks.filled();
+        Poll::Ready(Ok(self.blocks.input.len() - before))
     }
 
     /// One turn at the endpoint. Returns whether it was the last.
     fn turn(&mut self, cx: &Context<'_>, ended: Option<Error>) -> bool {
         self.over |= ended.is_some();
         let next = self.endpoint.turn(Turn {
-            input: &mut self.input,
+            input: &mut self.blocks.input,
             output: &mut self.output,
             ended,
             wakes: &mut self.wakes,
@@ -164,6 +170,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             waker.wake();
         }
         self.read = next.read;
+        self.ahead = next.ahead;
         self.over |= next.finished;
         // Deadlines mostly move away, as long as octets flow; the timer follows when it fires.
         if let Some(deadline) = next.deadline
@@ -182,15 +189,11 @@ impl<E: Endpoint + ?Sized> Driver<E> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.output.slices(&mut slices);
-            let slices = slices.get(..filled).unwrap_or_default();
-            let stream = Pin::new(&mut self.stream);
-            let written = match slices {
-                [only] => ready!(stream.poll_write(cx, only)),
-                several => ready!(stream.poll_write_vectored(cx, several)),
+            let written = match self.output.in_one_piece() {
+                Some(octets) => Pin::new(&mut self.stream).poll_write(cx, octets),
+                None => self.poll_write_pieces(cx),
             };
-            match written {
+            match ready!(written) {
                 Ok(0) => return self.write_failed(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.output.advance(count);
@@ -209,6 +212,12 @@ impl<E: Endpoint + ?Sized> Driver<E> {
         Poll::Ready(())
     }
 
+    fn poll_write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = self.output.slices(&mut slices);
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices.get(..filled).unwrap_or_default())
+    }
+
     fn write_failed(&mut self, error: io::Error) -> Poll<()> {
         self.output.clear();
         self.unflushed = false;
@@ -224,13 +233,20 @@ impl<E: Endpoint + ?Sized> Driver<E> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some((_, until)) = self.write_error
-            && self.armed.is_none_or(|armed| until < armed)
-        {
-            self.arm(until);
+        if self.look_after_blocks.is_none() && self.blocks.is_large() {
+            self.look_after_blocks = Some(now() + KEEP_BLOCKS);
+        }
+        let until = self.write_error.as_ref().map(|(_, until)| *until);
+        for due in [until, self.look_after_blocks].into_iter().flatten() {
+            if self.armed.is_none_or(|armed| due < armed) {
+                self.arm(due);
+            }
         }
         if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
             self.armed = None;
+            if self.look_after_blocks.take_if(|due| *due <= now()).is_some() {
+                self.blocks.give_back();
+            }
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -256,10 +272,16 @@ fn closed_without_a_word() -> Error {
     Error::new(ErrorKind::Io, "the peer closed the connection without a word")
 }
 
-/// Reads once into the room that `buf` has.
-fn poll_read_buf(stream: Pin<&mut Stream>, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+/// Reads once into the room that `buf` has, and so many octets at most unless that is 0.
+fn poll_read_buf(
+    stream: Pin<&mut Stream>,
+    cx: &mut Context<'_>,
+    buf: &mut BytesMut,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    let mut buf = buf.limit(if most == 0 { usize::MAX } else { most });
     let stream = stream.get_mut();
-    let read = std::pin::pin!(stream.read_buf(buf));
+    let read = std::pin::pin!(stream.read_buf(&mut buf));
     read.poll(cx).map_ok(|_| ())
 }
 

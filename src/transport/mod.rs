@@ -4,6 +4,7 @@
 //! owns it, and knows a connection only as an `Endpoint`: something that takes octets and time under one short lock, and hands octets back.
 //! A [`FrameStream`] is a connection without driver and machine, for those who test others frame by frame.
 
+mod blocks;
 #[cfg(feature = "client")]
 mod dial;
 mod driver;

@@ -9,8 +9,8 @@ use crate::protocol::{Content, Layout};
 
 /// The memory that messages share,
 const SHARED: usize = 4096;
-/// or room for so many, where that is more: a batch takes three allocations.
-const AT_LEAST: usize = 4;
+/// or room for so many, where that is more: a batch takes four allocations.
+const AT_LEAST: usize = 5;
 
 /// What a message takes beside its octets. Without it the limit to what is kept would be none for messages without a body.
 const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
@@ -52,7 +52,7 @@ impl Batch {
         parts @ [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        if !queue.back().is_some_and(|batch| batch.memory.capacity() - batch.memory.len() >= len) {
+        if queue.back().is_none_or(|batch| batch.memory.capacity() - batch.memory.len() < len) {
             queue.push_back(Self::for_messages_of(len));
         }
         if let Some(batch) = queue.back_mut() {
@@ -121,11 +121,41 @@ impl Batch {
         self.delivered.shrink_to_fit();
     }
 
+    /// The message at this place in memory of its own, if its octets are all here.
+    pub fn single(&self, place: usize) -> Option<Single> {
+        let Delivered { redelivered, layout, .. } = *self.at(place);
+        let (octets, layout) = self.apart.is_none().then(|| layout.alone(&self.memory))?;
+        let (properties_at, body_at) = layout.starts();
+        Some(Single { octets, body_at, properties_at, redelivered })
+    }
+
     /// The message at this place in a batch of its own.
     pub fn alone(&self, place: usize) -> Self {
         let Delivered { delivery_tag, redelivered, layout } = *self.at(place);
         let (memory, layout) = layout.alone(&self.memory);
         Self::of(delivery_tag, redelivered, Content { memory, layout, apart: self.apart.clone() })
+    }
+}
+
+/// A small message in memory of its own. There may be many that are kept, so there is nothing beside its octets that could be spared.
+#[derive(Debug)]
+pub struct Single {
+    octets: Box<[u8]>,
+    body_at: u32,
+    properties_at: u16,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+}
+
+impl Single {
+    /// Where the message stands in its memory.
+    pub fn layout(&self) -> Layout {
+        Layout::of_all(&self.octets, self.properties_at, self.body_at)
+    }
+
+    /// The octets in which it stands.
+    pub fn memory(&self) -> &[u8] {
+        &self.octets
     }
 }
 
@@ -144,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_share_a_few_kib_or_four_of_them_do() {
+    fn messages_share_a_few_kib_or_five_of_them_do() {
         let queue = queue_of(&[100; 100]);
         assert!(queue.len() > 1 && queue.len() < 5, "{}", queue.len());
         assert!(queue.iter().all(|batch| batch.memory.capacity() == SHARED));
@@ -171,6 +201,10 @@ mod tests {
         assert_eq!(alone.at(0).layout.body(alone.memory()), [7; 10]);
         assert_eq!(alone.at(0).layout.address(alone.memory()), ("e".into(), "k".into()));
         assert!(alone.len() < batch.len());
+        let single = batch.single(1).unwrap();
+        assert_eq!(single.layout().body(single.memory()), [7; 10]);
+        assert_eq!(single.layout().address(single.memory()), ("e".into(), "k".into()));
+        assert_eq!(size_of::<Single>(), 24, "with its counters 40, as much as an allocation of 48 octets holds");
     }
 
     #[test]

@@ -158,6 +158,11 @@ impl Channel {
         Ok(false)
     }
 
+    /// Octets that are still to come of a body.
+    pub(crate) fn awaited(&self) -> u64 {
+        self.assembler.awaited()
+    }
+
     fn method_frame(&mut self, payload: &[u8], hands: &mut Hands<'_>) -> Result<bool, Failure> {
         if self.state == State::Open
             && let Some((id, fields)) = payload.split_first_chunk::<4>()

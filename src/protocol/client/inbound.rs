@@ -11,7 +11,8 @@ use super::handshake::{Handshake, Step};
 use super::{ChannelId, Connection, Phase, closed};
 use crate::codec::method::connection::{self, Method as ConnectionMethod};
 use crate::codec::{
-    DecodeError, DecodeErrorKind, DeliverView, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame, ReplyCode,
+    DecodeError, DecodeErrorKind, DeliverView, FRAME_HEAD, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame,
+    ReplyCode,
 };
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{ContentError, Incoming, KEEP_IN_PLACE_FROM};
@@ -19,6 +20,9 @@ use crate::protocol::{ContentError, Incoming, KEEP_IN_PLACE_FROM};
 impl Connection {
     /// Acts on the whole frames at the front of `input`.
     pub(super) fn frames(&mut self, input: &mut BytesMut, now: Instant) -> Result<(), Failure> {
+        if self.joined.is_some() && !self.join(input)? {
+            return Ok(());
+        }
         let mut at = 0;
         while !matches!(self.phase, Phase::Ended) {
             let rest = input.get(at..).unwrap_or_default();
@@ -35,8 +39,15 @@ impl Connection {
             if kind == FrameType::Body && size >= KEEP_IN_PLACE_FROM {
                 input.advance(at);
                 at = 0;
+                if self.starts_joining(channel, size) {
+                    input.advance(FRAME_HEAD);
+                    if self.join(input)? {
+                        continue;
+                    }
+                    return Ok(());
+                }
                 let frame = input.split_to(len).freeze();
-                self.channel_frame(kind, channel, Incoming::Kept(frame.slice(7..7 + size)))?;
+                self.channel_frame(kind, channel, Incoming::Kept(frame.slice(FRAME_HEAD..FRAME_HEAD + size)))?;
                 continue;
             }
             if kind == FrameType::Method
@@ -175,7 +186,7 @@ impl Connection {
     }
 
     #[inline]
-    fn channel_frame(&mut self, kind: FrameType, number: u16, payload: Incoming<'_>) -> Result<(), Failure> {
+    pub(super) fn channel_frame(&mut self, kind: FrameType, number: u16, payload: Incoming<'_>) -> Result<(), Failure> {
         let closing = matches!(self.phase, Phase::Closing { .. });
         let id = self.numbers.channel(number);
         let Some((channel, mut hands)) = id.and_then(|id| self.parts(id)) else {

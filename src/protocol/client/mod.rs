@@ -12,6 +12,7 @@ mod confirms;
 mod consumer;
 mod handshake;
 mod inbound;
+mod joined;
 mod numbers;
 mod publish;
 mod requests;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-pub use batch::{Batch, Delivered};
+pub use batch::{Batch, Delivered, Single};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
 pub use config::{Config, FRAME_MIN, INITIAL_FRAME_MAX, Tuning};
@@ -32,6 +33,7 @@ pub use consumer::{ConsumerId, Deliveries};
 pub use handshake::ServerInfo;
 use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
+use joined::Joined;
 use numbers::Numbers;
 pub use publish::{Publish, STAMP, Waiting};
 pub use requests::Settle;
@@ -64,6 +66,10 @@ pub struct Connection {
     heartbeat: Heartbeat,
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
+    /// A body in several frames at the front of the input.
+    joined: Option<Joined>,
+    /// The size of the one that has just become whole: there may be another.
+    another: Option<usize>,
     channels: Vec<Option<Channel>>,
     /// Which of `channels` has which number.
     numbers: Numbers,
@@ -127,6 +133,8 @@ impl Connection {
             out,
             heartbeat: Heartbeat::new(now),
             left_over: 0,
+            joined: None,
+            another: None,
             channels: Vec::new(),
             numbers: Numbers::default(),
             calls: calls::Calls::default(),

@@ -18,7 +18,7 @@ impl Endpoint for Pieces {
         {
             turn.output.put(&vec![7; len]);
         }
-        Next { deadline: None, read: true, finished: false }
+        Next { deadline: None, read: true, ahead: Ahead::default(), finished: false }
     }
 }
 
@@ -80,7 +80,7 @@ impl Endpoint for Listener {
         let finished = !turn.input.is_empty();
         self.heard.lock().unwrap().extend_from_slice(&turn.input.split());
         *self.ended.lock().unwrap() = turn.ended;
-        Next { deadline: None, read: true, finished }
+        Next { deadline: None, read: true, ahead: Ahead::default(), finished }
     }
 }
 
@@ -102,4 +102,42 @@ async fn last_words_that_do_not_come_are_not_waited_for_long() {
     assert!(waited >= LINGER && waited < 2 * LINGER, "{waited:?}");
     let error = listener.ended.lock().unwrap().take().unwrap();
     assert!(error.kind() == ErrorKind::Io && error.to_string().contains("reset"), "{error}");
+}
+
+/// Takes everything and wants to stop where it is told.
+struct Sink(Ahead);
+
+impl Endpoint for Sink {
+    fn turn(&self, turn: Turn<'_>) -> Next {
+        turn.input.clear();
+        Next { deadline: None, read: true, ahead: self.0, finished: false }
+    }
+}
+
+/// Without traffic nothing is kept for long, and nobody has to come by for that.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_connection_gives_back_what_it_read_into() {
+    let (ours, mut theirs) = Stream::pipe();
+    let mut driver = Driver::new(ours, Arc::new(Sink(Ahead::default())));
+    for _ in 0..2 {
+        let written = tokio::time::timeout(KEEP_BLOCKS / 2, async {
+            tokio::join!(poll_fn(|cx| driver.poll(cx)), theirs.write_all(&[7; 5_000_000])).0
+        });
+        assert!(written.await.is_err() && driver.blocks.is_large());
+        let _ = tokio::time::timeout(3 * KEEP_BLOCKS, poll_fn(|cx| driver.poll(cx))).await;
+        assert!(!driver.blocks.is_large() && driver.blocks.input.capacity() <= 8 * 1024);
+        assert!(driver.look_after_blocks.is_none(), "and does not look any more");
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_than_is_wanted() {
+    let (ours, mut theirs) = Stream::pipe();
+    let mut driver = Driver::new(ours, Arc::new(Sink(Ahead { stop: 10, together: 100 })));
+    theirs.write_all(&[7; 100]).await.unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(driver.poll(&mut cx).is_pending());
+    driver.ahead = Ahead { stop: 10, together: 100 };
+    theirs.write_all(&[7; 100]).await.unwrap();
+    assert!(matches!(driver.poll_read(&mut cx), Poll::Ready(Ok(10))));
 }
