@@ -1,6 +1,11 @@
 //! From a mail server to a queue: which verdict each fate gets, and a stream of JSON lines that is never lost and never fills the memory.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly, and so do their helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly, and so do their helpers"
+)]
 
 #[macro_use]
 #[path = "shared/running.rs"]

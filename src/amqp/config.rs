@@ -150,6 +150,12 @@ impl Config {
                  allow_small_frames lets it be {FRAME_MIN}"
             ));
         }
+        if self.max_buffered == 0 || self.max_unwritten == 0 {
+            return wrong(
+                "max_buffered and max_unwritten are 1 octet at least: with 0 nothing would be read, or published"
+                    .into(),
+            );
+        }
         if self.hosts.is_empty() {
             return wrong("there is no host to connect to".into());
         }
@@ -299,12 +305,13 @@ macro_rules! settings {
                 config.max_message_size = octets;
             }
 
-            /// How many octets of deliveries may wait for their consumers. Beyond it the socket is not read until they catch up.
+            /// How many octets of deliveries may wait for their consumers. Beyond it the socket is not read until they catch up. 1 at least.
             fn max_buffered(config, octets: usize) {
                 config.max_buffered = octets;
             }
 
-            /// How many octets may wait to be written before publishing waits. Acks and requests never do.
+            /// How many octets may wait to be written before publishing waits. Acks and requests never do: a server that sends
+            /// and does not read is not read any more itself. 1 at least.
             fn max_unwritten(config, octets: usize) {
                 config.max_unwritten = octets;
             }

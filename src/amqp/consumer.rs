@@ -126,10 +126,14 @@ impl<'a> BasicConsume<'a> {
             }
         })?;
         let queue = Queue::new(inner.clone(), consumer, settles);
-        if let Some(qos) = qos {
-            reply(inner, qos, "basic.qos", self.deadline).await?;
-        }
-        reply(inner, consume, "basic.consume", self.deadline).await?;
+        // Waited for together, so that one who gives up gives up both.
+        let qos = async {
+            match qos {
+                Some(qos) => reply(inner, qos, "basic.qos", self.deadline).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(qos, reply(inner, consume, "basic.consume", self.deadline))?;
         Ok(queue)
     }
 }

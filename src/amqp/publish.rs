@@ -251,7 +251,7 @@ impl Confirm {
         }
         if self.is_known() {
             let message = "what became of this message has been told already";
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message)));
+            return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown)));
         }
         let (id, tag) = (self.channel.id, self.tag);
         let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
@@ -271,6 +271,12 @@ impl Confirm {
     pub(crate) fn is_settled(&self) -> bool {
         self.channel.watermark.has_passed(self.tag)
             || self.channel.guard.shared.look(|machine| machine.is_settled(self.channel.id, self.tag))
+    }
+
+    /// Whether awaiting it does not wait.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.channel.watermark.has_passed(self.tag)
+            || self.channel.guard.shared.look(|machine| machine.is_decided(self.channel.id, self.tag))
     }
 }
 

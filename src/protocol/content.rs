@@ -48,7 +48,7 @@ impl Layout {
     }
 
     /// Appends a message to `memory`.
-    #[inline(always)]
+    #[inline(always)] // as a call: 5 % more instructions for a small delivery with its ack
     pub(crate) fn append(memory: &mut Vec<u8>, address: &[u8], properties: &[u8], body: &[u8]) -> Self {
         // All of it came in frames, whose size is counted in 32 bits, and is limited to much less.
         let address_at = memory.len() as u32;

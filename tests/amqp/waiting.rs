@@ -62,7 +62,9 @@ on_its_own! {
         expect!(peer, Basic(basic)::Publish);
         peer.send(1, basic::Ack { delivery_tag: 1, multiple: false }).await;
         within("the confirm", confirm.within(PATIENCE)).await.unwrap().accepted().unwrap();
-        assert_eq!(confirm.within(SHORT).await.unwrap_err().kind(), ErrorKind::InvalidArgument, "it is told once");
+        let error = confirm.within(SHORT).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "it is told once");
+        assert_eq!(error.outcome(), Outcome::Unknown, "that it was not sent would be wrong");
         assert!(connection.is_open());
     }
 

@@ -7,6 +7,7 @@ use leveret::amqp::{Connection, ConnectionBuilder};
 use leveret::codec::method::{basic, channel, confirm, connection, queue, tx};
 use leveret::codec::{ContentHeader, FieldTable, Frame, Method, RawProperties, UncheckedFrame};
 use leveret::error::{Error, ErrorKind};
+use leveret::messaging::{Client, Target};
 use leveret::transport::Stream;
 use tokio::time::Instant;
 
@@ -929,6 +930,87 @@ fn judge(case: Case) -> Option<String> {
 #[test]
 fn a_hostile_server_is_survived() {
     crate::assert_none(&cases().into_iter().filter_map(judge).collect::<Vec<_>>());
+}
+
+/// A server that confirms on one channel of a sender and not on the other: what it has confirmed is let go, though nobody waits for any
+/// of it, and what came first is of unknown outcome for ever.
+#[test]
+fn a_channel_without_confirms_does_not_hold_what_others_have_confirmed() {
+    let (sent, _, peak) = run(async {
+        let (ours, theirs) = Stream::pipe();
+        let mut peer = Peer::new(theirs);
+        let server = async {
+            peer.shake_hands_until("").await;
+            let mut tag = 0;
+            while let Some(frame) = peer.frame().await {
+                match frame {
+                    Frame::Method(2, Method::Basic(basic::Method::Publish(_))) => {
+                        tag += 1;
+                        peer.send(2, basic::Ack { delivery_tag: tag, multiple: false }).await;
+                    }
+                    Frame::Method(number, method) => peer.grant(number, method).await,
+                    _ => {}
+                }
+            }
+        };
+        let client = async {
+            let client = Client::builder("amqp://villain").unwrap().connect_with(ours).await.unwrap();
+            let sender = client.sender().channels(2).max_in_flight(8).timeout(Duration::from_secs(1)).build().unwrap();
+            let mut sent = 0;
+            for _ in 0..2000 {
+                let pending = sender.send_pipelined(Target::queue("q"), vec![7; 5000]).await;
+                sent += u32::from(pending.is_ok());
+            }
+            sent
+        };
+        tokio::select! {
+            sent = client => sent,
+            () = server => panic!("the client has gone"),
+        }
+    });
+    assert_eq!(sent, Some(1004), "all on the one channel, and what fits the other's window");
+    assert!(peak < MEMORY, "{peak} octets");
+}
+
+/// A server that is always too late: consumers that were given up leave nothing behind, once it has answered.
+#[test]
+fn consumers_that_are_given_up_leave_nothing_behind() {
+    let (given_up, _, peak) = run(async {
+        let (ours, theirs) = Stream::pipe();
+        let mut peer = Peer::new(theirs);
+        let server = async {
+            peer.shake_hands_until("").await;
+            while let Some(frame) = peer.frame().await {
+                match frame {
+                    Frame::Method(_, Method::Basic(basic::Method::Qos(_))) => {}
+                    Frame::Method(number, Method::Basic(basic::Method::Consume(consume))) => {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        peer.send(number, basic::QosOk {}).await;
+                        peer.send(number, basic::ConsumeOk { consumer_tag: consume.consumer_tag }).await;
+                    }
+                    Frame::Method(number, Method::Basic(basic::Method::Cancel(cancel))) => {
+                        peer.send(number, basic::CancelOk { consumer_tag: cancel.consumer_tag }).await;
+                    }
+                    Frame::Method(number, method) => peer.grant(number, method).await,
+                    _ => {}
+                }
+            }
+        };
+        let client = async {
+            let connection = Connection::builder("amqp://villain").unwrap().open_with(ours).await.unwrap();
+            let channel = connection.open_channel().await.unwrap();
+            for _ in 0..4000 {
+                let error = channel.basic_consume("q").deadline(Duration::from_millis(1)).await.unwrap_err();
+                assert_eq!(error.kind(), Timeout);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = client => {}
+            () = server => panic!("the client has gone"),
+        }
+    });
+    assert!(given_up.is_some() && peak < MEMORY / 2, "{peak} octets");
 }
 
 /// The reply to a caller who has left is nobody's, and the next caller gets his own.

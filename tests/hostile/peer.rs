@@ -88,7 +88,8 @@ impl Peer {
         }
     }
 
-    async fn grant(&mut self, number: u16, method: Method) {
+    /// Grants what is asked for.
+    pub(crate) async fn grant(&mut self, number: u16, method: Method) {
         match method {
             Method::Channel(channel::Method::Open(_)) => self.send(number, channel::OpenOk::default()).await,
             Method::Confirm(confirm::Method::Select(_)) => self.send(number, confirm::SelectOk {}).await,

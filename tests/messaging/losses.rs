@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{Backoff, Client, ClientState, RetryPolicy, Status, Target};
+use leveret::messaging::{Backoff, Client, ClientState, RetryPolicy, SendState, Status, Target};
 
 use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
 
@@ -24,6 +24,7 @@ on_every_server! {
         drop(dropped);
         until("the last message", async || tap.publishes() == 3).await;
         tap.cut();
+        until("the fate", async || pending.state() == SendState::Settled).await;
         let error = within("an error", pending).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Io, Outcome::Unknown), "{error}");
         assert_eq!(error.into_message().unwrap().1.body(), b"1");

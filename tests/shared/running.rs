@@ -32,9 +32,13 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 
 /// Waits for something, but not for ever.
 pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, wait).await {
+    within_time(PATIENCE, what, wait).await
+}
+
+async fn within_time<T>(limit: Duration, what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, wait).await {
         Ok(value) => value,
-        Err(_) => panic!("waited {} s in vain: {what}", PATIENCE.as_secs()),
+        Err(_) => panic!("waited {} s in vain: {what}", limit.as_secs()),
     }
 }
 
@@ -59,12 +63,12 @@ pub(crate) fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
-/// Runs a program, and returns what it prints.
+/// Runs a program, and returns what it prints. On a busy machine some take long to begin, `rabbitmqctl` for one.
 pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
-    let Output { status, stdout, stderr } =
-        within(program, tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    let ran = tokio::task::spawn_blocking(move || command.output());
+    let Output { status, stdout, stderr } = within_time(3 * PATIENCE, program, ran).await.unwrap().unwrap();
     assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }

@@ -193,12 +193,17 @@ impl Flights {
         }
     }
 
-    /// The first of those that nobody waits for, if it is known what became of it.
+    /// The first of those that nobody waits for, if it is known what became of it. If not it goes to the end of the line, so that it
+    /// does not stand in the way of what other channels have confirmed.
     fn first_loose(&mut self) -> Option<(u64, Landing)> {
-        let ticket = *self.loose.front()?;
-        let Poll::Ready(landing) = self.poll(ticket, Waker::noop()) else { return None };
-        self.loose.pop_front();
-        Some((ticket.serial, landing))
+        let ticket = self.loose.pop_front()?;
+        if self.get(ticket).is_none_or(|flight| flight.confirm.is_decided())
+            && let Poll::Ready(landing) = self.poll(ticket, Waker::noop())
+        {
+            return Some((ticket.serial, landing));
+        }
+        self.loose.push_back(ticket);
+        None
     }
 
     fn remember(&mut self, serial: u64, fate: Fate) {
@@ -266,7 +271,7 @@ impl Pending {
     }
 
     pub(in crate::messaging) fn is_settled(&self) -> bool {
-        self.ledger.lock().get(self.ticket).is_none_or(|flight| flight.confirm.is_settled())
+        self.ledger.lock().get(self.ticket).is_none_or(|flight| flight.confirm.is_decided())
     }
 
     pub(in crate::messaging) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {

@@ -45,7 +45,7 @@ impl Batch {
     }
 
     /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
-    #[inline(always)]
+    #[inline(always)] // as a call: 2 % more instructions for a small delivery with its ack
     pub(crate) fn push(
         queue: &mut std::collections::VecDeque<Self>,
         tag: (u64, bool),
@@ -61,7 +61,7 @@ impl Batch {
         len + EACH
     }
 
-    #[inline(always)]
+    #[inline(always)] // as a call: 4 % more instructions for a small delivery with its ack
     fn add(&mut self, (delivery_tag, redelivered): (u64, bool), [address, properties, body]: [&[u8]; 3]) {
         let layout = Layout::append(&mut self.memory, address, properties, body);
         // Not `push`, which is not inlined here: what was just put on the stack in small pieces would be read back in large ones,

@@ -286,7 +286,7 @@ impl Channel {
 
     /// The common delivery: a small message whose three frames lie together. It comes to the same as handing them over one by one.
     /// Returns whether this was one; if not, nothing has happened.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn small_delivery(&mut self, method: &[u8], header: &[u8], body: &[u8], hands: &mut Hands<'_>) -> bool {
         let Some(fields) = method.get(DeliverView::ID.len()..) else { return false };
         // What is wrong is judged where the frames are looked at one by one: it may be the first of several things, or discarded.

@@ -169,7 +169,7 @@ impl Confirms {
     }
 
     /// A message was published: its tag.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn publish(&mut self, mandatory: Option<Look>) -> u64 {
         let tag = self.next;
         self.next += 1;

@@ -126,7 +126,7 @@ impl Consumers {
     }
 
     /// The consumer with this tag.
-    #[inline(always)]
+    #[inline(always)] // as a call: 3 % more instructions for a small delivery with its ack
     pub(crate) fn find(&mut self, tag: &[u8]) -> Option<ConsumerId> {
         if let Some(last) = self.last
             && let Some(consumer) = self.get_mut(last)

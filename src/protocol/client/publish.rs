@@ -46,7 +46,7 @@ impl Connection {
     /// Publishes a message as soon as it is admitted. The answer is its delivery tag, 0 where nothing is confirmed.
     ///
     /// An error means that nothing was sent.
-    #[inline(always)]
+    #[inline(always)] // as a call: 5 % more instructions for a small publish
     pub fn poll_publish(
         &mut self,
         id: ChannelId,
@@ -187,7 +187,7 @@ impl Envelope {
     }
 
     /// All that stands before the body of a message that is [small](OutBuffer::is_small) and has no properties.
-    #[inline(always)]
+    #[inline(always)] // as a call: 4 % more instructions for a small publish
     fn whole(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
         let size = publish.body.as_slice().len();
         if self.size != size || !self.is_for(publish) {
@@ -200,7 +200,7 @@ impl Envelope {
         Ok(&self.octets)
     }
 
-    #[inline(always)]
+    #[inline(always)] // as a call: 2 % more instructions for a small publish
     fn is_for(&self, publish: &Publish<'_>) -> bool {
         self.bits == Some(bits(publish))
             && same(&self.exchange, publish.exchange)

@@ -197,6 +197,11 @@ impl Connection {
         channel.and_then(|channel| channel.confirms.as_ref()).is_some_and(|confirms| confirms.is_settled(tag))
     }
 
+    /// Whether [`poll_confirm`](Self::poll_confirm) would be ready: it is settled, or will never be.
+    pub fn is_decided(&self, id: ChannelId, tag: u64) -> bool {
+        self.channel_end(id).is_some() || self.is_settled(id, tag)
+    }
+
     /// Ready when everything that was published up to this tag is settled, or will never be.
     pub fn poll_settled(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<(), Error>> {
         let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
