@@ -9,6 +9,9 @@
 #[path = "../benches/hot_paths/raw_server.rs"]
 #[expect(dead_code, reason = "as a process of its own it serves the benchmarks")]
 mod raw_server;
+#[path = "../benches/hot_paths/tls.rs"]
+#[expect(dead_code, reason = "TLS is for the benchmarks")]
+mod tls;
 #[path = "../benches/hot_paths/wire.rs"]
 mod wire;
 
@@ -31,7 +34,7 @@ const WINDOW: u16 = 100;
 fn port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || raw_server::serve_all(&listener).unwrap());
+    thread::spawn(move || raw_server::serve_all(&listener, None).unwrap());
     port
 }
 

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::error::Error;
 
 use bytes::Bytes;
-use leveret::amqp::{Channel, Confirm, Confirmation, Connection};
+use leveret::amqp::{Channel, Confirm, Confirmation, Connection, TlsConfig};
 use leveret::error::Result;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
+use crate::tls;
 use crate::usage::Meter;
 use crate::work::{Direction, Outcome, Work};
 
@@ -24,37 +25,54 @@ pub(crate) fn run_on_two_threads(port: u16, work: &'static Work) -> Outcome {
 
 fn work_through(runtime: &Runtime, port: u16, work: &'static Work) -> Outcome {
     let done = async move {
-        let connection = connect(port, work).await?;
-        let mut idle = Vec::new();
-        for _ in 0..work.idle_channels {
-            idle.push(connection.open_channel().await?);
-        }
-        let mut channels = Vec::new();
-        for _ in 0..work.channels {
-            let channel = connection.open_channel().await?;
-            if work.direction == Direction::Publish {
-                channel.confirm_select().await?;
+        let (mut connections, mut channels, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..work.connections {
+            let connection = connect(port, work).await?;
+            for _ in 0..work.idle_channels {
+                idle.push(connection.open_channel().await?);
             }
-            channels.push(channel);
+            for _ in 0..work.channels {
+                let channel = connection.open_channel().await?;
+                if !matches!(work.direction, Direction::Consume { .. }) {
+                    channel.confirm_select().await?;
+                }
+                channels.push(channel);
+            }
+            connections.push(connection);
         }
         let mut meter = Meter::start(work);
         let done = match (work.direction, work.tasks, channels.as_slice()) {
             (Direction::Publish, 1, [channel]) => publish(channel, work, Some(&mut meter)).await?,
             (Direction::Publish, ..) => publish_with_many(&channels, work).await?,
+            (Direction::Both, ..) => publish_and_consume(&channels, work).await?,
             (Direction::Consume { acks: 0 }, ..) => consume_without_acks(&channels[0], work).await?,
             (Direction::Consume { acks }, ..) => consume(&channels[0], work, acks).await?,
         };
         let usage = meter.stop(done);
         drop((channels, idle));
-        connection.close().await?;
+        for connection in connections {
+            connection.close().await?;
+        }
         Ok::<_, leveret::error::Error>(usage)
     };
     Ok(runtime.block_on(runtime.spawn(done))??)
 }
 
 async fn connect(port: u16, work: &Work) -> Result<Connection> {
-    let builder = Connection::builder(&format!("amqp://127.0.0.1:{port}?heartbeat=0"))?;
-    builder.virtual_host(work.virtual_host).open().await
+    let mut builder = Connection::builder(&url(port, work))?.virtual_host(work.virtual_host);
+    if let Some(tls) = tls(port, work) {
+        builder = builder.tls(tls);
+    }
+    builder.open().await
+}
+
+pub(crate) fn url(port: u16, work: &Work) -> String {
+    format!("{}://127.0.0.1:{port}?heartbeat=0", if work.tls { "amqps" } else { "amqp" })
+}
+
+/// Trusts the raw server.
+pub(crate) fn tls(port: u16, work: &Work) -> Option<TlsConfig> {
+    work.tls.then(|| TlsConfig::from_client_config(tls::client_config(port).unwrap()))
 }
 
 /// One task's part of the work.
@@ -89,6 +107,14 @@ async fn publish_with_many(channels: &[Channel], work: &'static Work) -> Result<
     tasks.join_all().await.into_iter().sum()
 }
 
+/// Says how many have gone both ways.
+async fn publish_and_consume(channels: &[Channel], work: &'static Work) -> Result<u64> {
+    let (publisher, consumer) = (channels[0].clone(), channels[1].clone());
+    let publishing = tokio::spawn(async move { publish(&publisher, work, None).await });
+    let consuming = tokio::spawn(async move { consume(&consumer, work, 1).await });
+    Ok(publishing.await.unwrap()?.min(consuming.await.unwrap()?))
+}
+
 async fn consume(channel: &Channel, work: &Work, acks: u64) -> Result<u64> {
     let mut consumer = channel.basic_consume(&work.queue()).prefetch(work.prefetch()).await?;
     let mut received = 0;
@@ -117,13 +143,14 @@ async fn consume_without_acks(channel: &Channel, work: &Work) -> Result<u64> {
     Ok(received)
 }
 
-/// Makes sure that the work finds its queue on a real server, and finds it empty.
+/// Makes sure that the work finds its queue on a real server, and finds it empty. It is not durable: the facade's messages are
+/// persistent, and would wait for the disk in one that is.
 pub(crate) fn prepare_queue(port: u16, work: &Work) -> std::result::Result<(), Box<dyn Error>> {
     let done = async {
         let connection = connect(port, work).await?;
         let channel = connection.open_channel().await?;
-        channel.queue_declare(&work.queue()).durable(true).await?;
-        channel.queue_purge(&work.queue()).await?;
+        channel.queue_delete(&work.queue()).await?;
+        channel.queue_declare(&work.queue()).await?;
         connection.close().await
     };
     Ok(Builder::new_current_thread().enable_all().build()?.block_on(done)?)

@@ -6,16 +6,24 @@
 //!
 //! Publishing, it copies each prebuilt message into a buffer before that is written, as a client must that is handed one
 //! message at a time. A second variant spares itself even that and writes blocks of messages that were built before.
+//!
+//! Several connections are served in turns: all write, then all read. Over TLS it is the same loop on rustls's blocking stream.
 
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
+
+use crate::tls;
 use crate::usage::{Meter, Usage};
-use crate::wire::{self, Input, MethodId, broken, long, short};
+use crate::wire::{self, Frame, Input, MethodId, Stream, broken, long, short};
 use crate::work::{Direction, Outcome, Work};
 
+/// Publishes or consumes, and does one of the two where both are done.
 const CHANNEL: u16 = 1;
+/// Does the other.
+const SECOND_CHANNEL: u16 = 2;
 
 pub(crate) fn run(port: u16, work: &Work) -> Outcome {
     work_through(port, work, true)
@@ -26,36 +34,98 @@ pub(crate) fn run_prebuilt(port: u16, work: &Work) -> Outcome {
 }
 
 fn work_through(port: u16, work: &Work, copying: bool) -> Outcome {
-    let mut floor = Floor::connect(port, work.virtual_host)?;
     let usage = match work.direction {
-        Direction::Publish => floor.publish(work, copying)?,
-        Direction::Consume { acks } => floor.consume(work, acks)?,
+        Direction::Publish => publish(port, work, copying)?,
+        Direction::Consume { acks } => consume(port, work, acks)?,
+        Direction::Both => publish_and_consume(port, work)?,
     };
     Ok(usage)
 }
 
-struct Floor {
-    stream: TcpStream,
+fn publish(port: u16, work: &Work, copying: bool) -> io::Result<Usage> {
+    let mut parts = Vec::new();
+    for _ in 0..work.connections {
+        let mut connection = Connection::open(port, work)?;
+        let publishing = Publishing::start(&mut connection, work, copying)?;
+        parts.push((connection, publishing));
+    }
+    let meter = Meter::start(work);
+    while parts.iter().any(|(_, publishing)| publishing.is_under_way()) {
+        for (connection, publishing) in &mut parts {
+            publishing.send(connection)?;
+        }
+        for (connection, publishing) in &mut parts {
+            if publishing.is_under_way() {
+                connection.fill()?;
+            }
+            while let Some(frame) = connection.input.frame()? {
+                publishing.take(&frame)?;
+            }
+        }
+    }
+    Ok(meter.stop(parts.iter().map(|(_, publishing)| publishing.confirmed).sum()))
+}
+
+fn consume(port: u16, work: &Work, acks: u64) -> io::Result<Usage> {
+    let mut connection = Connection::open(port, work)?;
+    let mut consuming = Consuming::prepare(&mut connection, CHANNEL, work, acks)?;
+    let meter = Meter::start(work);
+    consuming.start(&mut connection, work)?;
+    while consuming.is_under_way() {
+        while connection.input.frame()?.is_some() {
+            consuming.take();
+        }
+        consuming.settle(&mut connection)?;
+        if consuming.is_under_way() {
+            connection.fill()?;
+        }
+    }
+    Ok(meter.stop(consuming.received))
+}
+
+fn publish_and_consume(port: u16, work: &Work) -> io::Result<Usage> {
+    let mut connection = Connection::open(port, work)?;
+    connection.call(SECOND_CHANNEL, wire::CHANNEL_OPEN, &[&[0]], wire::CHANNEL_OPEN_OK)?;
+    let mut publishing = Publishing::start(&mut connection, work, true)?;
+    let mut consuming = Consuming::prepare(&mut connection, SECOND_CHANNEL, work, 1)?;
+    let meter = Meter::start(work);
+    consuming.start(&mut connection, work)?;
+    while publishing.is_under_way() || consuming.is_under_way() {
+        publishing.send(&mut connection)?;
+        connection.fill()?;
+        while let Some(frame) = connection.input.frame()? {
+            match frame.channel {
+                CHANNEL => publishing.take(&frame)?,
+                _ => consuming.take(),
+            }
+        }
+        consuming.settle(&mut connection)?;
+    }
+    Ok(meter.stop(publishing.confirmed.min(consuming.received)))
+}
+
+struct Connection {
+    stream: Box<dyn Stream>,
     input: Input,
 }
 
-impl Floor {
-    fn connect(port: u16, virtual_host: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_nodelay(true)?;
-        let mut floor = Self { stream, input: Input::new() };
-        floor.stream.write_all(wire::PROTOCOL_HEADER)?;
-        floor.wait_for(wire::CONNECTION_START)?;
+impl Connection {
+    /// With a channel.
+    fn open(port: u16, work: &Work) -> io::Result<Self> {
+        let mut connection = Self { stream: connect(port, work.tls)?, input: Input::new() };
+        connection.stream.write_all(wire::PROTOCOL_HEADER)?;
+        connection.wait_for(wire::CONNECTION_START)?;
         let start_ok: [&[u8]; 4] = [&long(b""), &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")];
-        floor.call(0, wire::CONNECTION_START_OK, &start_ok, wire::CONNECTION_TUNE)?;
+        connection.call(0, wire::CONNECTION_START_OK, &start_ok, wire::CONNECTION_TUNE)?;
         let mut tune_ok = Vec::new();
         let limits: [&[u8]; 3] =
             [&2047_u16.to_be_bytes(), &(wire::FRAME_MAX as u32).to_be_bytes(), &0_u16.to_be_bytes()];
         wire::method(&mut tune_ok, 0, wire::CONNECTION_TUNE_OK, &limits);
-        floor.stream.write_all(&tune_ok)?;
-        floor.call(0, wire::CONNECTION_OPEN, &[&short(virtual_host.as_bytes()), &[0, 0]], wire::CONNECTION_OPEN_OK)?;
-        floor.call(CHANNEL, wire::CHANNEL_OPEN, &[&[0]], wire::CHANNEL_OPEN_OK)?;
-        Ok(floor)
+        connection.stream.write_all(&tune_ok)?;
+        let virtual_host = short(work.virtual_host.as_bytes());
+        connection.call(0, wire::CONNECTION_OPEN, &[&virtual_host, &[0, 0]], wire::CONNECTION_OPEN_OK)?;
+        connection.call(CHANNEL, wire::CHANNEL_OPEN, &[&[0]], wire::CHANNEL_OPEN_OK)?;
+        Ok(connection)
     }
 
     fn call(&mut self, channel: u16, id: MethodId, arguments: &[&[u8]], reply: MethodId) -> io::Result<()> {
@@ -75,90 +145,146 @@ impl Floor {
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        match self.input.fill(&self.stream)? {
+        match self.input.fill(&mut *self.stream)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
     }
+}
 
-    fn publish(&mut self, work: &Work, copying: bool) -> io::Result<Usage> {
-        self.call(CHANNEL, wire::CONFIRM_SELECT, &[&[0]], wire::CONFIRM_SELECT_OK)?;
+fn connect(port: u16, over_tls: bool) -> io::Result<Box<dyn Stream>> {
+    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    socket.set_nodelay(true)?;
+    if !over_tls {
+        return Ok(Box::new(socket));
+    }
+    let connection = ClientConnection::new(tls::client_config(port)?, Ipv4Addr::LOCALHOST.into());
+    Ok(Box::new(StreamOwned::new(connection.map_err(io::Error::other)?, socket)))
+}
+
+/// One connection's part of the publishing.
+struct Publishing {
+    /// One message.
+    one: Vec<u8>,
+    /// As many as go out with one write, built before.
+    block: Vec<u8>,
+    /// As many, copied together for each write.
+    out: Option<Vec<u8>>,
+    per_write: u64,
+    window: u64,
+    messages: u64,
+    sent: u64,
+    confirmed: u64,
+}
+
+impl Publishing {
+    fn start(connection: &mut Connection, work: &Work, copying: bool) -> io::Result<Self> {
+        connection.call(CHANNEL, wire::CONFIRM_SELECT, &[&[0]], wire::CONFIRM_SELECT_OK)?;
         let mut one = Vec::new();
         let arguments: [&[u8]; 4] = [&[0, 0], &short(b""), &short(work.queue().as_bytes()), &[0]];
         wire::method(&mut one, CHANNEL, wire::BASIC_PUBLISH, &arguments);
         wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
-        let per_write = work.window.min((1024 * 1024 / one.len() as u64).max(1));
+        let [window, messages] = [work.window, work.messages].map(|number| number / u64::from(work.connections));
+        let per_write = window.min((1024 * 1024 / one.len() as u64).max(1));
         let block = one.repeat(per_write as usize);
-        let mut out = Vec::with_capacity(block.len());
-
-        let meter = Meter::start(work);
-        let (mut sent, mut confirmed) = (0, 0);
-        while confirmed < work.messages {
-            let mut room = (work.window - (sent - confirmed)).min(work.messages - sent);
-            sent += room;
-            while room > 0 {
-                let count = room.min(per_write);
-                if copying {
-                    out.clear();
-                    for _ in 0..count {
-                        out.extend_from_slice(black_box(&one));
-                    }
-                    self.stream.write_all(&out)?;
-                } else {
-                    self.stream.write_all(&block[..count as usize * one.len()])?;
-                }
-                room -= count;
-            }
-            self.fill()?;
-            while let Some(frame) = self.input.frame()? {
-                let (id, mut arguments) = frame.method()?;
-                if id != wire::BASIC_ACK {
-                    return Err(broken("a confirmation was expected"));
-                }
-                confirmed = arguments.u64()?;
-            }
-        }
-        Ok(meter.stop(confirmed))
+        let out = copying.then(|| Vec::with_capacity(block.len()));
+        Ok(Self { one, block, out, per_write, window, messages, sent: 0, confirmed: 0 })
     }
 
-    fn consume(&mut self, work: &Work, acks: u64) -> io::Result<Usage> {
-        let qos: [&[u8]; 3] = [&[0; 4], &work.prefetch().to_be_bytes(), &[0]];
-        self.call(CHANNEL, wire::BASIC_QOS, &qos, wire::BASIC_QOS_OK)?;
-        let mut ack = Vec::new();
-        wire::method(&mut ack, CHANNEL, wire::BASIC_ACK, &[&[0; 8], &[u8::from(acks > 1)]]);
-        let mut block = ack.repeat(if acks > 0 { work.window as usize } else { 0 });
-        let bits = if acks > 0 { 0 } else { 2 };
-        let frames_per_delivery = {
-            let mut one = Vec::new();
-            wire::content(&mut one, CHANNEL, &vec![b'x'; work.body]);
-            1 + count_frames(&one)?
-        };
+    fn is_under_way(&self) -> bool {
+        self.confirmed < self.messages
+    }
 
-        let meter = Meter::start(work);
-        let arguments: [&[u8]; 5] = [&[0, 0], &short(work.queue().as_bytes()), &short(b"floor"), &[bits], &long(b"")];
-        self.call(CHANNEL, wire::BASIC_CONSUME, &arguments, wire::BASIC_CONSUME_OK)?;
-        let (mut frames, mut received, mut acked) = (0, 0, 0_u64);
-        while received < work.messages {
-            while self.input.frame()?.is_some() {
-                frames += 1;
-                if frames == frames_per_delivery {
-                    frames = 0;
-                    received += 1;
+    /// As many as the window has room for.
+    fn send(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let mut room = (self.window - (self.sent - self.confirmed)).min(self.messages - self.sent);
+        self.sent += room;
+        while room > 0 {
+            let count = room.min(self.per_write);
+            match &mut self.out {
+                Some(out) => {
+                    out.clear();
+                    for _ in 0..count {
+                        out.extend_from_slice(black_box(&self.one));
+                    }
+                    connection.stream.write_all(out)?;
                 }
+                None => connection.stream.write_all(&self.block[..count as usize * self.one.len()])?,
             }
-            if let Some(due) = (received - acked).checked_div(acks) {
-                let part = &mut block[..due as usize * ack.len()];
-                for one in part.chunks_exact_mut(ack.len()) {
-                    acked += acks;
-                    one[11..][..8].copy_from_slice(&acked.to_be_bytes());
-                }
-                self.stream.write_all(part)?;
-            }
-            if received < work.messages {
-                self.fill()?;
-            }
+            room -= count;
         }
-        Ok(meter.stop(received))
+        Ok(())
+    }
+
+    fn take(&mut self, frame: &Frame<'_>) -> io::Result<()> {
+        let (id, mut arguments) = frame.method()?;
+        if id != wire::BASIC_ACK {
+            return Err(broken("a confirmation was expected"));
+        }
+        self.confirmed = arguments.u64()?;
+        Ok(())
+    }
+}
+
+/// Frames are counted, and messages acknowledged by their count.
+struct Consuming {
+    channel: u16,
+    /// One acknowledgement for so many messages, or 0 for none.
+    acks: u64,
+    /// The size of one, and a window's worth of them, their tags to be filled in.
+    ack: usize,
+    block: Vec<u8>,
+    frames_per_delivery: u64,
+    messages: u64,
+    frames: u64,
+    received: u64,
+    acked: u64,
+}
+
+impl Consuming {
+    fn prepare(connection: &mut Connection, channel: u16, work: &Work, acks: u64) -> io::Result<Self> {
+        let qos: [&[u8]; 3] = [&[0; 4], &work.prefetch().to_be_bytes(), &[0]];
+        connection.call(channel, wire::BASIC_QOS, &qos, wire::BASIC_QOS_OK)?;
+        let mut ack = Vec::new();
+        wire::method(&mut ack, channel, wire::BASIC_ACK, &[&[0; 8], &[u8::from(acks > 1)]]);
+        let block = ack.repeat(if acks > 0 { work.window as usize } else { 0 });
+        let mut one = Vec::new();
+        wire::content(&mut one, channel, &vec![b'x'; work.body]);
+        let (ack, frames_per_delivery) = (ack.len(), 1 + count_frames(&one)?);
+        let messages = work.messages;
+        Ok(Self { channel, acks, ack, block, frames_per_delivery, messages, frames: 0, received: 0, acked: 0 })
+    }
+
+    fn start(&self, connection: &mut Connection, work: &Work) -> io::Result<()> {
+        let bits = if self.acks > 0 { 0 } else { 2 };
+        let arguments: [&[u8]; 5] = [&[0, 0], &short(work.queue().as_bytes()), &short(b"floor"), &[bits], &long(b"")];
+        connection.call(self.channel, wire::BASIC_CONSUME, &arguments, wire::BASIC_CONSUME_OK)
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.received < self.messages
+    }
+
+    fn take(&mut self) {
+        self.frames += 1;
+        if self.frames == self.frames_per_delivery {
+            self.frames = 0;
+            self.received += 1;
+        }
+    }
+
+    /// Sends all acknowledgements that are due, and none beyond the last message.
+    fn settle(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let received = self.received.min(self.messages);
+        if let Some(due) = (received - self.acked).checked_div(self.acks) {
+            let part = &mut self.block[..due as usize * self.ack];
+            for one in part.chunks_exact_mut(self.ack) {
+                self.acked += self.acks;
+                one[11..][..8].copy_from_slice(&self.acked.to_be_bytes());
+            }
+            connection.stream.write_all(part)?;
+        }
+        Ok(())
     }
 }
 

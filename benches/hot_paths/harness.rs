@@ -3,21 +3,25 @@
 //! Machines are shared and their speed changes from second to second, so what counts are ratios between runs next to each other:
 //! in every round all clients do the same work one after the other, and each is compared with the first of its round.
 //!
-//! Every run is a process of its own: the program starts itself again. One more run of each is watched by perf, where that
-//! is there, for instructions in user space and system calls.
+//! Every run is a process of its own: the program starts itself again. One more run of each counts its allocations, and another
+//! is watched by perf, where that is there, for instructions in user space and system calls.
 
+use std::env;
 use std::error::Error;
 use std::process::{Command, ExitCode, Output};
-use std::{env, io};
 
 use crate::client;
+use crate::memory::{self, Hold};
 use crate::raw_server::{self, RawServer};
-use crate::usage::Usage;
+use crate::usage::{self, Usage};
 use crate::work::{self, Client, Work};
 
-pub(crate) fn main(clients: &'static [Client]) -> ExitCode {
+/// The argument with which a run counts its allocations.
+const COUNTING: &str = "--counting";
+
+pub(crate) fn main(clients: &'static [Client], holders: &[(&str, Hold)]) -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    match start(clients, &arguments) {
+    match start(clients, holders, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{}: {e}", env!("CARGO_CRATE_NAME"));
@@ -26,10 +30,17 @@ pub(crate) fn main(clients: &'static [Client]) -> ExitCode {
     }
 }
 
-fn start(clients: &'static [Client], arguments: &[String]) -> Result<(), Box<dyn Error>> {
+fn start(clients: &'static [Client], holders: &[(&str, Hold)], arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments.as_slice() {
-        ["--one", client, work, messages, port] => one(clients, client, work, messages.parse()?, port.parse()?),
+        ["--one", client, work, messages, port, ref counting @ ..] => {
+            if counting == [COUNTING] {
+                usage::count_allocations();
+            }
+            one(clients, client, work, messages.parse()?, port.parse()?)
+        }
+        ["--hold", holder, thing, port] => memory::hold_one(holders, holder, thing, port.parse()?),
+        _ if arguments.contains(&"--memory") => memory::measure(holders),
         _ if arguments.contains(&raw_server::ARGUMENT) => Ok(raw_server::serve_until_stdin_ends()?),
         _ if arguments.contains(&"--bench") => Harness::new(clients, &arguments)?.measure(),
         _ if arguments.contains(&"--list") => Ok(()), // a test runner asks for tests, and these are none
@@ -59,15 +70,22 @@ fn try_out(clients: &[Client]) -> Result<(), Box<dyn Error>> {
 }
 
 fn run(client: &Client, work: &Work, messages: u64, port: u16) -> Result<Usage, Box<dyn Error>> {
-    let output = command(&[], client, work, messages, port)?;
+    let output = command(&[], client, work, messages, port).output()?;
+    read(client, work, messages, &output)
+}
+
+fn counting(client: &Client, work: &Work, messages: u64, port: u16) -> Result<Usage, Box<dyn Error>> {
+    let output = command(&[], client, work, messages, port).arg(COUNTING).output()?;
     read(client, work, messages, &output)
 }
 
 /// A run, with something to watch it, and two minutes at most: a client that lost a confirm would wait for ever.
-fn command(watcher: &[&str], client: &Client, work: &Work, messages: u64, port: u16) -> io::Result<Output> {
+fn command(watcher: &[&str], client: &Client, work: &Work, messages: u64, port: u16) -> Command {
+    let this_program = env::current_exe().unwrap();
     let mut command = Command::new("timeout");
-    command.arg("120").args(watcher).arg(env::current_exe()?);
-    command.args(["--one", client.name, work.name, &messages.to_string(), &port.to_string()]).output()
+    command.arg("120").args(watcher).arg(this_program);
+    command.args(["--one", client.name, work.name, &messages.to_string(), &port.to_string()]);
+    command
 }
 
 fn read(client: &Client, work: &Work, messages: u64, output: &Output) -> Result<Usage, Box<dyn Error>> {
@@ -81,23 +99,19 @@ fn read(client: &Client, work: &Work, messages: u64, output: &Output) -> Result<
     }
 }
 
-/// What perf counts of a run, per message.
-#[derive(Clone, Copy)]
-struct Counts {
-    instructions: f64,
-    system_calls: f64,
-}
-
-fn watched(client: &Client, work: &Work, messages: u64, port: u16) -> Option<Counts> {
-    let perf = ["perf", "stat", "-x", ",", "-e", "instructions:u,raw_syscalls:sys_enter"];
-    let output = command(&perf, client, work, messages, port).ok()?;
-    read(client, work, messages, &output).ok()?;
+/// What perf counts of a run, per message, as far as the machine lets it: instructions and system calls.
+fn watched(client: &Client, work: &Work, messages: u64, port: u16) -> [Option<f64>; 2] {
+    let events = ["instructions:u", "raw_syscalls:sys_enter"];
+    let perf = ["perf", "stat", "-x", ",", "-e", &events.join(",")];
+    let Ok(output) = command(&perf, client, work, messages, port).output() else { return [None; 2] };
+    if read(client, work, messages, &output).is_err() {
+        return [None; 2];
+    }
     let said = String::from_utf8_lossy(&output.stderr);
-    let count = |name: &str| -> Option<f64> {
+    events.map(|name| {
         let line = said.lines().find(|line| line.contains(name))?;
         Some(line.split(',').next()?.parse::<f64>().ok()? / messages as f64)
-    };
-    Some(Counts { instructions: count("instructions")?, system_calls: count("sys_enter")? })
+    })
 }
 
 struct Harness<'a> {
@@ -155,8 +169,10 @@ impl<'a> Harness<'a> {
             print_heading(work, self.rounds, clients[0]);
             for (client, its_runs) in clients.iter().zip(&runs) {
                 prepare()?;
+                let counted = counting(client, work, messages(client), port)?;
+                prepare()?;
                 let counts = watched(client, work, messages(client), port);
-                print_row(client.name, its_runs, &runs[0], counts);
+                print_row(client.name, its_runs, &runs[0], &counted, counts);
             }
             if self.rabbitmq.is_some() && work.window == 1 {
                 print_latencies(&clients, &runs);
@@ -175,41 +191,45 @@ fn print_heading(work: &Work, rounds: usize, first: &Client) {
     println!("{} ({} messages, window {}, {rounds} rounds)", work.name, work.messages, work.window.min(work.messages));
     let against = if is_floor(first) { "floor" } else { "first" };
     println!(
-        "  {:<26} {:>10} {:>12}  {:<24} {:<24} {:>12} {:>12} {:>9}",
+        "  {:<28} {:>10} {:>15} {:>11}  {:<23} {:<23} {:>10} {:>12} {:>10} {:>8}",
         "",
         "CPU µs/msg",
+        "user+system",
         "messages/s",
         format!("CPU / {against}"),
         format!("time / {against}"),
         "instr./msg",
         "syscalls/msg",
+        "allocs/msg",
         "peak MiB"
     );
 }
 
 /// Both have one entry per round, and the rounds belong together.
-fn print_row(name: &str, runs: &[Usage], first: &[Usage], counts: Option<Counts>) {
+fn print_row(name: &str, runs: &[Usage], first: &[Usage], counted: &Usage, counts: [Option<f64>; 2]) {
     let of = |value: &dyn Fn(&Usage) -> f64| median(&runs.iter().map(value).collect::<Vec<_>>());
-    let (instructions, system_calls) = match counts {
-        Some(counts) => (format!("{:.0}", counts.instructions), format!("{:.4}", counts.system_calls)),
-        None => ("-".to_owned(), "-".to_owned()),
-    };
+    let [instructions, system_calls] = [(counts[0], 0), (counts[1], 4)].map(|(count, digits)| match count {
+        Some(count) => format!("{count:.digits$}"),
+        None => "-".to_owned(),
+    });
     println!(
-        "  {name:<26} {:>10.3} {:>12.0}  {:<24} {:<24} {instructions:>12} {system_calls:>12} {:>9.1}",
+        "  {name:<28} {:>10.3} {:>15} {:>11.0}  {:<23} {:<23} {instructions:>10} {system_calls:>12} {:>10.3} {:>8.1}",
         of(&Usage::cpu_per_message),
+        format!("{:.3}+{:.3}", of(&Usage::user_per_message), of(&Usage::system_per_message)),
         of(&|usage| 1e6 / usage.wall_per_message()),
         ratios(runs, first, Usage::cpu_per_message),
         ratios(runs, first, Usage::wall_per_message),
+        counted.allocations_per_message(),
         of(&Usage::peak_mib),
     );
 }
 
 fn print_latencies(clients: &[&Client], runs: &[Vec<Usage>]) {
-    println!("  {:<26} {:>10} {:>10} {:>10}   from publish to confirm, µs", "", "p50", "p99", "p99.9");
+    println!("  {:<28} {:>10} {:>10} {:>10}   from publish to confirm, µs", "", "p50", "p99", "p99.9");
     for (client, runs) in clients.iter().zip(runs) {
         let [p50, p99, p999] =
             [0, 1, 2].map(|at| median(&runs.iter().map(|usage| usage.latency(at)).collect::<Vec<_>>()));
-        println!("  {:<26} {p50:>10.0} {p99:>10.0} {p999:>10.0}", client.name);
+        println!("  {:<28} {p50:>10.0} {p99:>10.0} {p999:>10.0}", client.name);
     }
 }
 

@@ -7,16 +7,16 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod client;
+mod facade;
 mod floor;
 mod harness;
 mod memory;
 mod raw_server;
-mod sender;
+mod tls;
 mod usage;
 mod wire;
 mod work;
 
-use std::env;
 use std::process::ExitCode;
 
 use work::{Client, Direction};
@@ -32,21 +32,11 @@ const CLIENTS: &[Client] = &[
     },
     Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
     Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
-    Client {
-        name: "leveret's Sender, one thread",
-        run: sender::run,
-        does: |work| work.direction == Direction::Publish,
-        share: 1,
-    },
+    Client { name: "leveret's facade, one thread", run: facade::run, does: |_| true, share: 1 },
 ];
 
+const HOLDERS: &[(&str, memory::Hold)] = &[("leveret", memory::hold::<memory::Leveret>)];
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--hold", name, port] => memory::hold(name, port.parse().unwrap()),
-        arguments if arguments.contains(&"--memory") => memory::measure(),
-        _ => return harness::main(CLIENTS),
-    };
-    done.unwrap();
-    ExitCode::SUCCESS
+    harness::main(CLIENTS, HOLDERS)
 }

@@ -6,17 +6,27 @@
 //! the most that a broker can make of it, or on "none" not at all. A consumer is flooded with deliveries built beforehand:
 //! the queue's name is the size of their bodies ("100"), at most the prefetch count are out, and they go out in large
 //! writes: once half of the window is free it is filled again, as one confirmation more does not wake a real broker either.
-//! A channel has one consumer at a time, who acknowledges in order (or everything one by one).
+//! A channel has one consumer at a time, who acknowledges in order (or everything one by one). On "million" a consumer gets that
+//! many and no more. Whoever begins with a TLS handshake gets TLS, on the same port.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::{env, process, thread};
+use std::sync::Arc;
+use std::{env, fs, process, thread};
 
-use crate::wire::{self, Arguments, Frame, Input, MethodId, broken, long, short};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::tls;
+use crate::wire::{self, Arguments, Frame, Input, MethodId, Stream, broken, long, short};
 
 /// The argument with which the benchmark becomes this server.
 pub(crate) const ARGUMENT: &str = "--raw-server";
+
+/// With this begins a TLS handshake, and no AMQP.
+const HANDSHAKE: u8 = 22;
+
+const MILLION: u64 = 1_000_000;
 
 /// The server's process, seen from the benchmark; it ends when this is dropped.
 pub(crate) struct RawServer {
@@ -45,8 +55,8 @@ impl RawServer {
 
 impl Drop for RawServer {
     fn drop(&mut self) {
-        // It may have ended by itself: then there is nothing to end, and nobody to tell.
-        let _ = self.child.kill();
+        // It ends with its stdin; it may also have ended by itself, and then there is nobody to tell.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
@@ -54,31 +64,50 @@ impl Drop for RawServer {
 /// The server's own main: says its port on stdout and serves until stdin ends.
 pub(crate) fn serve_until_stdin_ends() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", listener.local_addr()?.port());
-    thread::spawn(|| {
+    let port = listener.local_addr()?.port();
+    let tls = tls::server_config(port)?;
+    println!("{port}");
+    thread::spawn(move || {
         // When the benchmark goes away, however it does, so does its end of the pipe.
         let _ = io::stdin().read_to_end(&mut Vec::new());
+        let _ = fs::remove_file(tls::certificate_file(port));
         process::exit(0);
     });
-    serve_all(&listener)
+    serve_all(&listener, Some(&tls))
 }
 
 /// Serves whoever connects, each in a thread of its own.
-pub(crate) fn serve_all(listener: &TcpListener) -> io::Result<()> {
-    for stream in listener.incoming() {
-        let stream = stream?;
-        thread::spawn(move || match serve(&stream) {
+pub(crate) fn serve_all(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
+    for socket in listener.incoming() {
+        let (socket, tls) = (socket?, tls.cloned());
+        thread::spawn(move || match accept(&socket, tls).and_then(|mut stream| serve(&socket, &mut *stream)) {
             Ok(()) => {}
-            // Clients under measurement leave in the middle of a flood.
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {}
+            // Clients under measurement leave in the middle of a flood, and some without a word in TLS.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+                ) => {}
             Err(e) => eprintln!("raw server: {e}"),
         });
     }
     Ok(())
 }
 
-fn serve(mut stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+fn accept(socket: &TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Box<dyn Stream + '_>> {
+    socket.set_nodelay(true)?;
+    let mut first = [0];
+    socket.peek(&mut first)?;
+    Ok(match tls {
+        Some(config) if first == [HANDSHAKE] => {
+            let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+            Box::new(StreamOwned::new(connection, socket))
+        }
+        _ => Box::new(socket),
+    })
+}
+
+fn serve(socket: &TcpStream, stream: &mut dyn Stream) -> io::Result<()> {
     let mut header = [0; 8];
     stream.read_exact(&mut header)?;
     if header != *wire::PROTOCOL_HEADER {
@@ -92,9 +121,9 @@ fn serve(mut stream: &TcpStream) -> io::Result<()> {
         let more_to_send = session.flood(stream)?;
         if more_to_send {
             // Without a limit there is no answer to wait for: look what came, and go on sending.
-            stream.set_nonblocking(true)?;
+            socket.set_nonblocking(true)?;
             let read = input.fill(stream);
-            stream.set_nonblocking(false)?;
+            socket.set_nonblocking(false)?;
             match read {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                 Ok(0) => return Ok(()),
@@ -125,6 +154,8 @@ struct Session {
     confirms_each: bool,
     /// No message is ever confirmed.
     confirms_none: bool,
+    /// A consumer gets a million messages and no more.
+    has_a_million: bool,
     closed: bool,
 }
 
@@ -169,7 +200,7 @@ impl Session {
         wire::method(&mut self.out, 0, wire::CONNECTION_START, &arguments);
     }
 
-    fn flush(&mut self, mut stream: &TcpStream) -> io::Result<()> {
+    fn flush(&mut self, stream: &mut dyn Stream) -> io::Result<()> {
         stream.write_all(&self.out)?;
         self.out.clear();
         Ok(())
@@ -266,6 +297,7 @@ impl Session {
             wire::CONNECTION_OPEN => {
                 let virtual_host = arguments.short_string()?;
                 (self.confirms_each, self.confirms_none) = (virtual_host == b"each", virtual_host == b"none");
+                self.has_a_million = virtual_host == b"million";
                 wire::method(&mut self.out, 0, wire::CONNECTION_OPEN_OK, &[&[0]]);
             }
             wire::CONNECTION_CLOSE => {
@@ -332,12 +364,14 @@ impl Session {
             tag => tag,
         };
         let bits = arguments.u8()?;
+        let messages = if self.has_a_million { MILLION } else { u64::MAX };
         let channel = self.channel(number)?;
         if channel.consumer.is_some() {
             return Err(broken("a channel has one consumer here"));
         }
         let window = if bits & 2 != 0 || channel.prefetch == 0 { None } else { Some(u64::from(channel.prefetch)) };
-        channel.consumer = Some(Consumer::new(number, tag, queue, size, window, channel.delivery_tag));
+        let consumer = Consumer::new(number, tag, queue, size, window, channel.delivery_tag);
+        channel.consumer = Some(Consumer { messages, ..consumer });
         self.consuming.push(number);
         if bits & 8 == 0 {
             wire::method(&mut self.out, number, wire::BASIC_CONSUME_OK, &[&short(tag)]);
@@ -346,7 +380,7 @@ impl Session {
     }
 
     /// Sends to every consumer who has room. True: there is one without a limit.
-    fn flood(&mut self, stream: &TcpStream) -> io::Result<bool> {
+    fn flood(&mut self, stream: &mut dyn Stream) -> io::Result<bool> {
         let mut more_to_send = false;
         for &number in &self.consuming {
             let channel = self.channels.get_mut(usize::from(number)).and_then(Option::as_mut);
@@ -367,6 +401,8 @@ struct Consumer {
     window: Option<u64>,
     /// The channel's delivery tag before the first one.
     before: u64,
+    /// How many there are for it.
+    messages: u64,
     sent: u64,
     settled: u64,
 }
@@ -379,7 +415,8 @@ impl Consumer {
         let tag_at = 7 + 4 + 1 + tag.len();
         wire::content(&mut one, channel, &vec![b'x'; size]);
         let per_write = (256 * 1024 / one.len()).max(1);
-        Self { size: one.len(), block: one.repeat(per_write), tag_at, window, before, sent: 0, settled: 0 }
+        let (block, messages) = (one.repeat(per_write), u64::MAX);
+        Self { size: one.len(), block, tag_at, window, before, messages, sent: 0, settled: 0 }
     }
 
     fn settle(&mut self, tag: u64, multiple: bool) {
@@ -387,15 +424,16 @@ impl Consumer {
         self.settled = if multiple { self.settled.max(place) } else { self.settled + 1 }.min(self.sent);
     }
 
-    fn flood(&mut self, mut stream: &TcpStream, delivery_tag: &mut u64) -> io::Result<bool> {
+    fn flood(&mut self, stream: &mut dyn Stream, delivery_tag: &mut u64) -> io::Result<bool> {
         let per_write = (self.block.len() / self.size) as u64;
-        let mut room = match self.window {
+        let room = match self.window {
             None => per_write,
             Some(window) => {
                 let free = window - (self.sent - self.settled);
                 if free * 2 < window { 0 } else { free }
             }
         };
+        let mut room = room.min(self.messages - self.sent);
         while room > 0 {
             let count = room.min(per_write);
             let part = &mut self.block[..count as usize * self.size];
@@ -407,6 +445,6 @@ impl Consumer {
             self.sent += count;
             room -= count;
         }
-        Ok(self.window.is_none())
+        Ok(self.window.is_none() && self.sent < self.messages)
     }
 }

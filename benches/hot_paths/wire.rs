@@ -2,8 +2,7 @@
 //!
 //! Nothing of the crate is used here: what measures it must not get faster or slower with it.
 
-use std::io::{self, Read};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
 
 /// The largest frame both sides announce, envelope included.
 pub(crate) const FRAME_MAX: usize = 131_072;
@@ -111,6 +110,11 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// What frames go over: TCP, or TLS on top of it.
+pub(crate) trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 /// What was read and not yet taken, walked frame by frame.
 pub(crate) struct Input {
     buffer: Vec<u8>,
@@ -124,7 +128,7 @@ impl Input {
     }
 
     /// Reads one block behind what is left, which is always less than a frame. 0 is the end of the stream.
-    pub(crate) fn fill(&mut self, mut stream: &TcpStream) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, stream: &mut dyn Stream) -> io::Result<usize> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;

@@ -21,6 +21,10 @@ pub(crate) struct Work {
     pub(crate) channels: u16,
     /// Channels that are open and not used.
     pub(crate) idle_channels: u16,
+    /// So many connections share the work, each with as many channels.
+    pub(crate) connections: u16,
+    /// The connections are encrypted.
+    pub(crate) tls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -29,6 +33,8 @@ pub(crate) enum Direction {
     Publish,
     /// With one acknowledgement for so many messages: 1 for each by itself, 0 for none at all, and no limit then.
     Consume { acks: u64 },
+    /// One task publishes and another consumes, as above, at the same time: each its own channel, and each all of the messages.
+    Both,
 }
 
 impl Work {
@@ -56,7 +62,8 @@ pub(crate) type Outcome = Result<Usage, Box<dyn Error>>;
 
 const fn publish(name: &'static str, body: usize, window: u64, messages: u64) -> Work {
     let (direction, virtual_host) = (Direction::Publish, "/");
-    Work { name, direction, body, window, messages, virtual_host, tasks: 1, channels: 1, idle_channels: 0 }
+    let (tasks, channels, idle_channels, connections, tls) = (1, 1, 0, 1, false);
+    Work { name, direction, body, window, messages, virtual_host, tasks, channels, idle_channels, connections, tls }
 }
 
 const fn consume(name: &'static str, body: usize, window: u64, messages: u64) -> Work {
@@ -78,9 +85,14 @@ pub(crate) static HOT: &[Work] = &[
     },
     Work { direction: Direction::Consume { acks: 0 }, ..consume("consume 100 B without acks", 100, u64::MAX, MILLION) },
     consume("consume 64 KiB", 65_536, 100, 10_000),
+    Work { direction: Direction::Both, channels: 2, ..publish("publish and consume 100 B", 100, 1000, MILLION / 2) },
+    Work { tls: true, ..publish("TLS: publish 100 B", 100, 1000, MILLION) },
+    Work { tls: true, ..publish("TLS: publish 64 KiB", 65_536, 100, 5_000) },
+    Work { tls: true, ..consume("TLS: consume 100 B", 100, 1000, MILLION) },
+    Work { tls: true, ..consume("TLS: consume 64 KiB", 65_536, 100, 5_000) },
 ];
 
-/// How the cost of a message grows with its size, the window, tasks and channels.
+/// How the cost of a message grows with its size, the window, tasks, channels and connections.
 pub(crate) static GROWTH: &[Work] = &[
     publish("size: publish 16 B", 16, 1000, MILLION),
     publish("size: publish 1 KiB", 1024, 1000, 500_000),
@@ -100,6 +112,8 @@ pub(crate) static GROWTH: &[Work] = &[
     Work { tasks: 8, channels: 8, ..publish("channels: 8, a task publishes on each", 100, 1000, MILLION) },
     Work { idle_channels: 2000, ..publish("channels: 2000 more are open, publish", 100, 1000, MILLION) },
     Work { idle_channels: 2000, ..consume("channels: 2000 more are open, consume", 100, 1000, MILLION) },
+    Work { tasks: 8, connections: 8, ..publish("connections: 8, a task publishes on each", 100, 1000, MILLION) },
+    Work { tasks: 64, connections: 64, ..publish("connections: 64, a task publishes on each", 100, 1000, MILLION) },
 ];
 
 /// Against a real server, which takes most of the machine for itself.

@@ -14,6 +14,7 @@ mod client;
 mod codec;
 mod figures;
 mod machine;
+mod message;
 mod peer;
 #[path = "../hot_paths/wire.rs"]
 #[expect(dead_code, reason = "the raw server and the floor use the rest")]

@@ -3,74 +3,109 @@
 //!
 //! It keeps its heartbeat of 60 s: without one it takes the server for dead at once.
 
+use std::mem;
 use std::sync::Arc;
 
 use amqprs::callbacks::ChannelCallback;
 use amqprs::channel::{
-    BasicAckArguments, BasicCancelArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
-    ConfirmSelectArguments,
+    BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
+    ConfirmSelectArguments, ConsumerMessage,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::error::Error;
+use amqprs::tls::TlsAdaptor;
 use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, Nack, Return};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_rustls::TlsConnector;
 
-use crate::on_tokio;
+use crate::memory::{self, Holder};
+use crate::peer::{self, Peer};
+use crate::tls;
 use crate::usage::Meter;
-use crate::work::{Direction, Outcome, Work};
+use crate::work::{Direction, Work};
 
-pub(crate) fn run(port: u16, work: &'static Work) -> Outcome {
-    on_tokio(async move {
-        let mut arguments = OpenConnectionArguments::new("127.0.0.1", port, "guest", "guest");
-        let connection = Connection::open(&arguments.virtual_host(work.virtual_host).finish()).await?;
+pub(crate) struct Amqprs;
+
+/// A channel, and the window of its unconfirmed messages, which is empty where nothing is published.
+#[derive(Clone)]
+pub(crate) struct Publisher {
+    channel: Channel,
+    room: Arc<Semaphore>,
+    window: u32,
+}
+
+impl Peer for Amqprs {
+    type Connection = Connection;
+    type Channel = Publisher;
+
+    async fn connect(port: u16, work: &Work) -> peer::Result<Connection> {
+        connect(port, work.virtual_host, work.tls).await
+    }
+
+    async fn open_channel(connection: &Connection, work: &Work) -> peer::Result<Publisher> {
         let channel = connection.open_channel(None).await?;
-        let usage = match work.direction {
-            Direction::Publish => publish(&channel, work).await?,
-            Direction::Consume { acks } => consume(&channel, work, acks).await?,
+        let window = match work.direction {
+            Direction::Consume { .. } => 0,
+            Direction::Publish => work.window / u64::from(work.connections * work.channels),
+            Direction::Both => work.window,
         };
-        channel.close().await?;
-        connection.close().await?;
-        Ok(usage)
-    })
-}
-
-async fn publish(channel: &Channel, work: &Work) -> Outcome {
-    let room = Arc::new(Semaphore::new(work.window as usize));
-    channel.register_callback(Confirms { confirmed: 0, room: room.clone() }).await?;
-    channel.confirm_select(ConfirmSelectArguments::default()).await?;
-    let (queue, body) = (work.queue(), vec![b'x'; work.body]);
-    let mut meter = Meter::start(work);
-    for _ in 0..work.messages {
-        room.acquire().await?.forget();
-        meter.tick();
-        let arguments = BasicPublishArguments::new("", &queue);
-        channel.basic_publish(BasicProperties::default(), body.clone(), arguments).await?;
-    }
-    room.acquire_many(work.window.try_into()?).await?.forget();
-    Ok(meter.stop(work.messages))
-}
-
-async fn consume(channel: &Channel, work: &Work, acks: u64) -> Outcome {
-    channel.basic_qos(BasicQosArguments::new(0, work.prefetch(), false)).await?;
-    let meter = Meter::start(work);
-    let arguments = BasicConsumeArguments::new(&work.queue(), "consumer").manual_ack(acks > 0).finish();
-    let (tag, mut messages) = channel.basic_consume_rx(arguments).await?;
-    let mut received = 0;
-    while received < work.messages
-        && let Some(message) = messages.recv().await
-    {
-        received += u64::from(message.content.is_some_and(|body| body.len() == work.body));
-        if let Some(deliver) = message.deliver
-            && acks > 0
-            && received % acks == 0
-        {
-            channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), acks > 1)).await?;
+        let window = u32::try_from(window)?;
+        let room = Arc::new(Semaphore::new(window as usize));
+        if window > 0 {
+            channel.register_callback(Confirms { confirmed: 0, room: room.clone() }).await?;
+            channel.confirm_select(ConfirmSelectArguments::default()).await?;
         }
+        Ok(Publisher { channel, room, window })
     }
-    let usage = meter.stop(received);
-    channel.basic_cancel(BasicCancelArguments::new(&tag)).await?;
-    Ok(usage)
+
+    async fn publish(publisher: &Publisher, work: &Work, mut meter: Option<&mut Meter>) -> peer::Result<u64> {
+        let (queue, body) = (work.queue(), vec![b'x'; work.body]);
+        let messages = work.messages / u64::from(work.tasks);
+        for _ in 0..messages {
+            publisher.room.acquire().await?.forget();
+            if let Some(meter) = &mut meter {
+                meter.tick();
+            }
+            let arguments = BasicPublishArguments::new("", &queue);
+            publisher.channel.basic_publish(BasicProperties::default(), body.clone(), arguments).await?;
+        }
+        // All of it is free: everything is confirmed.
+        drop(publisher.room.acquire_many(publisher.window).await?);
+        Ok(messages)
+    }
+
+    async fn consume(Publisher { channel, .. }: &Publisher, work: &Work, acks: u64) -> peer::Result<u64> {
+        channel.basic_qos(BasicQosArguments::new(0, work.prefetch(), false)).await?;
+        let arguments = BasicConsumeArguments::new(&work.queue(), "consumer").manual_ack(acks > 0).finish();
+        let (_, mut messages) = channel.basic_consume_rx(arguments).await?;
+        let mut received = 0;
+        while received < work.messages
+            && let Some(message) = messages.recv().await
+        {
+            received += u64::from(message.content.is_some_and(|body| body.len() == work.body));
+            if let Some(deliver) = message.deliver
+                && acks > 0
+                && received % acks == 0
+            {
+                channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), acks > 1)).await?;
+            }
+        }
+        // Dropped, it would end the connection with the next delivery.
+        mem::forget(messages);
+        Ok(received)
+    }
+}
+
+async fn connect(port: u16, virtual_host: &str, over_tls: bool) -> peer::Result<Connection> {
+    let mut arguments = OpenConnectionArguments::new("127.0.0.1", port, "guest", "guest");
+    arguments.virtual_host(virtual_host);
+    if over_tls {
+        let connector = TlsConnector::from(tls::client_config(port)?);
+        arguments.tls_adaptor(TlsAdaptor::new(connector, "127.0.0.1".to_owned()));
+    }
+    Ok(Connection::open(&arguments.finish()).await?)
 }
 
 /// Counts what was confirmed.
@@ -103,4 +138,54 @@ impl ChannelCallback for Confirms {
     async fn publish_nack(&mut self, _: &Channel, _: Nack) {}
 
     async fn publish_return(&mut self, _: &Channel, _: Return, _: BasicProperties, _: Vec<u8>) {}
+}
+
+impl Holder for Amqprs {
+    type Connection = Connection;
+    type Channel = Channel;
+    type Delivery = ConsumerMessage;
+    /// There is nothing to hold on to.
+    type Confirm = ();
+    type Consumer = UnboundedReceiver<ConsumerMessage>;
+
+    async fn connect(port: u16, virtual_host: &str) -> memory::Result<Connection> {
+        Ok(connect(port, virtual_host, false).await?)
+    }
+
+    async fn open_channel(connection: &Connection) -> memory::Result<Channel> {
+        Ok(connection.open_channel(None).await?)
+    }
+
+    async fn keep(channel: &Channel, count: u64) -> memory::Result<Vec<ConsumerMessage>> {
+        channel.basic_qos(BasicQosArguments::new(0, 1000, false)).await?;
+        let arguments = BasicConsumeArguments::new("100", "consumer").manual_ack(true).finish();
+        let (_, mut messages) = channel.basic_consume_rx(arguments).await?;
+        let mut kept = Vec::with_capacity(count as usize);
+        while (kept.len() as u64) < count
+            && let Some(message) = messages.recv().await
+        {
+            if let Some(deliver) = &message.deliver {
+                channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), false)).await?;
+            }
+            kept.push(message);
+        }
+        Ok(kept)
+    }
+
+    async fn publish(channel: &Channel, count: u64) -> memory::Result<Vec<()>> {
+        channel.register_callback(Confirms { confirmed: 0, room: Arc::new(Semaphore::new(0)) }).await?;
+        channel.confirm_select(ConfirmSelectArguments::default()).await?;
+        for _ in 0..count {
+            let arguments = BasicPublishArguments::new("", "100");
+            channel.basic_publish(BasicProperties::default(), vec![b'x'; 100], arguments).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    async fn fall_behind(channel: &Channel) -> memory::Result<Self::Consumer> {
+        let arguments = BasicConsumeArguments::new("100", "consumer").manual_ack(false).finish();
+        let (_, mut messages) = channel.basic_consume_rx(arguments).await?;
+        messages.recv().await.ok_or("no message")?;
+        Ok(messages)
+    }
 }

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame, parse_frame};
 use bytes::Bytes;
-use leveret::codec::method::{Method, basic};
-use leveret::codec::{ContentHeader, FieldTable, Frame, Properties, RawProperties};
+use leveret::codec::method::Method;
+use leveret::codec::{Frame, Properties};
 
-const MAX_PAYLOAD: usize = 131_064;
+use crate::message::{self, MAX_PAYLOAD, header};
+
 const MESSAGES: u32 = 200_000;
 
 pub(crate) fn measure(rounds: usize) {
@@ -19,18 +20,10 @@ pub(crate) fn measure(rounds: usize) {
         "{:<46} {:>10} {:>14} {:>22}",
         "the codec alone, one message", "leveret ns", "amq-protocol ns", "amq-protocol / leveret"
     );
-    let publish = basic::Publish { exchange: "orders".into(), routing_key: "created".into(), ..Default::default() };
-    let deliver = basic::Deliver {
-        consumer_tag: "consumer-1".into(),
-        delivery_tag: 1,
-        exchange: "orders".into(),
-        routing_key: "created".into(),
-        ..Default::default()
-    };
-    for (name, method) in [("basic.publish", Method::from(publish)), ("basic.deliver", deliver.into())] {
-        for (name, properties) in
-            [(name.to_owned(), Properties::new()), (format!("{name}, headers with a table"), rich())]
-        {
+    let methods = [("basic.publish", Method::from(message::publish())), ("basic.deliver", message::deliver().into())];
+    for (name, method) in methods {
+        let with_headers = (format!("{name}, headers with a table"), message::properties());
+        for (name, properties) in [(name.to_owned(), Properties::new()), with_headers] {
             let octets = octets(&method, &properties);
             let (ours, theirs) = (decode(&octets), decode_theirs(&octets));
             row(
@@ -53,29 +46,12 @@ pub(crate) fn measure(rounds: usize) {
     }
 }
 
-fn rich() -> Properties {
-    let nested = FieldTable::new().with("attempt", 3).with("from", "somewhere");
-    Properties::new()
-        .content_type("application/json")
-        .message_id("8f6c1a0e-41a7-4a53-9b5c-2c1a4a8d6f3e")
-        .persistent()
-        .header("x-trace", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-        .header("x-attempts", nested)
-}
-
 fn octets(method: &Method, properties: &Properties) -> Bytes {
     let mut octets = Vec::new();
-    let body = Frame::Body(1, Bytes::from(vec![b'x'; 100]));
-    for frame in [Frame::Method(1, method.clone()), header(properties), body] {
+    for frame in [Frame::Method(1, method.clone()), header(properties), message::body()] {
         frame.encode(&mut octets, MAX_PAYLOAD).unwrap();
     }
     octets.into()
-}
-
-fn header(properties: &Properties) -> Frame {
-    let mut octets = Vec::new();
-    properties.encode(&mut octets).unwrap();
-    Frame::Header(1, ContentHeader { body_size: 100, properties: RawProperties::new(octets.into()) })
 }
 
 fn decode(octets: &Bytes) -> (Vec<Frame>, Properties) {

@@ -13,14 +13,23 @@ mod amqprs;
 #[path = "../../hot_paths/client.rs"]
 mod client;
 mod codec;
+#[path = "../../hot_paths/facade.rs"]
+mod facade;
 #[path = "../../hot_paths/floor.rs"]
 #[expect(dead_code, reason = "its second variant is for the table of the hot paths")]
 mod floor;
 #[path = "../../hot_paths/harness.rs"]
 mod harness;
 mod lapin;
+#[path = "../../hot_paths/memory.rs"]
+mod memory;
+#[path = "../../instructions/message.rs"]
+mod message;
+mod peer;
 #[path = "../../hot_paths/raw_server.rs"]
 mod raw_server;
+#[path = "../../hot_paths/tls.rs"]
+mod tls;
 #[path = "../../hot_paths/usage.rs"]
 mod usage;
 #[path = "../../hot_paths/wire.rs"]
@@ -30,38 +39,33 @@ mod work;
 
 use std::process::ExitCode;
 
-use tokio::runtime::Builder;
-
-use work::{Client, Outcome, Work};
-
-/// One task, one channel: the peers do no more than that.
-fn is_plain(work: &Work) -> bool {
-    work.tasks == 1 && work.channels == 1 && work.idle_channels == 0
-}
+use crate::amqp_client::AmqpClient;
+use crate::amqprs::Amqprs;
+use crate::lapin::Lapin;
+use crate::work::Client;
 
 /// The first is what the others are compared with.
 const CLIENTS: &[Client] = &[
-    Client { name: "floor", run: floor::run, does: is_plain, share: 1 },
-    Client { name: "leveret, one thread", run: client::run, does: is_plain, share: 1 },
-    Client { name: "leveret, two threads", run: client::run_on_two_threads, does: is_plain, share: 1 },
-    Client { name: "amqp-client 0.1", run: amqp_client::run, does: is_plain, share: 4 },
-    Client { name: "amqprs 2", run: amqprs::run, does: is_plain, share: 10 },
-    Client { name: "lapin 4", run: lapin::run, does: is_plain, share: 50 },
+    Client { name: "floor", run: floor::run, does: |_| true, share: 1 },
+    Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
+    Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
+    Client { name: "leveret's facade, one thread", run: facade::run, does: |_| true, share: 1 },
+    Client { name: "amqp-client 0.1", run: peer::run::<AmqpClient>, does: |work| !work.tls, share: 4 },
+    Client { name: "amqprs 2", run: peer::run::<Amqprs>, does: |_| true, share: 10 },
+    Client { name: "lapin 4", run: peer::run::<Lapin>, does: |_| true, share: 50 },
+];
+
+const HOLDERS: &[(&str, memory::Hold)] = &[
+    ("leveret", memory::hold::<memory::Leveret>),
+    ("amqp-client 0.1", memory::hold::<AmqpClient>),
+    ("amqprs 2", memory::hold::<Amqprs>),
+    ("lapin 4", memory::hold::<Lapin>),
 ];
 
 fn main() -> ExitCode {
-    match std::env::args().collect::<Vec<_>>().iter().position(|argument| argument == "--codec") {
-        Some(_) => {
-            codec::measure(7);
-            ExitCode::SUCCESS
-        }
-        None => harness::main(CLIENTS),
+    if std::env::args().any(|argument| argument == "--codec") {
+        codec::measure(7);
+        return ExitCode::SUCCESS;
     }
-}
-
-/// As `#[tokio::main]` does.
-fn on_tokio(work: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    // Errors of other threads as text: not all of them can change threads.
-    runtime.block_on(runtime.spawn(async { work.await.map_err(|error| error.to_string()) }))?.map_err(Into::into)
+    harness::main(CLIENTS, HOLDERS)
 }
