@@ -94,10 +94,10 @@ pub(crate) struct Confirms {
     kept: HashMap<u64, Confirmation>,
     /// Mandatory publishes in the order of their tags, some of them settled already.
     mandatory: VecDeque<Mandatory>,
-    /// How many of `mandatory` have come back.
-    returned: usize,
-    /// How many of `mandatory` lie before the last one that was returned: returns come in the order of publishing (c93).
-    returned_up_to: usize,
+    /// What has come back of messages that are not settled yet.
+    returned: BTreeMap<u64, Box<Returned>>,
+    /// The tag behind the last one that was returned: returns come in the order of publishing (c93).
+    returned_up_to: u64,
     /// Those who wait until everything up to a tag is settled.
     drains: Vec<(u64, Waker)>,
     /// Publishers who wait for the window.
@@ -115,11 +115,12 @@ enum Slot {
     Nacked,
 }
 
+/// Mandatory publishes with tags from the first to the last, all of them of the same look.
 #[derive(Debug)]
 struct Mandatory {
-    tag: u64,
+    first: u64,
+    last: u64,
     look: Look,
-    returned: Option<Box<Returned>>,
 }
 
 /// By what a mandatory message is recognised when it comes back.
@@ -140,7 +141,7 @@ impl Confirms {
             watchers: BTreeMap::new(),
             kept: HashMap::new(),
             mandatory: VecDeque::new(),
-            returned: 0,
+            returned: BTreeMap::new(),
             returned_up_to: 0,
             drains: Vec::new(),
             waiting: WakerQueue::default(),
@@ -174,7 +175,10 @@ impl Confirms {
         let tag = self.next;
         self.next += 1;
         if let Some(look) = mandatory {
-            self.mandatory.push_back(Mandatory { tag, look, returned: None });
+            match self.mandatory.back_mut() {
+                Some(same) if same.last + 1 == tag && same.look == look => same.last = tag,
+                _ => self.mandatory.push_back(Mandatory { first: tag, last: tag, look }),
+            }
         }
         tag
     }
@@ -185,7 +189,7 @@ impl Confirms {
             return false;
         }
         let last = if tag == 0 { self.next - 1 } else { tag };
-        if ack && (multiple || last == self.base) && self.returned == 0 {
+        if ack && (multiple || last == self.base) && self.returned.is_empty() {
             self.ack_all_up_to(last, wakes);
         } else {
             let first = if multiple { self.base } else { last.max(self.base) };
@@ -240,10 +244,9 @@ impl Confirms {
             self.slots.pop_front();
             self.base += 1;
         }
-        while self.mandatory.front().is_some_and(|mandatory| mandatory.tag < self.base) {
-            // What came back has been taken when its message was settled.
+        // What came back has been taken when its message was settled.
+        while self.mandatory.front().is_some_and(|mandatory| mandatory.last < self.base) {
             self.mandatory.pop_front();
-            self.returned_up_to = self.returned_up_to.saturating_sub(1);
         }
         self.show_watermark();
     }
@@ -271,10 +274,7 @@ impl Confirms {
     }
 
     fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
-        let at = self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok()?;
-        let returned = self.mandatory.get_mut(at)?.returned.take()?;
-        self.returned -= 1;
-        Some(returned)
+        if self.returned.is_empty() { None } else { self.returned.remove(&tag) }
     }
 
     /// `basic.return`: belongs to the publish of that stamp, or without one to the oldest mandatory publish of the same look
@@ -285,30 +285,31 @@ impl Confirms {
         fingerprint: u64,
         returned: Box<Returned>,
     ) -> Option<Box<Returned>> {
-        let waits = |candidate: &Mandatory| {
-            matches!(self.slot(candidate.tag), Some(Slot::Waiting | Slot::Unwatched)) && candidate.returned.is_none()
+        let waits = |tag: &u64| {
+            matches!(self.slot(*tag), Some(Slot::Waiting | Slot::Unwatched)) && !self.returned.contains_key(tag)
         };
-        let fits = |candidate: &Mandatory| {
-            let fits = match candidate.look {
-                Look::Fingerprint(look) => look == fingerprint,
-                // A server has lost the stamp: better a wrong one than none.
-                Look::Stamped => stamp.is_none(),
-            };
-            fits && waits(candidate)
+        let fits = |one: &&Mandatory| match one.look {
+            Look::Fingerprint(look) => look == fingerprint,
+            // A server has lost the stamp: better a wrong one than none.
+            Look::Stamped => stamp.is_none(),
         };
-        let from = self.returned_up_to;
-        let stamped = stamp.and_then(|tag| self.mandatory.binary_search_by_key(&tag, |mandatory| mandatory.tag).ok());
         // A stamp that somebody else has put on a message says nothing of one that was sent without.
-        let is_it = |candidate: &Mandatory| candidate.look == Look::Stamped && waits(candidate);
-        let stamped = stamped.filter(|at| self.mandatory.get(*at).is_some_and(is_it));
-        let behind = || self.mandatory.iter().skip(from).position(fits).map(|at| from + at);
+        let is_stamped = |tag: &u64| {
+            let at = self.mandatory.partition_point(|one| one.last < *tag);
+            self.mandatory.get(at).is_some_and(|one| one.first <= *tag && one.look == Look::Stamped)
+        };
+        let stamped = stamp.filter(|tag| is_stamped(tag) && waits(tag));
+        let first_from = |from: u64| {
+            let behind = self.mandatory.partition_point(|one| one.last < from);
+            let fitting = self.mandatory.range(behind..).filter(fits);
+            fitting.flat_map(|one| one.first.max(from)..=one.last).find(waits)
+        };
         // A server that returns in another order than that of publishing is understood too.
-        let found = stamped.or_else(behind).or_else(|| self.mandatory.iter().position(fits));
-        match found.and_then(|at| Some((at, self.mandatory.get_mut(at)?))) {
-            Some((at, candidate)) => {
-                candidate.returned = Some(returned);
-                self.returned += 1;
-                self.returned_up_to = from.max(at + 1);
+        let found = stamped.or_else(|| first_from(self.returned_up_to)).or_else(|| first_from(self.base));
+        match found {
+            Some(tag) => {
+                self.returned.insert(tag, returned);
+                self.returned_up_to = self.returned_up_to.max(tag + 1);
                 None
             }
             None => Some(returned),
