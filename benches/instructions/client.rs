@@ -7,14 +7,16 @@ use leveret::amqp::{Channel, Confirm, Confirmation, Connection};
 use leveret::transport::Stream;
 use tokio::runtime::Builder;
 
-use crate::peer::Peer;
+use crate::peer::{Peer, published_size};
 use crate::wire;
 
 /// Publishes, and awaits every confirm.
 pub(crate) fn publish(messages: u64, body: usize, window: u64, each: bool) {
     run(async move {
         let (ours, theirs) = Stream::pipe();
-        tokio::spawn(async move { Peer::open(theirs, wire::CONFIRM_SELECT).await.confirm(body, each).await });
+        tokio::spawn(async move {
+            Peer::open(theirs, wire::CONFIRM_SELECT, "").await.confirm(published_size(body), each).await
+        });
         let channel = open(ours).await;
         channel.confirm_select().await.unwrap();
         let body = Bytes::from(vec![b'x'; body]);
@@ -37,7 +39,8 @@ pub(crate) fn publish(messages: u64, body: usize, window: u64, each: bool) {
 pub(crate) fn consume(messages: u64, body: usize, window: u64) {
     run(async move {
         let (ours, theirs) = Stream::pipe();
-        let server = async move { Peer::open(theirs, wire::BASIC_CONSUME).await.deliver(messages, body, window).await };
+        let server =
+            async move { Peer::open(theirs, wire::BASIC_CONSUME, "c").await.deliver(messages, body, window).await };
         tokio::spawn(server);
         let channel = open(ours).await;
         let prefetch = u16::try_from(window).unwrap();
@@ -56,7 +59,7 @@ async fn open(stream: Stream) -> Channel {
     builder.open_with(stream).await.unwrap().open_channel().await.unwrap()
 }
 
-fn run(work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn run(work: impl Future<Output = ()> + Send + 'static) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(runtime.spawn(work)).unwrap();
 }

@@ -45,7 +45,7 @@ impl Client {
 
     fn answer(&mut self, request: MethodId) {
         let mut octets = Vec::new();
-        answer(&mut octets, request);
+        answer(&mut octets, request, b"c");
         self.turn(&octets);
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn consume(messages: u64) {
     let consume = basic::Consume { queue: "queue".into(), consumer_tag: "c".into(), ..Default::default() };
     let (consumer, _) = client.machine.consume(channel, consume).unwrap();
     client.answer(wire::BASIC_CONSUME);
-    let (mut deliveries, mut taken, mut received) = (Deliveries::new(100, BLOCK), VecDeque::new(), 0);
+    let (mut deliveries, mut taken, mut received) = (Deliveries::new(b"c", 100, BLOCK), VecDeque::new(), 0);
     while received < messages {
         client.turn(deliveries.next(BLOCK));
         assert!(client.machine.poll_deliveries(channel, consumer, &mut taken, Waker::noop()).is_ready());

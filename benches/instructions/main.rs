@@ -12,6 +12,7 @@
 
 mod client;
 mod codec;
+mod facade;
 mod figures;
 mod machine;
 mod message;
@@ -50,6 +51,8 @@ const WORKS: &[Work] = &[
     work("client: publish 64 KiB", 500, |messages| client::publish(messages, 65_536, 100, false)),
     work("client: consume 100 B and ack", 2_000, |messages| client::consume(messages, 100, 1000)),
     work("client: consume 64 KiB and ack", 500, |messages| client::consume(messages, 65_536, 100)),
+    work("facade: send 100 B", 2_000, |messages| facade::send(messages, 100, 1000)),
+    work("facade: receive 100 B and accept", 2_000, |messages| facade::receive(messages, 100, 1000)),
     work("codec: encode publish, properties with headers, body", 1_000, codec::encode),
     work("codec: decode deliver, properties with headers, body", 1_000, codec::decode),
 ];

@@ -31,15 +31,15 @@ pub(crate) fn handshake() -> Vec<u8> {
     out
 }
 
-/// What answers this request; consumers have the tag "c".
-pub(crate) fn answer(out: &mut Vec<u8>, request: MethodId) {
+/// What answers this request; a consumer has this tag.
+pub(crate) fn answer(out: &mut Vec<u8>, request: MethodId, consumer: &[u8]) {
     let Some((_, answer)) = ANSWERS.iter().find(|(asked, _)| *asked == request) else { return };
-    let arguments: &[u8] = match *answer {
-        wire::CHANNEL_OPEN_OK => &[0; 4],
-        wire::BASIC_CONSUME_OK => b"\x01c",
-        _ => b"",
+    let arguments = match *answer {
+        wire::CHANNEL_OPEN_OK => vec![0; 4],
+        wire::BASIC_CONSUME_OK => short(consumer),
+        _ => Vec::new(),
     };
-    wire::method(out, CHANNEL, *answer, &[arguments]);
+    wire::method(out, CHANNEL, *answer, &[&arguments]);
 }
 
 /// Confirmations of the messages behind `from`, up to `to`.
@@ -55,30 +55,34 @@ pub(crate) fn confirm(out: &mut Vec<u8>, from: u64, to: u64, each: bool) {
 pub(crate) struct Deliveries {
     block: Vec<u8>,
     size: usize,
+    /// Where the delivery tag stands in each of them.
+    tag_at: usize,
     tag: u64,
 }
 
 impl Deliveries {
-    /// Room for `count` at a time.
-    pub(crate) fn new(body: usize, count: u64) -> Self {
+    /// To the consumer of this tag. Room for `count` at a time.
+    pub(crate) fn new(consumer: &[u8], body: usize, count: u64) -> Self {
         let mut one = Vec::new();
-        wire::method(&mut one, CHANNEL, wire::BASIC_DELIVER, &[b"\x01c", &[0; 8], &[0, 0], &short(b"queue")]);
+        let consumer = short(consumer);
+        wire::method(&mut one, CHANNEL, wire::BASIC_DELIVER, &[&consumer, &[0; 8], &[0, 0], &short(b"queue")]);
+        let tag_at = 11 + consumer.len();
         wire::content(&mut one, CHANNEL, &vec![b'x'; body]);
-        Self { size: one.len(), block: one.repeat(count as usize), tag: 0 }
+        Self { size: one.len(), block: one.repeat(count as usize), tag_at, tag: 0 }
     }
 
     pub(crate) fn next(&mut self, count: u64) -> &[u8] {
         let part = &mut self.block[..count as usize * self.size];
         for one in part.chunks_exact_mut(self.size) {
             self.tag += 1;
-            one[13..][..8].copy_from_slice(&self.tag.to_be_bytes());
+            one[self.tag_at..][..8].copy_from_slice(&self.tag.to_be_bytes());
         }
         part
     }
 }
 
 /// Octets of a message that is published to "queue" without properties.
-fn published_size(body: usize) -> usize {
+pub(crate) fn published_size(body: usize) -> usize {
     let mut one = Vec::new();
     let arguments: [&[u8]; 4] = [&[0, 0], &short(b""), &short(b"queue"), &[0]];
     wire::method(&mut one, CHANNEL, wire::BASIC_PUBLISH, &arguments);
@@ -89,12 +93,14 @@ fn published_size(body: usize) -> usize {
 /// The end of the pipe.
 pub(crate) struct Peer {
     stream: Stream,
+    /// The tag of the client's consumer.
+    consumer: &'static str,
     block: Vec<u8>,
 }
 
 impl Peer {
     /// Answers until the request `last` is answered.
-    pub(crate) async fn open(mut stream: Stream, last: MethodId) -> Self {
+    pub(crate) async fn open(mut stream: Stream, last: MethodId, consumer: &'static str) -> Self {
         stream.write_all(&handshake()).await.unwrap();
         let (mut read, mut at) = (Vec::new(), 8);
         loop {
@@ -107,10 +113,10 @@ impl Peer {
                 }
                 at += length;
                 let (id, mut out) = ((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])), Vec::new());
-                answer(&mut out, id);
+                answer(&mut out, id, consumer.as_bytes());
                 stream.write_all(&out).await.unwrap();
                 if id == last {
-                    return Self { stream, block: vec![0; 256 * 1024] };
+                    return Self { stream, consumer, block: vec![0; 256 * 1024] };
                 }
             }
         }
@@ -120,9 +126,9 @@ impl Peer {
         self.stream.read(&mut self.block).await.unwrap_or(0)
     }
 
-    /// Confirms what comes until the client leaves.
-    pub(crate) async fn confirm(mut self, body: usize, each: bool) {
-        let (size, mut octets, mut confirmed, mut out) = (published_size(body), 0, 0, Vec::new());
+    /// Confirms messages of so many octets until the client leaves.
+    pub(crate) async fn confirm(mut self, size: usize, each: bool) {
+        let (mut octets, mut confirmed, mut out) = (0, 0, Vec::new());
         loop {
             let count = self.read().await;
             if count == 0 {
@@ -141,7 +147,7 @@ impl Peer {
 
     /// Delivers `messages`, of which at most `window` are unsettled, until the client leaves.
     pub(crate) async fn deliver(mut self, messages: u64, body: usize, window: u64) {
-        let (mut deliveries, mut octets) = (Deliveries::new(body, window), 0);
+        let (mut deliveries, mut octets) = (Deliveries::new(self.consumer.as_bytes(), body, window), 0);
         loop {
             let room = (octets / ACK) as u64 + window - deliveries.tag;
             let room = room.min(messages - deliveries.tag);
