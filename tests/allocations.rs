@@ -22,7 +22,7 @@ use std::thread;
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Message, Properties};
-use leveret::messaging::{Client, PendingReceipt, Sender, Target};
+use leveret::messaging::{Client, PendingReceipt, Sender, Source, Target};
 use tokio::runtime::{Builder, Runtime};
 
 /// What may happen once in a while and not per message: a queue grows because the server was slower than before.
@@ -137,6 +137,33 @@ fn a_sender_allocates_nothing_in_the_steady_state() {
     assert!(count <= MESSAGES as u64 / u64::from(WINDOW) + SLACK, "{count} allocations");
 }
 
+/// What a sender keeps of a message until it is confirmed, beside the payload and the receipt: which is why it may have many on their way.
+#[test]
+fn a_message_on_its_way_takes_few_octets() {
+    // What grows by doubling is full then.
+    const MESSAGES: usize = 1 << 17;
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}/none?heartbeat=0", port());
+    let (body, target) = (Bytes::from(vec![b'x'; 100]), Target::queue("somewhere"));
+    let sender = runtime.block_on(async {
+        let sender = Client::connect(&url).await.unwrap().sender().max_in_flight(2 * MESSAGES).build().unwrap();
+        // Opens the channel.
+        drop(sender.send_pipelined(&target, body.clone()).await.unwrap());
+        sender
+    });
+    let mut unconfirmed = Vec::with_capacity(MESSAGES);
+    let info = measure(|| {
+        runtime.block_on(async {
+            for _ in 1..MESSAGES {
+                unconfirmed.push(sender.send_pipelined(&target, body.clone()).await.unwrap());
+            }
+        });
+    });
+    assert_eq!(sender.in_flight(), MESSAGES);
+    let each = usize::try_from(info.bytes_current).unwrap() / MESSAGES;
+    assert!(each <= 80 + 8, "{each} octets: {info:?}");
+}
+
 async fn take(consumer: &mut Consumer, messages: usize) {
     for _ in 0..messages {
         let delivery = consumer.next().await.unwrap().unwrap();
@@ -161,6 +188,29 @@ fn a_small_delivery_is_less_than_one_allocation() {
         let info = consume(size, 10_000);
         assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
+}
+
+/// The payload is memory of its own; everything else is what the delivery before had.
+#[test]
+fn a_receiver_allocates_once_for_a_delivery() {
+    const MESSAGES: usize = 10_000;
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+    let mut receiver = runtime.block_on(async {
+        let client = Client::connect(&url).await.unwrap();
+        client.receiver(Source::queue("100")).prefetch(WINDOW).build().await.unwrap()
+    });
+    let mut receive = || {
+        runtime.block_on(async {
+            for _ in 0..MESSAGES {
+                receiver.recv().await.unwrap().unwrap().accept().unwrap();
+            }
+        });
+    };
+    receive();
+    let info = measure(receive);
+    let batches = 2_000; // see `a_small_delivery_is_less_than_one_allocation`
+    assert!(info.count_total <= MESSAGES as u64 + batches + u64::from(WINDOW) + SLACK, "{info:?}");
 }
 
 /// A large one has its body where it was read: memory for the read, and what names the body's place in it.

@@ -85,6 +85,11 @@ impl Channel {
         }
     }
 
+    /// Why a publisher has to wait, for the error of one who does not.
+    pub(crate) fn why_publishing_waits(&self) -> Error {
+        self.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits)
+    }
+
     /// Whether both are handles of one channel.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)

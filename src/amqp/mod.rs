@@ -66,9 +66,10 @@ mod shared;
 mod topology;
 mod url;
 
-pub(crate) use crate::protocol::client::STAMP;
+pub(crate) use crate::protocol::client::{STAMP, Settle};
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};
+pub(crate) use publish::Posted;
 
 pub use builder::ConnectionBuilder;
 pub use channel::{BasicGet, BasicGetNoAck, BasicQos, Channel, Got, GotNoAck, ReturnedMessages};

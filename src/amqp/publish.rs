@@ -1,6 +1,6 @@
 //! Publishing a message, and learning what became of it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +15,7 @@ use super::shared::ChannelGuard;
 use super::{Confirmation, Properties};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::protocol::Body;
-use crate::protocol::client::{Publish, Waiting};
+use crate::protocol::client::{PropertiesRef, Publish, Waiting};
 
 /// The body of a message that is published: octets, which are copied into the connection's buffer, or a [`Bytes`], which is
 /// written from where it lies when it is large.
@@ -89,7 +89,13 @@ impl<'a> BasicPublish<'a> {
 
     /// The message's properties. Without them it has none, and is transient.
     pub fn properties(mut self, properties: &'a Properties) -> Self {
-        self.publish.properties = Some(properties);
+        self.publish.properties = Some(PropertiesRef::Own(properties));
+        self
+    }
+
+    /// Properties that other messages may have as well.
+    pub(crate) fn shared_properties(mut self, properties: &'a Arc<Properties>) -> Self {
+        self.publish.properties = Some(PropertiesRef::Shared(properties));
         self
     }
 
@@ -112,9 +118,37 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
-    /// Publishes the message if there is room, without waiting for any.
-    pub(crate) fn at_once(mut self) -> Result<Confirm> {
-        self.publish(Waker::noop()).map_err(|error| error.unwrap_or_else(|| self.why_it_waits()))
+    /// Publishes the message if there is room, without waiting for any; `Err(None)` says that there is none.
+    #[inline]
+    pub(crate) fn post_at_once(&mut self) -> std::result::Result<Posted, Option<Error>> {
+        let mut turn = 0;
+        let tag = self.post(Waker::noop(), &mut turn)?;
+        Ok(Posted { tag, turn })
+    }
+
+    /// Publishes the message as awaiting it does, and has no [`Confirm`] to show for it.
+    pub(crate) async fn posted(mut self) -> Result<Posted> {
+        let mut turn = 0;
+        let tag = poll_fn(|cx| match self.post(cx.waker(), &mut turn) {
+            Ok(tag) => Poll::Ready(Ok(tag)),
+            Err(Some(error)) => Poll::Ready(Err(error)),
+            Err(None) => self.poll_timer(cx).map(Err),
+        });
+        Ok(Posted { tag: tag.await?, turn })
+    }
+
+    /// Publishes if there is room, as [`publish`](Self::publish), and with a result in two registers for the same reason.
+    #[inline(never)]
+    fn post(&mut self, waker: &Waker, turn: &mut u64) -> std::result::Result<u64, Option<Error>> {
+        let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
+        channel.guard.shared.with(|machine| {
+            *turn = machine.turns();
+            match machine.poll_publish(channel.id, publish, place, waker) {
+                Poll::Ready(Ok(tag)) => Ok(tag),
+                Poll::Ready(Err(error)) => Err(Some(error)),
+                Poll::Pending => Err(None),
+            }
+        })
     }
 
     /// How long to wait for room, in place of [`ConnectionBuilder::call_deadline`](super::ConnectionBuilder::call_deadline).
@@ -139,14 +173,14 @@ impl<'a> BasicPublish<'a> {
     }
 
     #[cold]
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(cx).map(|()| Err(self.why_it_waits()))
+        timer.as_mut().poll(cx).map(|()| self.why_it_waits())
     }
 
     fn why_it_waits(&self) -> Error {
-        self.channel.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits)
+        self.channel.why_publishing_waits()
     }
 
     #[cold]
@@ -166,7 +200,7 @@ impl Future for BasicPublish<'_> {
         match self.publish(cx.waker()) {
             Ok(confirm) => Poll::Ready(Ok(confirm)),
             Err(Some(error)) => Poll::Ready(Err(error)),
-            Err(None) => self.poll_timer(cx),
+            Err(None) => self.poll_timer(cx).map(Err),
         }
     }
 }
@@ -178,6 +212,15 @@ impl Drop for BasicPublish<'_> {
             self.leave();
         }
     }
+}
+
+/// A message that was published by one who looks after its confirm himself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posted {
+    /// The delivery tag; 0 on a channel without confirms.
+    pub(crate) tag: u64,
+    /// Messages of the same number were published close together: they wait for the same turn of the driver.
+    pub(crate) turn: u64,
 }
 
 /// What will become of a published message: a future that is ready when the server has said it.
@@ -253,8 +296,7 @@ impl Confirm {
             let message = "what became of this message has been told already";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown)));
         }
-        let (id, tag) = (self.channel.id, self.tag);
-        let polled = self.channel.guard.shared.with(|machine| machine.poll_confirm(id, tag, cx.waker()));
+        let polled = self.channel.poll_confirm(self.tag, cx.waker());
         if polled.is_ready() {
             self.tag |= KNOWN;
         }
@@ -263,20 +305,7 @@ impl Confirm {
 
     #[inline(never)]
     fn forget(&self) {
-        let (id, tag) = (self.channel.id, self.tag);
-        self.channel.guard.shared.with(|machine| machine.forget_confirm(id, tag));
-    }
-
-    /// Whether the server has said what became of the message.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.channel.watermark.has_passed(self.tag)
-            || self.channel.guard.shared.look(|machine| machine.is_settled(self.channel.id, self.tag))
-    }
-
-    /// Whether awaiting it does not wait.
-    pub(crate) fn is_decided(&self) -> bool {
-        self.channel.watermark.has_passed(self.tag)
-            || self.channel.guard.shared.look(|machine| machine.is_decided(self.channel.id, self.tag))
+        self.channel.forget_confirm(self.tag);
     }
 }
 

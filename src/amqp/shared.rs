@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::codec::ReplyCode;
-use crate::protocol::client::{ChannelId, Connection as Machine, Watermark};
+use crate::error::Result;
+use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
 
 /// A connection's machine, shared by the handles and the driver.
@@ -114,6 +116,48 @@ pub(crate) struct ChannelGuard {
     pub(crate) watermark: Watermark,
     /// The program has set a prefetch of its own.
     pub(crate) prefetch_set: AtomicBool,
+}
+
+/// What became of the message with a tag: for [`Confirm`](super::Confirm), and for who looks after the tags himself.
+impl ChannelGuard {
+    /// Ready once it is known. What is more than a plain ack is told once.
+    pub(crate) fn poll_confirm(&self, tag: u64, waker: &Waker) -> Poll<Result<Confirmation>> {
+        self.guard.shared.with(|machine| machine.poll_confirm(self.id, tag, waker))
+    }
+
+    /// The same, if it is known now.
+    pub(crate) fn confirmation(&self, tag: u64) -> Option<Result<Confirmation>> {
+        if !self.is_decided(tag) {
+            return None;
+        }
+        match self.poll_confirm(tag, Waker::noop()) {
+            Poll::Ready(confirmation) => Some(confirmation),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Nobody will ask.
+    pub(crate) fn forget_confirm(&self, tag: u64) {
+        self.guard.shared.with(|machine| machine.forget_confirm(self.id, tag));
+    }
+
+    /// Whether it is known, or never will be.
+    pub(crate) fn is_decided(&self, tag: u64) -> bool {
+        self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_decided(self.id, tag))
+    }
+
+    /// Whether the server has said it.
+    pub(crate) fn is_settled(&self, tag: u64) -> bool {
+        self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_settled(self.id, tag))
+    }
+}
+
+impl ChannelGuard {
+    /// Settles the delivery with this tag.
+    #[inline]
+    pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {
+        self.guard.shared.with(|machine| machine.settle(self.id, delivery_tag, settle))
+    }
 }
 
 impl Drop for ChannelGuard {

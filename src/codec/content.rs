@@ -59,13 +59,13 @@ impl ContentHeader {
         }
     }
 
-    /// As [`write`](Self::write), with one more header among the properties.
+    /// As [`write`](Self::write), with one more header among the properties. Returns where its value stands.
     pub(crate) fn write_with_header(
         out: &mut Vec<u8>,
         body_size: u64,
         properties: Option<&Properties>,
         header: (&str, i64),
-    ) -> Result<(), EncodeError> {
+    ) -> Result<usize, EncodeError> {
         Self::write_fixed(out, body_size);
         match properties {
             Some(properties) => properties.encode_with_header(header, out),

@@ -85,6 +85,11 @@ macro_rules! properties {
         }
 
         impl Properties {
+            /// No properties.
+            pub const fn new() -> Self {
+                Self { $( $field: None, )* }
+            }
+
             /// Every property, in the order of the wire.
             pub const ALL: &'static [PropertyInfo] = &[$(
                 PropertyInfo { name: $name, bit: $bit, kind: properties!(@kind $kind $(, $wire)?) },
@@ -119,18 +124,25 @@ macro_rules! properties {
                 Ok(())
             }
 
-            /// As [`encode`](Self::encode), with one more header, in place of those of its name.
-            pub(crate) fn encode_with_header(&self, header: (&str, i64), out: &mut Vec<u8>) -> Result<(), EncodeError> {
+            /// As [`encode`](Self::encode), with one more header, in place of those of its name. Returns where in `out` the eight
+            /// octets of its value stand.
+            pub(crate) fn encode_with_header(
+                &self,
+                header: (&str, i64),
+                out: &mut Vec<u8>,
+            ) -> Result<usize, EncodeError> {
                 let mut encoder = Encoder::new(out);
                 (self.flags() | 1 << HEADERS).encode(&mut encoder, "property flags")?;
+                let mut value_at = 0;
                 $(
                     if $bit == HEADERS {
                         encode_table_with(self.headers.as_ref(), header, out, "property headers")?;
+                        value_at = out.len() - size_of::<i64>();
                     } else if let Some(value) = &self.$field {
                         Field::encode(value, &mut Encoder::new(out), concat!("property ", $name))?;
                     }
                 )*
-                Ok(())
+                Ok(value_at)
             }
 
             fn decode(source: &Bytes) -> Result<Self, DecodeError> {
@@ -201,11 +213,6 @@ properties! {
 }
 
 impl Properties {
-    /// No properties.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Delivery mode 2: the message survives a restart of the server in a durable queue.
     #[must_use]
     pub fn persistent(self) -> Self {
@@ -353,7 +360,8 @@ mod tests {
             (with_headers, properties.header("k", 1i32).header("l", true).header("own", 7i64)),
         ] {
             let mut octets = Vec::new();
-            before.encode_with_header(("own", 7), &mut octets).unwrap();
+            let value_at = before.encode_with_header(("own", 7), &mut octets).unwrap();
+            assert_eq!(octets.get(value_at..value_at + 8), Some(&7i64.to_be_bytes()[..]));
             assert_eq!(RawProperties::new(octets.into()).decode(), Ok(after));
         }
     }

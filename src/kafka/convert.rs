@@ -258,6 +258,6 @@ mod tests {
         assert_eq!(headers.len(), 12);
         let mut properties = Properties::new();
         assert!(adopt(headers, &mut properties).is_empty());
-        assert_eq!(properties, message.properties);
+        assert_eq!(message.properties, properties);
     }
 }

@@ -87,6 +87,7 @@ impl Target {
     /// # Errors
     ///
     /// `Unsupported`, outcome `NotSent`: it is a topic.
+    #[inline]
     pub(crate) fn amqp(&self) -> Result<(&[u8], &[u8]), Error> {
         match &self.address {
             Address::Queue(name) => Ok((b"", name.as_bytes())),
@@ -127,6 +128,7 @@ impl From<Address> for Target {
 }
 
 impl From<&Self> for Target {
+    #[inline]
     fn from(target: &Self) -> Self {
         target.clone()
     }

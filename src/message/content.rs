@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{FieldTable, FieldValue, Properties, ShortString};
+use super::SharedProperties;
+use crate::codec::{FieldTable, FieldValue, ShortString};
 
 /// A message that is sent or was received.
 ///
@@ -41,7 +42,7 @@ pub struct Message {
     #[doc(alias = "data")]
     pub payload: Option<Bytes>,
     /// The fourteen properties, headers among them.
-    pub properties: Properties,
+    pub properties: SharedProperties,
     /// What decides the partition on Kafka. AMQP 0-9-1 routes by the target's routing key, and has nothing of the kind.
     pub key: Option<Bytes>,
 }
@@ -58,18 +59,19 @@ macro_rules! properties {
         )*
 
             /// Takes from `defaults` whatever this message does not say itself; headers one by one.
-            pub(crate) fn inherit(&mut self, defaults: &Properties) {
+            pub(crate) fn inherit(&mut self, defaults: &SharedProperties) {
+                if self.says_nothing() {
+                    self.properties.clone_from(defaults);
+                    return;
+                }
                 $(
                     if self.properties.$name.is_none() && defaults.$name.is_some() {
                         self.properties.$name.clone_from(&defaults.$name);
                     }
                 )*
-                if let Some(defaults) = &defaults.headers {
-                    let headers = self.properties.headers.get_or_insert_default();
-                    for (name, value) in defaults.iter() {
-                        if !headers.iter().any(|(own, _)| own == name) {
-                            headers.push(name.clone(), value.clone());
-                        }
+                for (name, value) in defaults.headers.iter().flat_map(FieldTable::iter) {
+                    if !self.headers().is_some_and(|own| own.iter().any(|(own, _)| own == name)) {
+                        self.properties.headers.get_or_insert_default().push(name.clone(), value.clone());
                     }
                 }
             }
@@ -108,9 +110,15 @@ properties! {
 }
 
 impl Message {
+    /// Whether no property was ever set: all of them are a sender's defaults.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.properties.is_unset()
+    }
+
     /// A message with this payload, and nothing else.
+    #[inline]
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self { payload: Some(payload.into()), ..Self::default() }
+        Self { payload: Some(payload.into()), properties: SharedProperties::default(), key: None }
     }
 
     /// A message without a payload: on Kafka it deletes its key from a compacted topic. On AMQP it is an empty message.
@@ -123,10 +131,11 @@ impl Message {
         self.payload.as_deref().unwrap_or_default()
     }
 
-    /// All properties at once, headers among them, in place of what was set so far.
+    /// All properties at once, headers among them, in place of what was set so far: this message's own
+    /// [`Properties`](crate::amqp::Properties), or such as it shares with others.
     #[must_use]
-    pub fn with_properties(mut self, properties: Properties) -> Self {
-        self.properties = properties;
+    pub fn with_properties(mut self, properties: impl Into<SharedProperties>) -> Self {
+        self.properties = properties.into();
         self
     }
 
@@ -210,6 +219,7 @@ impl fmt::Debug for Message {
 macro_rules! message_from {
     ($( $from:ty: $octets:ident => $payload:expr; )*) => {
         $( impl From<$from> for Message {
+            #[inline]
             fn from($octets: $from) -> Self {
                 Self::new($payload)
             }
@@ -234,13 +244,14 @@ impl<const N: usize> From<&[u8; N]> for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Properties;
 
     #[test]
     fn z3_defaults_fill_in_what_is_not_set_and_nothing_else() {
         let defaults =
             Properties::new().priority(5).app_id("hares").expiration("1000").header("a", 1i32).header("b", "default");
         let mut message = Message::new("x").priority(0).app_id("").header("b", "own").header("c", true);
-        message.inherit(&defaults);
+        message.inherit(&defaults.into());
         let expected = Properties::new()
             .priority(0)
             .app_id("")
@@ -268,9 +279,11 @@ mod tests {
             .user_id("guest")
             .app_id("a")
             .cluster_id("x");
-        let mut message = Message::new("x");
-        message.inherit(&all);
-        assert_eq!(message.properties, all);
+        for message in [Message::new("x"), Message::new("x").with_properties(Properties::new())] {
+            let mut message = message;
+            message.inherit(&all.clone().into());
+            assert_eq!(message.properties, all);
+        }
     }
 
     #[test]

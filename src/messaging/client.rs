@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::builder::ClientBuilder;
 use super::config::{Config, Transport};
 use super::events::{EventStream, Events};
+use super::outbox::Outbox;
 use super::over_amqp::link::Link;
 #[cfg(feature = "kafka")]
 use super::over_kafka;
@@ -57,7 +58,7 @@ struct Inner {
     backend: Backend,
     events: Arc<Events>,
     /// Whoever has something to report when the client is closed.
-    senders: Mutex<Vec<Weak<sender::Outbox>>>,
+    senders: Mutex<Vec<Weak<Outbox>>>,
 }
 
 /// The transports. A new one has a variant here, in the senders' and in the receivers' enum of this name.
@@ -131,7 +132,7 @@ impl Client {
     }
 
     /// The client is told of a sender, to close it when it is closed itself.
-    pub(super) fn add_sender(&self, outbox: &Arc<sender::Outbox>) {
+    pub(super) fn add_sender(&self, outbox: &Arc<Outbox>) {
         // Nothing panics under the lock.
         let mut senders = self.inner.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|other| other.strong_count() > 0);
@@ -345,7 +346,7 @@ impl Client {
         }
     }
 
-    fn senders(&self) -> Vec<Arc<sender::Outbox>> {
+    fn senders(&self) -> Vec<Arc<Outbox>> {
         let senders = self.inner.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.iter().filter_map(Weak::upgrade).collect()
     }

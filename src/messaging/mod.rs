@@ -71,6 +71,7 @@ mod delivery;
 mod events;
 mod for_each;
 mod on_demand;
+mod outbox;
 mod over_amqp;
 #[cfg(feature = "kafka")]
 mod over_kafka;
@@ -96,6 +97,6 @@ pub use state::ClientState;
 
 pub use crate::message::{
     Address, Backoff, BatchError, BatchReport, CloseReport, DeliveryDetail, Disposition, Message, Modify, OnDrop,
-    OnUnknown, Receipt, ReceiptDetail, Received, RetryDecision, RetryPolicy, Returned, SendError, Source, Status,
-    Target, Unsent,
+    OnUnknown, Receipt, ReceiptDetail, Received, RetryDecision, RetryPolicy, Returned, SendError, SharedProperties,
+    Source, Status, Target, Unsent,
 };

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::over_amqp;
-use super::over_amqp::outbox::Handed;
 use crate::error::Result;
 #[cfg(feature = "kafka")]
 use crate::kafka;
@@ -32,7 +33,6 @@ enum Kind {
     Amqp(over_amqp::Pending),
     #[cfg(feature = "kafka")]
     Kafka(kafka::Pending),
-    Known(Receipt),
 }
 
 /// Where a message is that was handed over.
@@ -54,7 +54,7 @@ impl PendingReceipt {
             Kind::Kafka(pending) if !pending.is_settled() => SendState::Written,
             #[cfg(feature = "kafka")]
             Kind::Kafka(_) => SendState::Settled,
-            Kind::Amqp(_) | Kind::Known(_) => SendState::Settled,
+            Kind::Amqp(_) => SendState::Settled,
         }
     }
 
@@ -64,7 +64,15 @@ impl PendingReceipt {
             Kind::Amqp(pending) => pending.delivery_tag(),
             #[cfg(feature = "kafka")]
             Kind::Kafka(_) => None,
-            Kind::Known(receipt) => receipt.delivery_tag(),
+        }
+    }
+
+    /// By when it is known at the latest, where there is a deadline.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match &self.kind {
+            Kind::Amqp(pending) => pending.until(),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => None,
         }
     }
 
@@ -74,13 +82,10 @@ impl PendingReceipt {
     }
 }
 
-impl From<Handed> for PendingReceipt {
-    fn from(handed: Handed) -> Self {
-        let kind = match handed {
-            Handed::Pending(pending) => Kind::Amqp(pending),
-            Handed::Over(receipt) => Kind::Known(receipt),
-        };
-        Self { kind }
+impl From<over_amqp::Pending> for PendingReceipt {
+    #[inline]
+    fn from(pending: over_amqp::Pending) -> Self {
+        Self { kind: Kind::Amqp(pending) }
     }
 }
 
@@ -94,12 +99,12 @@ impl From<kafka::Pending> for PendingReceipt {
 impl Future for PendingReceipt {
     type Output = Result<Receipt, SendError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.kind {
             Kind::Amqp(pending) => pending.poll(cx),
             #[cfg(feature = "kafka")]
             Kind::Kafka(pending) => pending.poll(cx),
-            Kind::Known(receipt) => Poll::Ready(Ok(*receipt)),
         }
     }
 }

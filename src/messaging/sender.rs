@@ -1,4 +1,4 @@
-//! Sending: what happens to a message before and after its transport has it.
+//! Sending: how it is set up, and what becomes of a message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,14 +9,18 @@ use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
 use super::config::Transport;
+use super::outbox::{Backend, Begun, Delayed, Hook, Outbox};
 use super::over_amqp;
+use super::over_amqp::ledger::Due;
 use super::over_amqp::outbox::Settings;
 use super::pending::PendingReceipt;
 use crate::amqp::Properties;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, Target};
+use crate::message::{
+    BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, SharedProperties, Target,
+};
 
 /// Whether the server is asked to confirm each message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,8 +32,6 @@ pub enum ConfirmMode {
     /// It is not: a receipt says [`NotRequested`](super::Status::NotRequested), and nothing is known of the message.
     None,
 }
-
-type Hook = Arc<dyn Fn(&Target, &mut Message) + Send + Sync>;
 
 /// How messages are sent.
 ///
@@ -137,7 +139,8 @@ impl SenderBuilder {
     }
 
     /// How long sending a message may take in all: connecting, waiting for room, and waiting for the server's confirm. For a
-    /// batch, all of it together.
+    /// batch, all of it together. Messages that are handed over so close together that they leave with one write count from the
+    /// first of them.
     #[doc(alias = "publish_timeout")]
     #[doc(alias = "msg_timeout")]
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -173,11 +176,12 @@ impl SenderBuilder {
         if amqp {
             self.defaults.delivery_mode.get_or_insert(2);
         }
+        let defaults = SharedProperties::from(self.defaults);
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => {
                 let (stamped, window, channels) = (self.exact_returns, self.window, self.channels);
                 let settings = Settings { confirms, stamped, window, channels };
-                Backend::Amqp(over_amqp::Outbox::new(Arc::clone(link), settings))
+                Backend::Amqp(over_amqp::Outbox::new(Arc::clone(link), settings, defaults.clone()))
             }
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => {
@@ -189,121 +193,20 @@ impl SenderBuilder {
             backend,
             confirms,
             mandatory,
-            defaults: self.defaults,
+            defaults,
             hook: self.hook,
             max_message_size: self.max_message_size.unwrap_or(usize::MAX),
             retry: self.retry,
             stopped: AtomicBool::new(false),
         });
         self.client.add_sender(&outbox);
-        Ok(Sender { outbox, timeout: self.timeout })
+        Ok(Sender { outbox, timeout: self.timeout.min(EVER) })
     }
 }
 
 impl fmt::Debug for SenderBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SenderBuilder").field("client", &self.client).finish_non_exhaustive()
-    }
-}
-
-/// What all handles of a sender share.
-pub(super) struct Outbox {
-    backend: Backend,
-    confirms: bool,
-    mandatory: bool,
-    defaults: Properties,
-    hook: Option<Hook>,
-    max_message_size: usize,
-    retry: RetryPolicy,
-    stopped: AtomicBool,
-}
-
-enum Backend {
-    Amqp(over_amqp::Outbox),
-    #[cfg(feature = "kafka")]
-    Kafka(kafka::Outbox),
-}
-
-impl Outbox {
-    /// Nothing is taken from now on.
-    pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-    }
-
-    pub(super) async fn settled(&self, until: Instant) -> Result<()> {
-        match &self.backend {
-            Backend::Amqp(outbox) => outbox.settled(until).await,
-            #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.settled(until).await,
-        }
-    }
-
-    /// The connection is let go until the next message.
-    #[cfg(feature = "kafka")]
-    pub(super) fn rest(&self) {
-        match &self.backend {
-            Backend::Amqp(_) => {}
-            Backend::Kafka(outbox) => outbox.rest(),
-        }
-    }
-
-    pub(super) async fn close(&self, until: Instant) -> CloseReport {
-        self.stop();
-        match &self.backend {
-            Backend::Amqp(outbox) => outbox.close(until).await,
-            #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.close(until).await,
-        }
-    }
-
-    /// What is the same for every transport: defaults, the hook, and the limits that need no server.
-    fn prepare(&self, cargo: &mut Cargo) -> Result<(), SendError> {
-        cargo.message.inherit(&self.defaults);
-        if let Some(hook) = &self.hook {
-            hook(&cargo.target, &mut cargo.message);
-        }
-        self.check(&cargo.target, &cargo.message).map_err(|error| cargo.refuse(error))
-    }
-
-    fn check(&self, target: &Target, message: &Message) -> Result<()> {
-        if self.stopped.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, "the sender was closed on this side"));
-        }
-        let size = message.body().len();
-        if size > self.max_message_size {
-            let message = format!("the message has {size} octets, and {} are allowed", self.max_message_size);
-            return Err(Error::new(ErrorKind::MessageTooLarge, message));
-        }
-        if target.mandatory == Some(true) && !self.confirms {
-            let message = "mandatory needs confirms: without them nobody can be told which message came back";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        Ok(())
-    }
-
-    async fn enqueue(
-        &self,
-        lane: usize,
-        cargo: &mut Cargo,
-        limit: Duration,
-        until: Instant,
-    ) -> Result<PendingReceipt, SendError> {
-        match &self.backend {
-            Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.mandatory.unwrap_or(self.mandatory);
-                outbox.enqueue(lane, cargo, mandatory, limit, until).await.map(PendingReceipt::from)
-            }
-            #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.enqueue(cargo, until).await.map(PendingReceipt::from),
-        }
-    }
-
-    fn next_lane(&self) -> usize {
-        match &self.backend {
-            Backend::Amqp(outbox) => outbox.next_lane(),
-            #[cfg(feature = "kafka")]
-            Backend::Kafka(_) => 0,
-        }
     }
 }
 
@@ -330,14 +233,18 @@ pub struct Sender {
 pub(super) const EVER: Duration = Duration::from_secs(1 << 30);
 
 impl Sender {
+    fn due(&self) -> Due {
+        Due::After(self.timeout)
+    }
+
     fn until(&self) -> Instant {
-        Instant::now() + self.timeout.min(EVER)
+        self.due().instant()
     }
 
     /// The same sender with another deadline for each message.
     #[doc(alias = "publish_with_timeout")]
     pub fn with_timeout(&self, limit: Duration) -> Self {
-        Self { outbox: Arc::clone(&self.outbox), timeout: limit }
+        Self { outbox: Arc::clone(&self.outbox), timeout: limit.min(EVER) }
     }
 
     /// Sends a message and waits for what becomes of it. Tries again as the [`RetryPolicy`] says, within the deadline.
@@ -362,19 +269,36 @@ impl Sender {
     #[doc(alias = "send_message")]
     #[doc(alias = "basic_publish")]
     pub async fn send(&self, target: impl Into<Target>, message: impl Into<Message>) -> Result<Receipt, SendError> {
-        let until = self.until();
-        let mut cargo = Cargo::new(target.into(), message.into());
-        self.outbox.prepare(&mut cargo)?;
-        let (mut limit, mut retries, mut unknown) = (self.timeout, 0, false);
+        let begun = self.outbox.begin(self.outbox.next_lane(), target.into(), message.into(), self.due());
+        let (until, error) = match begun {
+            Begun::Refused(error) => return Err(error),
+            Begun::HandedOver(pending) => {
+                let until = pending.until();
+                match pending.await {
+                    Ok(receipt) => return Ok(receipt),
+                    Err(error) => (until.unwrap_or_else(|| self.until()), error),
+                }
+            }
+            Begun::Waits(delayed) => {
+                let until = delayed.until;
+                match Box::pin(self.finish(delayed)).await {
+                    Ok(receipt) => return Ok(receipt),
+                    Err(error) => (until, error),
+                }
+            }
+        };
+        Box::pin(self.try_again(error, until)).await
+    }
+
+    /// Waits for room, and for what becomes of the message.
+    async fn finish(&self, delayed: Box<Delayed>) -> Result<Receipt, SendError> {
+        self.outbox.wait(delayed).await?.await
+    }
+
+    /// A message was not accepted: sends it again as long as the [`RetryPolicy`] wants it.
+    async fn try_again(&self, mut error: SendError, until: Instant) -> Result<Receipt, SendError> {
+        let (mut retries, mut unknown) = (0, false);
         loop {
-            let sent = match self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, limit, until).await {
-                Ok(pending) => pending.await,
-                Err(error) => Err(error),
-            };
-            let error = match sent {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) => error,
-            };
             // Whatever became of the last attempt: an earlier one may have arrived.
             unknown |= error.outcome() == Outcome::Unknown;
             let told = |error: SendError| if unknown { error.with_outcome(Outcome::Unknown) } else { error };
@@ -385,9 +309,12 @@ impl Sender {
             }
             let outcome = error.error().clone();
             let Some((target, message)) = error.into_message() else { return Err(told(SendError::new(outcome))) };
-            cargo = Cargo::new(target, message);
             tokio::time::sleep_until(again).await;
-            limit = until.saturating_duration_since(Instant::now());
+            let (lane, cargo) = (self.outbox.next_lane(), Cargo::new(target, message));
+            match self.finish(Box::new(Delayed { lane, cargo, until })).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(next) => error = next,
+            }
             retries += 1;
         }
     }
@@ -408,10 +335,11 @@ impl Sender {
         target: impl Into<Target>,
         message: impl Into<Message>,
     ) -> Result<PendingReceipt, SendError> {
-        let until = self.until();
-        let mut cargo = Cargo::new(target.into(), message.into());
-        self.outbox.prepare(&mut cargo)?;
-        self.outbox.enqueue(self.outbox.next_lane(), &mut cargo, self.timeout, until).await
+        match self.outbox.begin(self.outbox.next_lane(), target.into(), message.into(), self.due()) {
+            Begun::HandedOver(pending) => Ok(pending),
+            Begun::Waits(delayed) => Box::pin(self.outbox.wait(delayed)).await,
+            Begun::Refused(error) => Err(error),
+        }
     }
 
     /// Hands a message over if there is room for it at this moment, and never waits. Works without a runtime, once the channel is open.
@@ -426,16 +354,17 @@ impl Sender {
         target: impl Into<Target>,
         message: impl Into<Message>,
     ) -> Result<PendingReceipt, SendError> {
-        let until = self.until();
         let mut cargo = Cargo::new(target.into(), message.into());
-        self.outbox.prepare(&mut cargo)?;
+        let prepared = self.outbox.prepare(&cargo.target, &mut cargo.message);
+        self.outbox.complete(&mut cargo.message);
+        prepared.map_err(|error| cargo.refuse(error))?;
         match &self.outbox.backend {
             Backend::Amqp(outbox) => {
                 let mandatory = cargo.target.mandatory.unwrap_or(self.outbox.mandatory);
-                outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, until).map(PendingReceipt::from)
+                outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, self.due()).map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
+            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, self.until()).map(PendingReceipt::from),
         }
     }
 
@@ -456,11 +385,11 @@ impl Sender {
         let mut pending = Vec::new();
         // Fetched first: the iterator need not be one that may be kept over an await.
         let cargoes = messages.into_iter().map(|(target, message)| Cargo::new(target.into(), message.into()));
-        for mut cargo in cargoes.collect::<Vec<_>>() {
-            let limit = until.saturating_duration_since(Instant::now());
-            pending.push(match self.outbox.prepare(&mut cargo) {
-                Ok(()) => self.outbox.enqueue(lane, &mut cargo, limit, until).await,
-                Err(error) => Err(error),
+        for Cargo { target, message } in cargoes.collect::<Vec<_>>() {
+            pending.push(match self.outbox.begin(lane, target, message, Due::At(until)) {
+                Begun::HandedOver(pending) => Ok(pending),
+                Begun::Waits(delayed) => self.outbox.wait(delayed).await,
+                Begun::Refused(error) => Err(error),
             });
         }
         let mut results = Vec::with_capacity(pending.len());

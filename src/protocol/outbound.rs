@@ -146,6 +146,18 @@ impl OutBuffer {
         self.flat.push(0xCE);
     }
 
+    /// The same, with a stamp whose number is written to this place of the head.
+    #[inline]
+    pub(crate) fn put_small_stamped(&mut self, head: &[u8], stamp: Option<(usize, (&str, i64))>, octets: &[u8]) {
+        let start = self.flat.len();
+        self.put_small(head, octets);
+        if let Some((at, (_, number))) = stamp
+            && let Some(place) = self.flat.get_mut(start + at..).and_then(|rest| rest.first_chunk_mut())
+        {
+            *place = number.to_be_bytes();
+        }
+    }
+
     /// Appends a message whose method frame is there already; otherwise as [`put_content`](Self::put_content).
     #[inline]
     pub(crate) fn put_message(
@@ -160,20 +172,9 @@ impl OutBuffer {
         let size = body.as_slice().len() as u64;
         let start = self.flat.len();
         self.flat.extend_from_slice(method_frame);
-        match (properties, stamp) {
-            (None, None) => self.flat.extend_from_slice(&bare_header(channel, size)),
-            _ => {
-                let header = |out: &mut Vec<u8>| match stamp {
-                    None => ContentHeader::write(out, size, properties),
-                    Some(stamp) => ContentHeader::write_with_header(out, size, properties, stamp),
-                };
-                let written =
-                    write_frame(&mut self.flat, FrameType::Header, channel, max_payload, "content header", header);
-                if let Err(error) = written {
-                    self.flat.truncate(start);
-                    return Err(error);
-                }
-            }
+        if let Err(error) = put_header(&mut self.flat, channel, max_payload, (properties, stamp), size) {
+            self.flat.truncate(start);
+            return Err(error);
         }
         self.put_body(channel, max_payload, body);
         Ok(())
@@ -264,6 +265,29 @@ impl OutBuffer {
         let filled = self.slices(&mut slices);
         slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect()
     }
+}
+
+/// Appends a header frame. Returns where in `out` the stamp's number stands, if there is a stamp.
+pub(crate) fn put_header(
+    out: &mut Vec<u8>,
+    channel: u16,
+    max_payload: usize,
+    (properties, stamp): (Option<&Properties>, Option<(&str, i64)>),
+    size: u64,
+) -> Result<Option<usize>, EncodeError> {
+    let mut stamp_at = None;
+    if properties.is_none() && stamp.is_none() {
+        out.extend_from_slice(&bare_header(channel, size));
+        return Ok(stamp_at);
+    }
+    write_frame(out, FrameType::Header, channel, max_payload, "content header", |out| match stamp {
+        None => ContentHeader::write(out, size, properties),
+        Some(stamp) => {
+            stamp_at = Some(ContentHeader::write_with_header(out, size, properties, stamp)?);
+            Ok(())
+        }
+    })?;
+    Ok(stamp_at)
 }
 
 /// Octets of a header frame without properties.

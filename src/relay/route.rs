@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(message, Message::new("body").message_id("7-Bounce").header("x-type", "Bounce").key("7"));
         assert!(route.prepare(&Record::new("body")).is_err());
         let (target, message) = ready("outgoing = \"o\"").unwrap().prepare(&record).unwrap();
-        assert_eq!((target, message.properties.message_id), (None, Some(record.message_id().into())));
+        assert_eq!((target, message.properties.message_id.clone()), (None, Some(record.message_id().into())));
         let (target, message) = ready("outgoing = \"o\"\ntopic = \"t\"").unwrap().prepare(&record).unwrap();
         let expected = Message::new("body").append_header("message-id", record.message_id());
         assert_eq!((target, message), (Some(Target::topic("t")), expected), "Kafka has no such property");

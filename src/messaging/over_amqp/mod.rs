@@ -2,10 +2,12 @@
 
 mod convert;
 pub(super) mod inbox;
-mod ledger;
+pub(super) mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
+mod pending;
 pub(super) mod replies;
+mod targets;
 
-pub(super) use ledger::Pending;
 pub(super) use outbox::Outbox;
+pub(super) use pending::Pending;

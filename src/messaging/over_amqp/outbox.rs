@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::ledger::{Ledger, Pending};
+use super::ledger::{Due, Lane, Ledger};
 use super::link::Link;
-use crate::amqp::{BasicPublish, Channel, Confirm};
+use super::pending::Pending;
+use crate::amqp::{BasicPublish, Posted};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{BatchReport, Cargo, CloseReport, Message, Receipt, SendError, Target};
+use crate::message::{BatchReport, Cargo, CloseReport, Message, SendError, SharedProperties, Target};
 use crate::messaging::events::Event;
 use crate::messaging::on_demand::{Now, OnDemand};
 
 #[derive(Debug)]
 pub(in crate::messaging) struct Outbox {
     link: Arc<Link>,
-    lanes: Box<[OnDemand<Lane>]>,
+    lanes: Box<[OnDemand<Arc<Lane>>]>,
     turn: AtomicUsize,
     settings: Settings,
+    /// The properties of messages that say nothing themselves.
+    defaults: SharedProperties,
     ledger: Arc<Ledger>,
 }
 
@@ -33,31 +36,16 @@ pub(in crate::messaging) struct Settings {
     pub(in crate::messaging) channels: u16,
 }
 
-/// One channel.
-#[derive(Clone, Debug)]
-struct Lane {
-    channel: Channel,
-    number: u16,
-}
-
-/// A message that was handed over.
-#[derive(Debug)]
-pub(in crate::messaging) enum Handed {
-    /// Its confirm has to come.
-    Pending(Pending),
-    /// Nobody was asked.
-    Over(Receipt),
-}
-
 impl Outbox {
-    pub(in crate::messaging) fn new(link: Arc<Link>, settings: Settings) -> Self {
+    pub(in crate::messaging) fn new(link: Arc<Link>, settings: Settings, defaults: SharedProperties) -> Self {
         let channels = settings.channels.max(1);
-        let ledger = Arc::new(Ledger::new(settings.window));
+        let ledger = Ledger::new(settings.window, defaults.clone());
         Self {
             link,
             lanes: (0..channels).map(|_| OnDemand::new()).collect(),
             turn: AtomicUsize::new(0),
             settings,
+            defaults,
             ledger,
         }
     }
@@ -70,20 +58,20 @@ impl Outbox {
         }
     }
 
-    fn lane(&self, at: usize) -> Result<&OnDemand<Lane>> {
+    fn lane(&self, at: usize) -> Result<&OnDemand<Arc<Lane>>> {
         self.lanes.get(at).ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "there is no such channel"))
     }
 
     /// Opens a channel.
-    fn open(&self) -> impl Future<Output = Result<Lane>> + Send + use<> {
-        let (link, settings) = (Arc::clone(&self.link), self.settings);
+    fn open(&self) -> impl Future<Output = Result<Arc<Lane>>> + Send + use<> {
+        let (link, ledger, settings) = (Arc::clone(&self.link), Arc::clone(&self.ledger), self.settings);
         let window = settings.window.div_ceil(settings.channels.max(1).into());
         async move {
             let channel = link.channel().await?;
             if settings.confirms {
                 channel.confirm_select_with_window(window).await?;
             }
-            Ok(Lane { number: channel.number(), channel })
+            Ok(ledger.open(channel))
         }
     }
 
@@ -93,11 +81,10 @@ impl Outbox {
         at: usize,
         cargo: &mut Cargo,
         mandatory: bool,
-        limit: Duration,
         until: Instant,
-    ) -> Result<Handed, SendError> {
-        match self.publish(at, cargo, mandatory, limit, until).await {
-            Ok((lane, confirm)) => Ok(self.enter(cargo, &lane, confirm, until)),
+    ) -> Result<Pending, SendError> {
+        match self.publish(at, cargo, mandatory, until).await {
+            Ok((lane, posted)) => Ok(lane.enter(&cargo.target, &mut cargo.message, posted, Due::At(until))),
             Err(error) => Err(cargo.refuse(error)),
         }
     }
@@ -107,9 +94,8 @@ impl Outbox {
         at: usize,
         Cargo { target, message }: &Cargo,
         mandatory: bool,
-        mut limit: Duration,
         until: Instant,
-    ) -> Result<(Lane, Confirm)> {
+    ) -> Result<(Arc<Lane>, Posted)> {
         let place = self.lane(at)?;
         let (exchange, routing_key) = address(target, message)?;
         loop {
@@ -117,18 +103,34 @@ impl Outbox {
                 Now::Ready(lane) => lane,
                 _ => {
                     let opened = place.get(self.link.runtime(), |_| true, || self.open());
-                    let opened = timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?;
-                    limit = until.saturating_duration_since(Instant::now());
-                    opened
+                    timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?
                 }
             };
-            let publish = self.request(&lane.channel, (exchange, routing_key), message, mandatory);
-            match publish.deadline(limit).await {
-                Ok(confirm) => return Ok((lane, confirm)),
+            let limit = until.saturating_duration_since(Instant::now());
+            let publish = self.request(&lane, (exchange, routing_key), message, mandatory);
+            match publish.deadline(limit).posted().await {
+                Ok(posted) => return Ok((lane, posted)),
                 Err(error) if lane.channel.is_open() => return Err(error),
                 Err(_) => self.replace(place, &lane),
             }
         }
+    }
+
+    /// Publishes a message if nothing stands against that at this moment; [`enqueue`](Self::enqueue) knows what it is, otherwise. What was
+    /// published is taken out of the message.
+    #[inline]
+    pub(in crate::messaging) fn enqueue_at_once(
+        &self,
+        at: usize,
+        target: &Target,
+        message: &mut Message,
+        mandatory: bool,
+        due: Due,
+    ) -> Option<Pending> {
+        let Now::Ready(lane) = self.lanes.get(at)?.now() else { return None };
+        let address = address(target, message).ok()?;
+        let posted = self.request(&lane, address, message, mandatory).post_at_once().ok()?;
+        Some(lane.enter(target, message, posted, due))
     }
 
     /// Publishes a message if there is room now. An error has the message in it, and says `NotSent`.
@@ -137,20 +139,20 @@ impl Outbox {
         at: usize,
         cargo: &mut Cargo,
         mandatory: bool,
-        until: Instant,
-    ) -> Result<Handed, SendError> {
-        match self.publish_at_once(at, cargo, mandatory) {
-            Ok((lane, confirm)) => Ok(self.enter(cargo, &lane, confirm, until)),
+        due: Due,
+    ) -> Result<Pending, SendError> {
+        match self.try_publish(at, cargo, mandatory) {
+            Ok((lane, posted)) => Ok(lane.enter(&cargo.target, &mut cargo.message, posted, due)),
             Err(error) => Err(cargo.refuse(error)),
         }
     }
 
-    fn publish_at_once(
+    fn try_publish(
         &self,
         at: usize,
         Cargo { target, message }: &Cargo,
         mandatory: bool,
-    ) -> Result<(Lane, Confirm)> {
+    ) -> Result<(Arc<Lane>, Posted)> {
         let place = self.lane(at)?;
         let address = address(target, message)?;
         loop {
@@ -159,38 +161,40 @@ impl Outbox {
                 let message = "there is no channel yet; it is being opened";
                 return Err(Error::new(ErrorKind::Timeout, message).with_outcome(Outcome::NotSent));
             };
-            match self.request(&lane.channel, address, message, mandatory).at_once() {
-                Ok(confirm) => return Ok((lane, confirm)),
-                Err(error) if lane.channel.is_open() => return Err(error),
+            let posted = self.request(&lane, address, message, mandatory).post_at_once();
+            match posted {
+                Ok(posted) => return Ok((lane, posted)),
+                Err(error) if lane.channel.is_open() => {
+                    return Err(error.unwrap_or_else(|| lane.channel.why_publishing_waits()));
+                }
                 Err(_) => self.replace(place, &lane),
             }
         }
     }
 
+    #[inline]
     fn request<'a>(
-        &self,
-        channel: &'a Channel,
+        &'a self,
+        lane: &'a Lane,
         (exchange, routing_key): (&'a [u8], &'a [u8]),
         message: &'a Message,
         mandatory: bool,
     ) -> BasicPublish<'a> {
         let publish = match &message.payload {
-            Some(payload) => channel.basic_publish(exchange, routing_key, payload),
-            None => channel.basic_publish(exchange, routing_key, &[]),
+            Some(payload) => lane.channel.basic_publish(exchange, routing_key, payload),
+            None => lane.channel.basic_publish(exchange, routing_key, &[]),
         };
-        publish.properties(&message.properties).mandatory(mandatory).stamped(self.settings.stamped)
-    }
-
-    fn enter(&self, cargo: &mut Cargo, lane: &Lane, confirm: Confirm, until: Instant) -> Handed {
-        match confirm.delivery_tag() {
-            0 => Handed::Over(Receipt::amqp(lane.number, 0)),
-            _ => Handed::Pending(self.ledger.enter(cargo, lane.number, confirm, until)),
-        }
+        let publish = match message.properties.get().or_else(|| self.defaults.get()) {
+            Some((properties, true)) => publish.shared_properties(properties),
+            Some((properties, false)) => publish.properties(properties),
+            None => publish,
+        };
+        publish.mandatory(mandatory).stamped(self.settings.stamped)
     }
 
     /// A channel is of no use any more: the next message gets another one.
-    fn replace(&self, place: &OnDemand<Lane>, lane: &Lane) {
-        let is_it = |other: &Lane| other.channel.is_same(&lane.channel);
+    fn replace(&self, place: &OnDemand<Arc<Lane>>, lane: &Lane) {
+        let is_it = |other: &Arc<Lane>| other.channel.is_same(&lane.channel);
         if place.forget(is_it)
             && let Some(error) = lane.channel.end()
             && error.kind() == ErrorKind::ChannelClosed
@@ -199,7 +203,7 @@ impl Outbox {
         }
     }
 
-    fn open_lanes(&self) -> impl Iterator<Item = Lane> {
+    fn open_lanes(&self) -> impl Iterator<Item = Arc<Lane>> {
         self.lanes.iter().filter_map(|place| match place.now() {
             Now::Ready(lane) => Some(lane),
             _ => None,
@@ -244,6 +248,7 @@ impl Outbox {
     }
 }
 
+#[inline]
 fn address<'a>(target: &'a Target, message: &Message) -> Result<(&'a [u8], &'a [u8])> {
     if message.key.is_some() {
         let message = "a message's key is Kafka's; AMQP 0-9-1 has routing keys, which belong to the target";

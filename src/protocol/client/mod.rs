@@ -35,7 +35,7 @@ use handshake::{ExpectStart, Handshake};
 use inbound::Failure;
 use joined::Joined;
 use numbers::Numbers;
-pub use publish::{Publish, STAMP, Waiting};
+pub use publish::{PropertiesRef, Publish, STAMP, Waiting};
 pub use requests::Settle;
 pub use sasl::{Credentials, Sasl, SaslError, SaslExchange, SaslMechanism};
 pub use wakers::Place;
@@ -89,6 +89,8 @@ pub struct Connection {
     /// The driver was told to stop reading.
     paused: bool,
     driver: Option<Waker>,
+    /// How often the driver has had its turn.
+    turns: u64,
     wakes: Vec<Waker>,
 }
 
@@ -146,6 +148,7 @@ impl Connection {
             answers: 0,
             paused: false,
             driver: None,
+            turns: 0,
             wakes: Vec::new(),
             config,
         }
@@ -283,12 +286,20 @@ impl Connection {
         wakes.append(&mut self.wakes);
     }
 
-    /// Keeps the driver's waker until there is something for it to do.
+    /// The driver's turn is over: keeps its waker until there is something for it to do.
     pub fn set_driver(&mut self, driver: &Waker) {
+        self.turns += 1;
         match &mut self.driver {
             Some(old) => old.clone_from(driver),
             None => self.driver = Some(driver.clone()),
         }
+    }
+
+    /// How often the driver has had its turn. What is published while this stays the same waits for one and the same turn, for
+    /// which the driver has been woken.
+    #[inline]
+    pub fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// The driver's waker, if there is something for it to do and it does not know yet.

@@ -1,5 +1,6 @@
 //! Publishing: admission, the delivery tag, and the frames, in one step under one lock.
 
+use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 
 use super::confirms::{Look, fingerprint};
@@ -7,7 +8,7 @@ use super::wakers::Place;
 use super::{ChannelId, Connection, State};
 use crate::codec::{EncodeError, FrameType, Properties, frame_head, write_frame, write_short_string};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::outbound::bare_header;
+use crate::protocol::outbound::put_header;
 use crate::protocol::{Body, OutBuffer};
 
 /// The header that a stamped message's delivery tag is written to.
@@ -28,9 +29,33 @@ pub struct Publish<'a> {
     /// of a header of that name. Nothing is written where no confirm is asked for, or the message would not come back.
     pub stamped: bool,
     /// The properties.
-    pub properties: Option<&'a Properties>,
+    pub properties: Option<PropertiesRef<'a>>,
     /// The body.
     pub body: Body<'a>,
+}
+
+/// A message's properties.
+#[derive(Clone, Copy, Debug)]
+pub enum PropertiesRef<'a> {
+    /// This message's alone.
+    Own(&'a Properties),
+    /// Those of other messages, too: where such messages follow each other, they are encoded once.
+    Shared(&'a Arc<Properties>),
+}
+
+impl<'a> PropertiesRef<'a> {
+    fn get(self) -> &'a Properties {
+        match self {
+            Self::Own(properties) => properties,
+            Self::Shared(properties) => properties,
+        }
+    }
+}
+
+impl<'a> From<&'a Properties> for PropertiesRef<'a> {
+    fn from(properties: &'a Properties) -> Self {
+        Self::Own(properties)
+    }
 }
 
 /// Where a publisher waits.
@@ -100,14 +125,20 @@ impl Connection {
             _ => None,
         };
         let (number, max_payload, envelope) = (channel.number, self.max_payload, &mut channel.envelope);
+        let small = OutBuffer::is_small(&publish.body, max_payload);
         let written = match publish.properties {
-            None if stamp.is_none() && OutBuffer::is_small(&publish.body, max_payload) => envelope
+            None if small && stamp.is_none() => envelope
                 .whole(number, max_payload, publish)
                 .map(|head| self.out.put_small(head, publish.body.as_slice())),
-            properties => match envelope.method(number, max_payload, publish) {
-                Ok(frame) => self.out.put_message(number, max_payload, frame, properties, stamp, &publish.body),
-                Err(error) => Err(error),
-            },
+            Some(PropertiesRef::Shared(properties)) if small => {
+                envelope.shared(number, max_payload, publish, properties, stamp).map(|(head, stamp_at)| {
+                    self.out.put_small_stamped(head, stamp_at.zip(stamp), publish.body.as_slice());
+                })
+            }
+            properties => envelope.method(number, max_payload, publish).and_then(|frame| {
+                let properties = properties.map(PropertiesRef::get);
+                self.out.put_message(number, max_payload, frame, properties, stamp, &publish.body)
+            }),
         };
         if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
             match written {
@@ -157,10 +188,10 @@ impl Connection {
 }
 
 /// What stood before the body of the last publish on a channel: the next one most likely has the same address, and often the
-/// same size.
+/// same size and the same properties.
 ///
 /// ```text
-/// method frame | header frame | head of the body's frame      both without properties, in one frame
+/// method frame | header frame | head of the body's frame, the only one
 ///              method_end
 /// ```
 #[derive(Debug, Default)]
@@ -172,8 +203,20 @@ pub(crate) struct Envelope {
     /// `None` while there is nothing in it.
     bits: Option<u8>,
     method_end: usize,
-    /// The size of the body that header and head are for; 0 while there are none.
+    /// The size of the body that head and header are for, where the header has no properties; 0 otherwise.
     size: usize,
+    /// The same, where it has properties that messages share.
+    shared: Option<SharedHeader>,
+}
+
+#[derive(Debug)]
+struct SharedHeader {
+    size: usize,
+    /// Whose they are. As long as this is kept nothing else has that address, and they cannot be changed where they are; and
+    /// dropping it runs nobody's code.
+    of: Weak<Properties>,
+    /// Where the stamp's number stands, if there is a stamp.
+    stamp_at: Option<usize>,
 }
 
 impl Envelope {
@@ -191,13 +234,50 @@ impl Envelope {
     fn whole(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
         let size = publish.body.as_slice().len();
         if self.size != size || !self.is_for(publish) {
-            self.address(channel, max_payload, publish)?;
-            self.octets.extend_from_slice(&bare_header(channel, size as u64));
-            // Small bodies fit a frame.
-            self.octets.extend_from_slice(&frame_head(FrameType::Body, channel, size as u32));
+            self.head(channel, max_payload, publish, (None, None))?;
             self.size = size;
         }
         Ok(&self.octets)
+    }
+
+    /// The same for a message with these properties; and where the number of its stamp is to be written.
+    #[inline]
+    fn shared(
+        &mut self,
+        channel: u16,
+        max_payload: usize,
+        publish: &Publish<'_>,
+        properties: &Arc<Properties>,
+        stamp: Option<(&str, i64)>,
+    ) -> Result<(&[u8], Option<usize>), EncodeError> {
+        let size = publish.body.as_slice().len();
+        if let Some(shared) = &self.shared
+            && shared.size == size
+            && shared.of.as_ptr() == Arc::as_ptr(properties)
+            && shared.stamp_at.is_some() == stamp.is_some()
+            && self.is_for(publish)
+        {
+            return Ok((&self.octets, shared.stamp_at));
+        }
+        let stamp_at = self.head(channel, max_payload, publish, (Some(properties), stamp))?;
+        self.shared = Some(SharedHeader { size, of: Arc::downgrade(properties), stamp_at });
+        Ok((&self.octets, stamp_at))
+    }
+
+    #[cold]
+    fn head(
+        &mut self,
+        channel: u16,
+        max_payload: usize,
+        publish: &Publish<'_>,
+        header: (Option<&Properties>, Option<(&str, i64)>),
+    ) -> Result<Option<usize>, EncodeError> {
+        self.address(channel, max_payload, publish)?;
+        let size = publish.body.as_slice().len();
+        let stamp_at = put_header(&mut self.octets, channel, max_payload, header, size as u64)?;
+        // Small bodies fit a frame.
+        self.octets.extend_from_slice(&frame_head(FrameType::Body, channel, size as u32));
+        Ok(stamp_at)
     }
 
     #[inline(always)] // as a call: 2 % more instructions for a small publish
@@ -210,7 +290,7 @@ impl Envelope {
     #[cold]
     fn address(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<(), EncodeError> {
         let Publish { exchange, routing_key, .. } = publish;
-        (self.bits, self.size) = (None, 0);
+        (self.bits, self.size, self.shared) = (None, 0, None);
         self.octets.clear();
         write_frame(&mut self.octets, FrameType::Method, channel, max_payload, "basic.publish", |out| {
             out.extend_from_slice(&[0, 60, 0, 40, 0, 0]);
@@ -274,9 +354,61 @@ mod tests {
             assert_eq!(used, Envelope::default().method(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
             for body in ["a body", "a b0dy", "another body", "a"] {
                 let next = Publish { body: Body::Borrowed(body.as_bytes()), ..next.clone() };
-                let used = envelope.whole(1, 4096, &next).map(<[u8]>::to_vec);
-                assert_eq!(used, Envelope::default().whole(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
+                let used = envelope.whole(1, 4096, &next);
+                assert_eq!(used, Envelope::default().whole(1, 4096, &next), "{next:?}");
             }
+        }
+    }
+
+    /// Nor must what is remembered of its properties, wherever those are.
+    #[test]
+    fn an_envelope_is_used_for_its_own_properties_only() {
+        let plain = Arc::new(Properties::new().persistent());
+        let mut changed = Arc::new(Properties::new().header("k", 1i32).app_id("a"));
+        let too_long = Arc::new(Properties::new().reply_to("x".repeat(256)));
+        let mut envelope = Envelope::default();
+        let mut check = |properties: Option<&Arc<Properties>>, stamp: Option<i64>, body: &[u8]| {
+            let body = Body::Borrowed(body);
+            let (exchange, routing_key): (&[u8], &[u8]) = (b"", b"k");
+            let properties_ref = properties.map(PropertiesRef::Shared);
+            let publish = Publish {
+                exchange,
+                routing_key,
+                mandatory: true,
+                immediate: false,
+                stamped: stamp.is_some(),
+                properties: properties_ref,
+                body,
+            };
+            let stamp = stamp.map(|tag| (STAMP, tag));
+            let (mut used, mut expected) = (OutBuffer::new(), OutBuffer::new());
+            let octets = publish.body.as_slice();
+            let head = match properties {
+                Some(properties) => envelope
+                    .shared(1, 4096, &publish, properties, stamp)
+                    .map(|(head, stamp_at)| used.put_small_stamped(head, stamp_at.zip(stamp), octets)),
+                None => envelope.whole(1, 4096, &publish).map(|head| used.put_small(head, octets)),
+            };
+            let mut other = Envelope::default();
+            let method = other.method(1, 4096, &publish).unwrap();
+            let properties = properties.map(|properties| &**properties);
+            assert_eq!(head, expected.put_message(1, 4096, method, properties, stamp, &publish.body));
+            assert_eq!(used.to_vec(), expected.to_vec(), "{properties:?} {stamp:?}");
+        };
+        for (stamp, body) in [(None, "a"), (Some(1), "a"), (Some(2), "ab"), (None, "ab"), (Some(i64::MAX), "ab")] {
+            for properties in [&plain, &plain, &changed, &too_long, &plain] {
+                check(Some(properties), stamp, body.as_bytes());
+                check(None, None, body.as_bytes());
+                check(Some(properties), stamp, body.as_bytes());
+            }
+        }
+        // The last one that has it changes it.
+        check(Some(&changed), None, b"x");
+        Arc::make_mut(&mut changed).app_id = Some("b".into());
+        check(Some(&changed), None, b"x");
+        // Another one, where the memory of the last one may have been.
+        for n in 0..10i32 {
+            check(Some(&Arc::new(Properties::new().header("n", n))), Some(n.into()), b"x");
         }
     }
 

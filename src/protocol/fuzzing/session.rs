@@ -451,7 +451,7 @@ impl<'a> Session<'a> {
                     mandatory: message.mandatory,
                     immediate: false,
                     stamped: false,
-                    properties: message.properties.as_ref(),
+                    properties: message.properties.as_ref().map(Into::into),
                     body: Body::Borrowed(&message.body),
                 };
                 match self.machine.poll_publish(*id, &publish, waiting, bell.waker()) {
