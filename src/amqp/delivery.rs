@@ -117,6 +117,19 @@ impl Message {
         }
     }
 
+    /// Exchange and routing key, each with its length octet, and the properties, as they came.
+    #[inline]
+    pub(crate) fn head(&self) -> [&[u8]; 2] {
+        let (layout, octets) = self.place();
+        layout.head(octets)
+    }
+
+    /// The exchange it was published to, and the routing key it was published with.
+    pub(crate) fn address(&self) -> (ShortString, ShortString) {
+        let (layout, octets) = self.place();
+        layout.address(octets)
+    }
+
     /// The exchange it was published to; empty for the default exchange.
     pub fn exchange(&self) -> ShortString {
         self.address().0
@@ -125,11 +138,6 @@ impl Message {
     /// The routing key it was published with.
     pub fn routing_key(&self) -> ShortString {
         self.address().1
-    }
-
-    fn address(&self) -> (ShortString, ShortString) {
-        let (layout, octets) = self.place();
-        layout.address(octets)
     }
 
     /// The properties.
@@ -243,16 +251,16 @@ impl Delivery {
         self.0.memory.delivery_tag(self.0.place)
     }
 
-    /// As [`detach`](Self::detach), without a copy: the message keeps its channel open, and what stands close to it in memory.
-    pub(crate) fn into_parts(self) -> (Message, Acker) {
-        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
-        (self.0, acker)
+    /// The message, for one who looks after its tag himself. It keeps its channel open, and what stands close to it in memory.
+    #[inline]
+    pub(crate) fn into_message(self) -> Message {
+        self.0
     }
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let (message, acker) = self.into_parts();
-        (message.detached(), acker)
+        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
+        (self.0.detached(), acker)
     }
 }
 
@@ -308,23 +316,13 @@ impl Acker {
     fn settle(&self, settle: Settle) -> Result<()> {
         settle_on(self.channel.as_ref(), self.delivery_tag, settle)
     }
-
-    /// As [`Delivery::ack_multiple`].
-    pub(crate) fn ack_multiple(&self) -> Result<()> {
-        self.settle(Settle::Ack { multiple: true })
-    }
-
-    /// As [`Delivery::nack_multiple`].
-    pub(crate) fn nack_multiple(&self, requeue: bool) -> Result<()> {
-        self.settle(Settle::Nack { multiple: true, requeue })
-    }
 }
 
 /// A delivery has a channel; a message without one is none, and there is nothing to settle.
 #[inline]
 fn settle_on(channel: Option<&Arc<ChannelGuard>>, delivery_tag: u64, settle: Settle) -> Result<()> {
     match channel {
-        Some(channel) => channel.guard.shared.with(|machine| machine.settle(channel.id, delivery_tag, settle)),
+        Some(channel) => channel.settle(delivery_tag, settle),
         None => Ok(()),
     }
 }

@@ -34,6 +34,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    #[inline]
     pub(super) fn new(received: Received, kind: impl Into<Kind>) -> Self {
         let Received { message, redelivered, detail, malformed } = received;
         Self { message, redelivered, detail, malformed, acker: Acker { kind: kind.into() } }
@@ -47,6 +48,7 @@ impl Delivery {
     /// `Stale`: its channel has ended and the server has put it back, or [`settle_up_to`](super::Receiver::settle_up_to) has settled
     /// it. Nothing was sent. On Kafka: another member of the group has its partition now, or the receiver's client was closed.
     #[doc(alias = "ack")]
+    #[inline]
     pub fn accept(self) -> Result<()> {
         self.settle(Disposition::Accept)
     }
@@ -87,6 +89,7 @@ impl Delivery {
     /// # Errors
     ///
     /// As [`accept`](Self::accept); `Unsupported` for what the transport has not.
+    #[inline]
     pub fn settle(self, how: Disposition) -> Result<()> {
         self.acker.settle(how)
     }
@@ -181,6 +184,7 @@ impl Acker {
     /// # Errors
     ///
     /// As [`Delivery::settle`].
+    #[inline]
     pub fn settle(mut self, how: Disposition) -> Result<()> {
         match &mut self.kind {
             Kind::Amqp(acker) => acker.settle(how),

@@ -262,9 +262,7 @@ impl Receiver {
             return Poll::Ready(Some(Err(error)));
         }
         let next = match &mut self.backend {
-            Backend::Amqp(inbox) => inbox
-                .poll_next(cx)
-                .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
+            Backend::Amqp(inbox) => inbox.poll_next(cx, Delivery::new),
             #[cfg(feature = "kafka")]
             Backend::Kafka(None) => Poll::Ready(None),
             #[cfg(feature = "kafka")]
@@ -272,7 +270,7 @@ impl Receiver {
                 .poll_next(cx)
                 .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
         };
-        match next {
+        match &next {
             Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.settings.idle_timeout),
             Poll::Ready(_) => self.over = true,
             Poll::Pending => {

@@ -75,6 +75,12 @@ impl Layout {
         parts().unwrap_or_default()
     }
 
+    /// Exchange and routing key, each with its length octet, and the properties, as they came.
+    #[inline]
+    pub fn head(self, memory: &[u8]) -> [&[u8]; 2] {
+        [Self::part(memory, self.address_at, self.properties_at), Self::part(memory, self.properties_at, self.body_at)]
+    }
+
     /// The properties.
     pub fn properties(self, memory: &[u8]) -> RawProperties {
         RawProperties::new(Bytes::copy_from_slice(Self::part(memory, self.properties_at, self.body_at)))
@@ -82,8 +88,7 @@ impl Layout {
 
     /// The message in memory of its own.
     pub fn alone(self, memory: &[u8]) -> (Box<[u8]>, Self) {
-        let address = Self::part(memory, self.address_at, self.properties_at);
-        let properties = Self::part(memory, self.properties_at, self.body_at);
+        let [address, properties] = self.head(memory);
         let mut own = Vec::with_capacity((self.end - self.address_at) as usize);
         let layout = Self::append(&mut own, address, properties, self.body(memory));
         (own.into_boxed_slice(), layout)

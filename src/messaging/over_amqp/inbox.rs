@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::convert;
+use super::convert::Seen;
 use super::link::{Guest, Link};
-use crate::amqp::{self, BasicConsume, Channel, FieldTable, ShortString};
+use crate::amqp::{self, BasicConsume, Channel, FieldTable, Settle, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Disposition, Modify, OnDrop, Received};
 
@@ -58,7 +58,8 @@ pub(in crate::messaging) struct Inbox {
 struct Source {
     channel: Channel,
     consumer: amqp::Consumer,
-    ledger: Arc<Settled>,
+    seen: Seen,
+    settled: Arc<Settled>,
 }
 
 impl Inbox {
@@ -67,12 +68,18 @@ impl Inbox {
         for _ in 0..plan.consumers.max(1) {
             let channel = link.channel().await?;
             let consumer = plan.request(&channel, plan.queue()?).prefetch(plan.prefetch).await?;
-            consumers.push(Source { channel, consumer, ledger: Arc::default() });
+            consumers.push(Source { consumer, seen: Seen::default(), settled: Settled::on(&channel), channel });
         }
         Ok(Self { plan, on_drop, _guest: link.guest(), consumers, turn: 0 })
     }
 
-    pub(in crate::messaging) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Received, Acker)>>> {
+    /// The next delivery, as `make` makes it: it is large, and made where it is to be.
+    #[inline]
+    pub(in crate::messaging) fn poll_next<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        make: impl FnOnce(Received, Acker) -> T,
+    ) -> Poll<Option<Result<T>>> {
         let mut checked = 0;
         while checked < self.consumers.len() {
             self.turn = (self.turn + 1) % self.consumers.len();
@@ -80,11 +87,9 @@ impl Inbox {
             match Pin::new(&mut source.consumer).poll_next(cx) {
                 Poll::Pending => checked += 1,
                 Poll::Ready(Some(Ok(delivery))) => {
-                    let (message, acker) = delivery.into_parts();
-                    let received = convert::received(message, acker.delivery_tag());
-                    let ledger = Arc::clone(&source.ledger);
-                    let acker = Acker { acker: Some(acker), ledger, on_drop: self.on_drop };
-                    return Poll::Ready(Some(Ok((received, acker))));
+                    let (tag, settled) = (delivery.delivery_tag(), Arc::clone(&source.settled));
+                    let acker = Acker { settled, tag, on_drop: self.on_drop, done: false };
+                    return Poll::Ready(Some(Ok(make(source.seen.received(delivery.into_message(), tag), acker))));
                 }
                 // Ended on this side: the others go on. They move up, and so all of them are asked again.
                 Poll::Ready(None) => {
@@ -112,11 +117,12 @@ impl Inbox {
     /// New consumers with another prefetch in place of the old ones, which give what they have first.
     pub(in crate::messaging) async fn set_prefetch(&mut self, prefetch: u16) -> Result<()> {
         let mut fresh = Vec::new();
-        for Source { channel, consumer, ledger } in &self.consumers {
+        for Source { channel, consumer, settled, .. } in &self.consumers {
             // First the old one goes, because an exclusive consumer bears no other.
             consumer.cancel().await?;
             let consumer = self.plan.request(channel, self.plan.queue()?).prefetch(prefetch).await?;
-            fresh.push(Source { channel: channel.clone(), consumer, ledger: Arc::clone(ledger) });
+            let (channel, settled) = (channel.clone(), Arc::clone(settled));
+            fresh.push(Source { channel, consumer, seen: Seen::default(), settled });
         }
         self.plan.prefetch = prefetch;
         self.consumers.append(&mut fresh);
@@ -124,65 +130,82 @@ impl Inbox {
     }
 }
 
-/// What was settled on a channel by the settling of another delivery.
-#[derive(Debug, Default)]
-struct Settled(Mutex<u64>);
+/// A channel, and up to which tag its deliveries were settled by the settling of another one.
+#[derive(Debug)]
+struct Settled {
+    channel: Channel,
+    up_to: Mutex<u64>,
+}
 
 impl Settled {
+    fn on(channel: &Channel) -> Arc<Self> {
+        Arc::new(Self { channel: channel.clone(), up_to: Mutex::default() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, u64> {
         // Nothing panics under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.up_to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Settles one delivery.
+/// Settles one delivery. Keeps its channel, so a tag can never be settled on another one.
 #[derive(Debug)]
 pub(in crate::messaging) struct Acker {
-    /// `None` once it was settled.
-    acker: Option<amqp::Acker>,
-    ledger: Arc<Settled>,
+    settled: Arc<Settled>,
+    tag: u64,
     on_drop: OnDrop,
+    /// It was settled by itself.
+    done: bool,
 }
 
 impl Acker {
     pub(in crate::messaging) fn settle(&mut self, how: Disposition) -> Result<()> {
-        let Some(acker) = self.acker.take() else { return Err(settled_already()) };
-        // Held until it is sent, so that nobody settles everything up to here in between.
-        let settled = self.ledger.lock();
-        if acker.delivery_tag() <= *settled {
+        if std::mem::replace(&mut self.done, true) {
             return Err(settled_already());
         }
-        match how {
-            Disposition::Accept => acker.ack(),
-            Disposition::Reject | Disposition::Modify(Modify { undeliverable_here: true, .. }) => acker.reject(false),
-            Disposition::Release => acker.nack(true),
-            Disposition::Modify(Modify { delivery_failed: false, .. }) => acker.nack(true),
-            Disposition::Modify(Modify { delivery_failed: true, .. }) => acker.reject(true),
+        // Held until it is sent, so that nobody settles everything up to here in between.
+        let up_to = self.settled.lock();
+        if self.tag <= *up_to {
+            return Err(settled_already());
         }
+        let how = match how {
+            Disposition::Accept => Settle::Ack { multiple: false },
+            Disposition::Reject | Disposition::Modify(Modify { undeliverable_here: true, .. }) => {
+                Settle::Reject { requeue: false }
+            }
+            Disposition::Release | Disposition::Modify(Modify { delivery_failed: false, .. }) => {
+                Settle::Nack { multiple: false, requeue: true }
+            }
+            Disposition::Modify(Modify { delivery_failed: true, .. }) => Settle::Reject { requeue: true },
+        };
+        self.settled.channel.inner.settle(self.tag, how)
     }
 
     /// Settles this one and every earlier one of its channel.
     pub(in crate::messaging) fn settle_up_to(&self, how: Disposition) -> Result<()> {
-        let Some(acker) = &self.acker else { return Err(settled_already()) };
-        let mut settled = self.ledger.lock();
-        if acker.delivery_tag() <= *settled {
+        if self.done {
             return Err(settled_already());
         }
-        match how {
-            Disposition::Accept => acker.ack_multiple()?,
-            Disposition::Release => acker.nack_multiple(true)?,
-            Disposition::Reject => acker.nack_multiple(false)?,
+        let mut up_to = self.settled.lock();
+        if self.tag <= *up_to {
+            return Err(settled_already());
+        }
+        let how = match how {
+            Disposition::Accept => Settle::Ack { multiple: true },
+            Disposition::Release => Settle::Nack { multiple: true, requeue: true },
+            Disposition::Reject => Settle::Nack { multiple: true, requeue: false },
             Disposition::Modify(_) => {
                 let message = "AMQP 0-9-1 can modify deliveries only one by one";
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
-        }
-        *settled = acker.delivery_tag();
+        };
+        self.settled.channel.inner.settle(self.tag, how)?;
+        *up_to = self.tag;
         Ok(())
     }
 
     pub(in crate::messaging) fn is_settled(&self) -> bool {
-        self.acker.as_ref().is_none_or(|acker| acker.delivery_tag() <= *self.ledger.lock())
+        self.done || self.tag <= *self.settled.lock()
     }
 }
 
@@ -197,7 +220,7 @@ impl Drop for Acker {
             OnDrop::Reject => Disposition::Reject,
             OnDrop::Leave => return,
         };
-        if self.acker.is_some() {
+        if !self.done {
             // It is settled already, or its channel has ended and the server has put it back.
             let _ = self.settle(how);
         }
@@ -207,7 +230,7 @@ impl Drop for Acker {
 /// Consumers of one queue whose messages need no settling.
 #[derive(Debug)]
 pub(in crate::messaging) struct NoAckInbox {
-    consumers: Vec<amqp::MessageStream>,
+    consumers: Vec<(amqp::MessageStream, Seen)>,
     _guest: Guest,
     turn: usize,
 }
@@ -217,7 +240,7 @@ impl NoAckInbox {
         let mut consumers = Vec::new();
         for _ in 0..plan.consumers.max(1) {
             let channel = link.channel().await?;
-            consumers.push(plan.request(&channel, plan.queue()?).no_ack().await?);
+            consumers.push((plan.request(&channel, plan.queue()?).no_ack().await?, Seen::default()));
         }
         Ok(Self { consumers, _guest: link.guest(), turn: 0 })
     }
@@ -226,10 +249,10 @@ impl NoAckInbox {
         let mut checked = 0;
         while checked < self.consumers.len() {
             self.turn = (self.turn + 1) % self.consumers.len();
-            let Some(consumer) = self.consumers.get_mut(self.turn) else { return Poll::Ready(None) };
+            let Some((consumer, seen)) = self.consumers.get_mut(self.turn) else { return Poll::Ready(None) };
             match Pin::new(consumer).poll_next(cx) {
                 Poll::Pending => checked += 1,
-                Poll::Ready(Some(Ok(message))) => return Poll::Ready(Some(Ok(convert::received(message, 0)))),
+                Poll::Ready(Some(Ok(message))) => return Poll::Ready(Some(Ok(seen.received(message, 0)))),
                 Poll::Ready(None) => {
                     self.consumers.remove(self.turn);
                     checked = 0;
@@ -245,7 +268,7 @@ impl NoAckInbox {
 
     pub(in crate::messaging) async fn cancel(&self) -> Result<()> {
         let mut result = Ok(());
-        for consumer in &self.consumers {
+        for (consumer, _) in &self.consumers {
             result = result.and(consumer.cancel().await);
         }
         result
