@@ -237,7 +237,9 @@ fn large_deliveries_share_memory_one_after_the_other() {
             }
         };
         let mut consumer = runtime.block_on(async {
-            let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+            // No more of them on their way than the connection remembers memory for.
+            let prefetch = 2 * u16::try_from(behind).unwrap();
+            let mut consumer = channel.basic_consume(&size.to_string()).prefetch(prefetch).await.unwrap();
             take(&mut consumer).await;
             consumer
         });
