@@ -202,21 +202,20 @@ on_every_server! {
         let sender = client.sender().build().unwrap();
         let target = Target::queue(&queue);
         let alive = Arc::new(());
-        let send = async |size: usize| {
-            let payload = Bytes::from_owner(Payload(vec![b'x'; size], Arc::clone(&alive)));
-            sender.send_pipelined(&target, payload).await.unwrap()
-        };
+        let payload = |size: usize| Bytes::from_owner(Payload(vec![b'x'; size], Arc::clone(&alive)));
+        let send = |size: usize| sender.send_pipelined(&target, payload(size));
         let count = || Arc::strong_count(&alive) - 1;
         let mut pending = Vec::new();
         for _ in 0..100 {
-            pending.push(send(10).await);
+            pending.push(send(10).await.unwrap());
         }
         for receipt in within("receipts", join_all(pending)).await {
             receipt.unwrap();
         }
         assert_eq!(count(), 0, "the newest one was asked for");
         // Nobody asks for the newest one for the time being.
-        let (small, large, newest) = (send(10).await, send(10_000).await, send(10).await);
+        let (small, large) = (send(10).await.unwrap(), send(10_000).await.unwrap());
+        let newest = send(10).await.unwrap();
         within("a receipt", small).await.unwrap();
         within("a receipt", large).await.unwrap();
         let left = count();
@@ -225,7 +224,7 @@ on_every_server! {
         assert_eq!(count(), 0);
         // Nobody asks for these at all.
         for _ in 0..100 {
-            drop(send(10).await);
+            drop(send(10).await.unwrap());
         }
         assert!(within("a flush", sender.flush()).await.is_ok());
         assert_eq!(count(), 0);

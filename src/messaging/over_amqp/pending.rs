@@ -77,7 +77,7 @@ impl Pending {
         // Most have been acked when somebody asks for the first time.
         if self.lane.watermark.has_passed(tag) {
             self.tag |= TOLD;
-            if tag % GATHERED == 0 || tag == self.lane.newest.load(Ordering::Relaxed) {
+            if tag.is_multiple_of(GATHERED) || tag == self.lane.newest.load(Ordering::Relaxed) {
                 self.lane.sweep();
             }
         } else {
