@@ -266,7 +266,10 @@ impl Flights {
         let watermark = &channel.inner.watermark;
         let over = |flight: &&Flight| flight.target.is_none() || watermark.has_passed(flight.tag);
         let count = flights.iter().take_while(over).count();
-        remains.flights.extend(flights.drain(..count).inspect(|flight| *gone -= usize::from(flight.target.is_none())));
+        if *gone > 0 {
+            *gone -= flights.range(..count).filter(|flight| flight.target.is_none()).count();
+        }
+        remains.flights.extend(flights.drain(..count));
     }
 
     /// This message's journey is over.
