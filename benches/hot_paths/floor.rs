@@ -49,8 +49,9 @@ fn publish(port: u16, work: &Work, copying: bool) -> io::Result<Usage> {
         let publishing = Publishing::start(&mut connection, work, copying)?;
         parts.push((connection, publishing));
     }
-    let meter = Meter::start(work);
+    let mut meter = Meter::start(work);
     while parts.iter().any(|(_, publishing)| publishing.is_under_way()) {
+        meter.tick();
         for (connection, publishing) in &mut parts {
             publishing.send(connection)?;
         }
@@ -112,7 +113,12 @@ struct Connection {
 impl Connection {
     /// With a channel.
     fn open(port: u16, work: &Work) -> io::Result<Self> {
-        let mut connection = Self { stream: connect(port, work.tls)?, input: Input::new() };
+        let socket = connect(port)?;
+        Self::over(if work.tls { encrypted(socket, port)? } else { Box::new(socket) }, work)
+    }
+
+    fn over(stream: Box<dyn Stream>, work: &Work) -> io::Result<Self> {
+        let mut connection = Self { stream, input: Input::new() };
         connection.stream.write_all(wire::PROTOCOL_HEADER)?;
         connection.wait_for(wire::CONNECTION_START)?;
         let start_ok: [&[u8]; 4] = [&long(b""), &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")];
@@ -152,14 +158,22 @@ impl Connection {
     }
 }
 
-fn connect(port: u16, over_tls: bool) -> io::Result<Box<dyn Stream>> {
+fn connect(port: u16) -> io::Result<TcpStream> {
     let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     socket.set_nodelay(true)?;
-    if !over_tls {
-        return Ok(Box::new(socket));
-    }
+    Ok(socket)
+}
+
+fn encrypted(socket: TcpStream, port: u16) -> io::Result<Box<dyn Stream>> {
     let connection = ClientConnection::new(tls::client_config(port)?, Ipv4Addr::LOCALHOST.into());
     Ok(Box::new(StreamOwned::new(connection.map_err(io::Error::other)?, socket)))
+}
+
+/// A connection over TCP on which messages can be published, and one of them.
+pub(crate) fn prepare_to_publish(port: u16, work: &Work) -> io::Result<(TcpStream, Vec<u8>)> {
+    let socket = connect(port)?;
+    let mut connection = Connection::over(Box::new(socket.try_clone()?), work)?;
+    Ok((socket, Publishing::start(&mut connection, work, true)?.one))
 }
 
 /// One connection's part of the publishing.

@@ -9,6 +9,7 @@
 mod client;
 mod facade;
 mod floor;
+mod floor_on_tokio;
 mod harness;
 mod memory;
 mod raw_server;
@@ -30,6 +31,7 @@ const CLIENTS: &[Client] = &[
         does: |work| work.direction == Direction::Publish,
         share: 1,
     },
+    Client { name: "floor, on tokio", run: floor_on_tokio::run, does: floor_on_tokio::does, share: 1 },
     Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
     Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
     Client { name: "leveret's facade, one thread", run: facade::run, does: |_| true, share: 1 },

@@ -18,6 +18,8 @@ mod facade;
 #[path = "../../hot_paths/floor.rs"]
 #[expect(dead_code, reason = "its second variant is for the table of the hot paths")]
 mod floor;
+#[path = "../../hot_paths/floor_on_tokio.rs"]
+mod floor_on_tokio;
 #[path = "../../hot_paths/harness.rs"]
 mod harness;
 mod lapin;
@@ -47,6 +49,7 @@ use crate::work::Client;
 /// The first is what the others are compared with.
 const CLIENTS: &[Client] = &[
     Client { name: "floor", run: floor::run, does: |_| true, share: 1 },
+    Client { name: "floor, on tokio", run: floor_on_tokio::run, does: floor_on_tokio::does, share: 1 },
     Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
     Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
     Client { name: "leveret's facade, one thread", run: facade::run, does: |_| true, share: 1 },
