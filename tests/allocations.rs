@@ -16,7 +16,10 @@ mod tls;
 mod wire;
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, TcpListener};
+use std::pin::Pin;
+use std::task::Poll;
 use std::thread;
 
 use allocation_counter::{AllocationInfo, measure};
@@ -92,6 +95,34 @@ fn publishing_allocates_nothing_in_the_steady_state() {
         let count = published(virtual_host, body, properties, 10_000);
         assert!(count <= SLACK, "{count} allocations, {virtual_host}, {body} octets");
     }
+}
+
+/// Publishes a window's worth at a time, and waits for all of them at once, as tasks do that have a message each.
+async fn publish_together(channel: &Channel, body: &Bytes, times: usize) {
+    let mut confirms = Vec::<Confirm>::with_capacity(WINDOW.into());
+    for _ in 0..times {
+        for _ in 0..WINDOW {
+            confirms.push(channel.basic_publish("", "somewhere", body).await.unwrap());
+        }
+        let all_wait = poll_fn(|cx| Poll::Ready(confirms.iter_mut().all(|one| Pin::new(one).poll(cx).is_pending())));
+        assert!(all_wait.await);
+        for confirm in confirms.drain(..) {
+            assert_eq!(confirm.await.unwrap(), Confirmation::Ack(None));
+        }
+    }
+}
+
+#[test]
+fn waiting_for_many_confirms_at_once_allocates_nothing() {
+    let (runtime, _connection, channel) = client("each");
+    let body = Bytes::from(vec![b'x'; 100]);
+    let _shared = body.clone();
+    runtime.block_on(async {
+        channel.confirm_select().await.unwrap();
+        publish_together(&channel, &body, 10).await;
+    });
+    let count = measure(|| runtime.block_on(publish_together(&channel, &body, 100))).count_total;
+    assert!(count <= SLACK, "{count} allocations");
 }
 
 /// A publish that has to wait for room has a timer for its deadline: one for each time that the buffer is full, which is

@@ -12,7 +12,6 @@
 //! costs nothing to remember: a tag below `base` that is not in `kept` was acked. What is more than a plain ack (a nack,
 //! a message that came back) is kept until its future asks, or until that future is dropped.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,8 +87,9 @@ pub(crate) struct Confirms {
     /// The tag of the message that is published next.
     next: u64,
     slots: VecDeque<Slot>,
-    /// Who is to be woken when a message is settled. Beside the slots, because most messages are settled before anybody asks.
-    watchers: BTreeMap<u64, Waker>,
+    /// Who is to be woken when a message is settled, in the order of tags, in which they mostly come and go. Beside the slots,
+    /// because most messages are settled before anybody asks.
+    watchers: VecDeque<(u64, Waker)>,
     /// Settled, and more than a plain ack.
     kept: HashMap<u64, Confirmation>,
     /// Mandatory publishes in the order of their tags, some of them settled already.
@@ -138,7 +138,7 @@ impl Confirms {
             base: 1,
             next: 1,
             slots: VecDeque::new(),
-            watchers: BTreeMap::new(),
+            watchers: VecDeque::new(),
             kept: HashMap::new(),
             mandatory: VecDeque::new(),
             returned: BTreeMap::new(),
@@ -210,10 +210,8 @@ impl Confirms {
 
     /// The common case, the oldest ones: nothing to remember of any of them.
     fn ack_all_up_to(&mut self, last: u64, wakes: &mut Vec<Waker>) {
-        while let Some(first) = self.watchers.first_entry()
-            && *first.key() <= last
-        {
-            wakes.push(first.remove());
+        while self.watchers.front().is_some_and(|(tag, _)| *tag <= last) {
+            wakes.extend(self.watchers.pop_front().map(|(_, waker)| waker));
         }
         if last >= self.base {
             let count = usize::try_from(last + 1 - self.base).unwrap_or(usize::MAX);
@@ -230,7 +228,7 @@ impl Confirms {
             // Settled twice: the first word counts.
             Some(Slot::Acked | Slot::Nacked) | None => return,
         };
-        wakes.extend(self.watchers.remove(&tag));
+        wakes.extend(self.unwatch(tag));
         self.set(tag, if ack || !watched { Slot::Acked } else { Slot::Nacked });
         if watched && (returned.is_some() || !ack) {
             let confirmation = if ack { Confirmation::Ack(returned) } else { Confirmation::Nack(returned) };
@@ -334,11 +332,34 @@ impl Confirms {
             Some(Slot::Unwatched) => self.set(tag, Slot::Waiting),
             Some(Slot::Waiting) | None => {}
         }
-        match self.watchers.entry(tag) {
-            Entry::Occupied(old) => old.into_mut().clone_from(waker),
-            Entry::Vacant(place) => drop(place.insert(waker.clone())),
-        }
+        self.watch(tag, waker);
         Poll::Pending
+    }
+
+    fn watch(&mut self, tag: u64, waker: &Waker) {
+        if self.watchers.back().is_none_or(|(last, _)| *last < tag) {
+            self.watchers.push_back((tag, waker.clone()));
+        } else {
+            self.watch_again(tag, waker);
+        }
+    }
+
+    /// For the second time, or out of order.
+    #[cold]
+    fn watch_again(&mut self, tag: u64, waker: &Waker) {
+        match self.watchers.binary_search_by_key(&tag, |(tag, _)| *tag) {
+            Ok(at) => {
+                if let Some((_, old)) = self.watchers.get_mut(at) {
+                    old.clone_from(waker);
+                }
+            }
+            Err(at) => self.watchers.insert(at, (tag, waker.clone())),
+        }
+    }
+
+    fn unwatch(&mut self, tag: u64) -> Option<Waker> {
+        let at = self.watchers.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
+        self.watchers.remove(at).map(|(_, waker)| waker)
     }
 
     /// Whether the server has said what became of a message.
@@ -373,7 +394,7 @@ impl Confirms {
         match self.slot(tag) {
             Some(Slot::Waiting) => {
                 self.set(tag, Slot::Unwatched);
-                self.watchers.remove(&tag);
+                self.unwatch(tag);
             }
             Some(Slot::Nacked) => self.set(tag, Slot::Acked),
             _ => {}
@@ -382,7 +403,7 @@ impl Confirms {
 
     /// Wakes everybody: no more confirms will come.
     pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.extend(std::mem::take(&mut self.watchers).into_values());
+        wakes.extend(self.watchers.drain(..).map(|(_, waker)| waker));
         wakes.extend(self.drains.drain(..).map(|(_, waker)| waker));
         self.waiting.wake_all(wakes);
     }

@@ -103,6 +103,33 @@ fn a_dropped_confirm_leaves_nothing_behind() {
     assert!(watermark.has_passed(4));
 }
 
+/// In whatever order, and however often, they ask.
+#[test]
+fn whoever_asked_last_for_a_message_is_woken_when_it_is_settled() {
+    struct Woken;
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {}
+    }
+    let (mut confirms, _, mut wakes) = confirms(10);
+    for _ in 0..6 {
+        confirms.publish(None);
+    }
+    let wakers: Vec<Waker> = (0..6).map(|_| Arc::new(Woken).into()).collect();
+    for (tag, waker) in [(2, 0), (5, 5), (3, 3), (1, 1), (4, 4), (2, 2), (6, 0)] {
+        assert_eq!(confirms.poll(tag, &wakers[waker]), Poll::Pending);
+    }
+    confirms.forget(3);
+    for (tag, multiple, ack, woken) in
+        [(4, false, true, &[4][..]), (2, true, true, &[1, 2]), (3, false, true, &[]), (5, false, false, &[5])]
+    {
+        confirms.settle(tag, multiple, ack, &mut wakes);
+        assert_eq!(wakes.len(), woken.len(), "{tag}");
+        assert!(wakes.drain(..).zip(woken).all(|(waker, at)| waker.will_wake(&wakers[*at])), "{tag}");
+    }
+    confirms.wake_all(&mut wakes);
+    assert!(wakes.len() == 1 && wakes[0].will_wake(&wakers[0]) && confirms.watchers.is_empty());
+}
+
 #[test]
 fn room_in_the_window_wakes_as_many_as_fit() {
     let (mut confirms, _, mut wakes) = confirms(3);
