@@ -406,17 +406,16 @@ impl Login<'_> {
         let (call_deadline, close_deadline) = (self.config.call_deadline, self.config.close_deadline);
         let guard = Arc::new(Guard { shared: shared.clone(), call_deadline, close_deadline });
         let connection = Connection::new(guard);
-        let refresh = self.refresh.clone();
-        tokio::spawn(async move {
-            let driver = drive(stream, Arc::clone(&shared));
-            match refresh {
-                None => driver.await,
-                Some(refresh) => tokio::select! {
+        let driver = drive(stream, Arc::clone(&shared));
+        match self.refresh.clone() {
+            None => drop(tokio::spawn(driver)),
+            Some(refresh) => drop(tokio::spawn(async move {
+                tokio::select! {
                     () = driver => {}
                     never = refresh.run(&shared) => match never {},
-                },
-            }
-        });
+                }
+            })),
+        }
         let opened = Watcher::opened(&connection).await;
         opened.map_err(|error| if nameless { nameless_virtual_host(error) } else { error })?;
         Ok(connection)
