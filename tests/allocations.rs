@@ -227,7 +227,7 @@ fn large_deliveries_that_wait_together_are_less_than_one_allocation() {
     const ROUNDS: u64 = 10;
     for size in [16 * 1024, 64 * 1024] {
         let (runtime, _connection, channel) = client("/");
-        let mut round = async |consumer: &mut Consumer| {
+        let round = async |consumer: &mut Consumer| {
             // The answer to the first comes when the last acknowledgements were read, and that to the second behind what they let through.
             for _ in 0..2 {
                 channel.basic_qos(WINDOW).await.unwrap();
