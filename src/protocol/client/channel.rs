@@ -26,7 +26,7 @@ use crate::codec::method::channel::{self as channel_class, Method as ChannelMeth
 use crate::codec::method::{MethodFields, basic, channel};
 use crate::codec::{AckView, ContentHeader, DeliverView, FrameType, Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Assembler, Content, Incoming, OutBuffer};
+use crate::protocol::{Assembler, Content, Incoming, OutBuffer, Whole};
 
 /// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
 const MAX_RETURNED: usize = 1024;
@@ -141,18 +141,26 @@ impl Channel {
         payload: Incoming<'_>,
         hands: &mut Hands<'_>,
     ) -> Result<bool, Failure> {
-        match (kind, payload) {
+        let whole = match (kind, payload) {
             (FrameType::Method, Incoming::Borrowed(payload)) => return self.method_frame(payload, hands),
-            _ if self.state != State::Open => {}
-            (FrameType::Header, Incoming::Borrowed(payload)) => {
-                if let Some((method, content)) = self.assembler.header(payload, hands.max_body)? {
-                    self.message(method, content, hands)?;
+            _ if self.state != State::Open => None,
+            (FrameType::Header, Incoming::Borrowed(payload)) => self.assembler.header(payload, hands.max_body)?,
+            (_, payload) => self.assembler.body(payload)?,
+        };
+        match whole {
+            None => {}
+            Some((Pending::Deliver { consumer, delivery_tag, redelivered }, whole)) => {
+                if let Some(consumer) = self.consumers.get_mut(consumer) {
+                    consumer.deliver(self.number, (delivery_tag, redelivered), whole, hands);
                 }
             }
-            (_, payload) => {
-                if let Some((method, content)) = self.assembler.body(payload)? {
-                    self.message(method, content, hands)?;
-                }
+            Some((Pending::GetOk(get_ok), whole)) => {
+                let content = Some(whole.into_content());
+                self.answer(Reply { method: get_ok.into(), content }, hands)?;
+            }
+            Some((Pending::Return { reply_code, reply_text }, whole)) => {
+                let returned = Returned { reply_code, reply_text, content: whole.into_content() };
+                self.returned(Box::new(returned), hands.wakes);
             }
         }
         Ok(false)
@@ -307,30 +315,6 @@ impl Channel {
         *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
         consumer.wake(hands.wakes);
         true
-    }
-
-    fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
-        match method {
-            Pending::Deliver { consumer, delivery_tag, redelivered } => {
-                let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
-                match consumer.state {
-                    ConsumerState::Live | ConsumerState::Cancelling => {
-                        let batch = Batch::of(delivery_tag, redelivered, content);
-                        *hands.buffered += batch.len();
-                        consumer.queue.push_back(batch);
-                        consumer.wake(hands.wakes);
-                    }
-                    // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
-                    _ if !consumer.no_ack => hands.answer(self.number, basic::Reject { delivery_tag, requeue: true }),
-                    _ => {}
-                }
-            }
-            Pending::GetOk(get_ok) => self.answer(Reply { method: get_ok.into(), content: Some(content) }, hands)?,
-            Pending::Return { reply_code, reply_text } => {
-                self.returned(Box::new(Returned { reply_code, reply_text, content }), hands.wakes);
-            }
-        }
-        Ok(())
     }
 
     fn returned(&mut self, returned: Box<Returned>, wakes: &mut Vec<Waker>) {
@@ -488,6 +472,19 @@ impl Channel {
 }
 
 impl Consumer {
+    /// A message for this consumer is complete.
+    fn deliver(&mut self, channel: u16, tag: (u64, bool), whole: Whole<'_>, hands: &mut Hands<'_>) {
+        match self.state {
+            ConsumerState::Live | ConsumerState::Cancelling => {
+                *hands.buffered += Batch::push_whole(&mut self.queue, tag, whole);
+                self.wake(hands.wakes);
+            }
+            // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
+            _ if !self.no_ack => hands.answer(channel, basic::Reject { delivery_tag: tag.0, requeue: true }),
+            _ => {}
+        }
+    }
+
     #[inline]
     fn wake(&mut self, wakes: &mut Vec<Waker>) {
         if let Some(waker) = self.waker.take() {
