@@ -282,7 +282,8 @@ fn no_channel_in_time() -> Error {
     Error::new(ErrorKind::Timeout, "there was no connection, or no channel, before the deadline")
 }
 
-#[cfg(all(test, feature = "broker"))]
+#[cfg(test)]
+#[cfg(feature = "broker")]
 mod tests {
     use crate::broker::Broker;
     use crate::error::ErrorKind;
