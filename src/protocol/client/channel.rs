@@ -15,11 +15,13 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::acks::Acks;
 use super::batch::Batch;
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::{Envelope, STAMP};
+use super::requests::{Settle, settle_frame};
 use super::wakers::WakerSet;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
@@ -47,6 +49,10 @@ pub(crate) struct Channel {
     /// The server allows content (`channel.flow`).
     pub(crate) flow: bool,
     pub(crate) consumers: Consumers,
+    /// Deliveries that have to be settled were asked for.
+    pub(crate) unsettled: bool,
+    /// What is known of them, where acks are to be coalesced.
+    pub(crate) acks: Option<Box<Acks>>,
     returned: VecDeque<Box<Returned>>,
     /// In `returned`.
     returned_octets: usize,
@@ -121,6 +127,8 @@ impl Channel {
             transactional: false,
             flow: true,
             consumers: Consumers::default(),
+            unsettled: false,
+            acks: None,
             returned: VecDeque::new(),
             returned_octets: 0,
             returned_lost: 0,
@@ -235,7 +243,13 @@ impl Channel {
                 let address = address(&get_ok.exchange, &get_ok.routing_key);
                 self.assembler.begin(Pending::GetOk(get_ok), &address);
             }
-            method => self.answer(Reply { method, content: None }, hands)?,
+            method => {
+                if let (Method::Basic(basic::Method::RecoverOk(_)), Some(acks)) = (&method, &mut self.acks) {
+                    // Whatever came before is the server's again, and will have another tag.
+                    acks.settle_up_to(0);
+                }
+                self.answer(Reply { method, content: None }, hands)?;
+            }
         }
         Ok(())
     }
@@ -256,11 +270,32 @@ impl Channel {
     }
 
     /// A fetched message whose caller has gone goes back into its queue.
-    pub(crate) fn put_back(&self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
+    pub(crate) fn put_back(&mut self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
         if self.state == State::Open
             && let Some(Reply { method: Method::Basic(basic::Method::GetOk(get_ok)), .. }) = unwanted
         {
-            hands.send(self.number, basic::Reject { delivery_tag: get_ok.delivery_tag, requeue: true });
+            self.requeue(get_ok.delivery_tag, hands);
+        }
+    }
+
+    /// Sends `basic.reject` for a message that nobody here handles. Returns the octets.
+    pub(crate) fn requeue(&mut self, delivery_tag: u64, hands: &mut Hands<'_>) -> usize {
+        self.send_acks(hands.out, hands.answers);
+        if let Some(acks) = &mut self.acks {
+            acks.settle(delivery_tag);
+        }
+        let frame = settle_frame(self.number, delivery_tag, Settle::Reject { requeue: true });
+        hands.out.put(&frame);
+        frame.len()
+    }
+
+    /// Sends the coalesced acks that wait. Whatever depends on the order comes after it.
+    #[inline]
+    pub(crate) fn send_acks(&mut self, out: &mut OutBuffer, answers: &mut usize) {
+        if let Some(acks) = &mut self.acks
+            && acks.wait()
+        {
+            *answers += acks.send(self.number, out);
         }
     }
 
@@ -304,6 +339,9 @@ impl Channel {
             return false;
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
+        if let Some(acks) = &mut self.acks {
+            acks.delivered(delivery_tag, consumer.no_ack);
+        }
         *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
         consumer.wake(hands.wakes);
         true
@@ -312,7 +350,11 @@ impl Channel {
     fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
         match method {
             Pending::Deliver { consumer, delivery_tag, redelivered } => {
-                let Some(consumer) = self.consumers.get_mut(consumer) else { return Ok(()) };
+                let consumer = self.consumers.get_mut(consumer);
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(delivery_tag, consumer.as_ref().is_some_and(|consumer| consumer.no_ack));
+                }
+                let Some(consumer) = consumer else { return Ok(()) };
                 match consumer.state {
                     ConsumerState::Live | ConsumerState::Cancelling => {
                         let batch = Batch::of(delivery_tag, redelivered, content);
@@ -321,11 +363,16 @@ impl Channel {
                         consumer.wake(hands.wakes);
                     }
                     // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
-                    _ if !consumer.no_ack => hands.answer(self.number, basic::Reject { delivery_tag, requeue: true }),
+                    _ if !consumer.no_ack => *hands.answers += self.requeue(delivery_tag, hands),
                     _ => {}
                 }
             }
-            Pending::GetOk(get_ok) => self.answer(Reply { method: get_ok.into(), content: Some(content) }, hands)?,
+            Pending::GetOk(get_ok) => {
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(get_ok.delivery_tag, !self.calls.next_get_is_unsettled());
+                }
+                self.answer(Reply { method: get_ok.into(), content: Some(content) }, hands)?;
+            }
             Pending::Return { reply_code, reply_text } => {
                 self.returned(Box::new(Returned { reply_code, reply_text, content }), hands.wakes);
             }
@@ -441,6 +488,7 @@ impl Channel {
 
     /// Sends `channel.close`; nothing else is sent or accepted from now on.
     pub(crate) fn close(&mut self, close: channel::Close, hands: &mut Hands<'_>) -> Result<(), Error> {
+        self.send_acks(hands.out, hands.answers);
         hands.out.put_method(self.number, &close.into(), hands.max_payload)?;
         self.finish(&Error::new(ErrorKind::Closed, "the channel was closed on this side"), hands.wakes, hands.buffered);
         self.state = State::Closing;
@@ -455,6 +503,7 @@ impl Channel {
             return;
         }
         self.end = Some(reason.clone());
+        self.acks = None;
         self.assembler.reset();
         self.calls.fail_all(wakes);
         if let Some(confirms) = &mut self.confirms {
