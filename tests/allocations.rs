@@ -172,10 +172,11 @@ async fn take(consumer: &mut Consumer, messages: usize) {
 }
 
 /// Starts a consumer, lets it run until everything has grown, and counts what `messages` more allocate.
-fn consume(size: usize, messages: usize) -> AllocationInfo {
+fn consume(size: usize, coalesced: bool, messages: usize) -> AllocationInfo {
     let (runtime, _connection, channel) = client("/");
     let mut consumer = runtime.block_on(async {
-        let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+        let consume = channel.basic_consume(&size.to_string()).prefetch(WINDOW).coalesce_acks(coalesced);
+        let mut consumer = consume.await.unwrap();
         take(&mut consumer, messages).await;
         consumer
     });
@@ -184,8 +185,8 @@ fn consume(size: usize, messages: usize) -> AllocationInfo {
 
 #[test]
 fn a_small_delivery_is_less_than_one_allocation() {
-    for (size, most) in [(16, 600), (100, 2_000), (4_000, 9_000)] {
-        let info = consume(size, 10_000);
+    for (size, coalesced, most) in [(16, false, 600), (100, false, 2_000), (100, true, 2_000), (4_000, false, 9_000)] {
+        let info = consume(size, coalesced, 10_000);
         assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
 }
@@ -216,7 +217,7 @@ fn a_receiver_allocates_once_for_a_delivery() {
 /// A large one has its body where it was read: memory for the read, and what names the body's place in it.
 #[test]
 fn a_large_delivery_is_few_allocations() {
-    let info = consume(64 * 1024, 1_000);
+    let info = consume(64 * 1024, false, 1_000);
     assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
 }
 

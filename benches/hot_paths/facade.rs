@@ -94,7 +94,8 @@ async fn publish_and_consume(client: &Client, sender: &Sender, work: &'static Wo
 }
 
 async fn consume(client: &Client, work: &Work, acks: u64) -> Result<u64> {
-    let mut receiver = client.receiver(Source::queue(work.queue())).prefetch(work.prefetch()).build().await?;
+    let receiver = client.receiver(Source::queue(work.queue())).prefetch(work.prefetch());
+    let mut receiver = receiver.coalesce_acks(work.coalesced).build().await?;
     let (mut received, mut waiting) = (0, Vec::new());
     while received < work.messages
         && let Some(delivery) = receiver.recv().await

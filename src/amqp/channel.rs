@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::call::{awaited, call, reply};
-use super::delivery::{Delivery, Message};
+use super::delivery::{Delivery, Message, Settler};
 use super::shared::{ChannelGuard, Guard};
 use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Batch, Reply};
+use crate::protocol::client::{Batch, Reply, Settle};
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -317,9 +317,10 @@ impl<'a> BasicGet<'a> {
         let reply = channel.call(self.method, self.deadline).await?;
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
-                let channel = (!no_ack).then(|| channel.inner.clone());
+                let ack = Settle::Ack { multiple: false };
+                let settler = (!no_ack).then(|| Settler { channel: channel.inner.clone(), ack });
                 let batch = Batch::of(ok.delivery_tag, ok.redelivered, content);
-                let message = Message::alone(batch, channel);
+                let message = Message::alone(batch, settler);
                 Ok(Some((ok, message)))
             }
             _ => Ok(None),

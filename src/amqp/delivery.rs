@@ -26,12 +26,19 @@ pub(crate) enum Memory {
 pub(crate) struct Shared {
     batch: Batch,
     /// `None` where nothing is to be settled.
-    channel: Option<Arc<ChannelGuard>>,
+    settler: Option<Settler>,
+}
+
+/// What settles deliveries: their channel, and how they are acked there.
+#[derive(Clone, Debug)]
+pub(crate) struct Settler {
+    pub(crate) channel: Arc<ChannelGuard>,
+    pub(crate) ack: Settle,
 }
 
 impl Memory {
-    pub(crate) fn shared(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Arc<Self> {
-        Arc::new(Self::Shared(Box::new(Shared { batch, channel })))
+    pub(crate) fn shared(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
+        Arc::new(Self::Shared(Box::new(Shared { batch, settler })))
     }
 
     /// The tag of the message at this place.
@@ -44,9 +51,9 @@ impl Memory {
     }
 
     #[inline]
-    fn channel(&self) -> Option<&Arc<ChannelGuard>> {
+    fn settler(&self) -> Option<&Settler> {
         match self {
-            Self::Shared(shared) => shared.channel.as_ref(),
+            Self::Shared(shared) => shared.settler.as_ref(),
             Self::Single(_) => None,
         }
     }
@@ -67,8 +74,8 @@ impl Message {
     }
 
     /// A message that came alone.
-    pub(crate) fn alone(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Self {
-        Self::at(Memory::shared(batch, channel), 0)
+    pub(crate) fn alone(batch: Batch, settler: Option<Settler>) -> Self {
+        Self::at(Memory::shared(batch, settler), 0)
     }
 
     /// In memory of its own, to be kept.
@@ -190,19 +197,20 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.0.memory.channel(), self.delivery_tag(), settle)
+        settle_on(self.0.memory.settler(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
     ///
-    /// Only appends to the connection's buffer; nothing is waited for.
+    /// Only appends to the connection's buffer; nothing is waited for. How it is sent is the consumer's matter
+    /// ([`coalesce_acks`](super::BasicConsume::coalesce_acks)).
     ///
     /// # Errors
     ///
     /// `Stale`: the channel has ended, the server has put the message back, and nothing was sent.
     #[inline]
     pub fn ack(self) -> Result<()> {
-        self.settle(Settle::Ack { multiple: false })
+        ack_on(self.0.memory.settler(), self.delivery_tag())
     }
 
     /// It was handled, and so was everything that this channel delivered before it (`basic.ack` with multiple).
@@ -259,7 +267,7 @@ impl Delivery {
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
+        let acker = Acker { settler: self.0.memory.settler().cloned(), delivery_tag: self.delivery_tag() };
         (self.0.detached(), acker)
     }
 }
@@ -275,7 +283,7 @@ impl Deref for Delivery {
 /// Settles one delivery. Keeps its channel, so a tag can never be settled on another one (c109).
 #[derive(Debug)]
 pub struct Acker {
-    channel: Option<Arc<ChannelGuard>>,
+    settler: Option<Settler>,
     delivery_tag: u64,
 }
 
@@ -287,7 +295,7 @@ impl Acker {
     /// As [`Delivery::ack`].
     #[inline]
     pub fn ack(self) -> Result<()> {
-        self.settle(Settle::Ack { multiple: false })
+        ack_on(self.settler.as_ref(), self.delivery_tag)
     }
 
     /// As [`Delivery::nack`].
@@ -314,15 +322,24 @@ impl Acker {
     }
 
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.channel.as_ref(), self.delivery_tag, settle)
+        settle_on(self.settler.as_ref(), self.delivery_tag, settle)
     }
 }
 
 /// A delivery has a channel; a message without one is none, and there is nothing to settle.
 #[inline]
-fn settle_on(channel: Option<&Arc<ChannelGuard>>, delivery_tag: u64, settle: Settle) -> Result<()> {
-    match channel {
-        Some(channel) => channel.settle(delivery_tag, settle),
+fn settle_on(settler: Option<&Settler>, delivery_tag: u64, settle: Settle) -> Result<()> {
+    match settler {
+        Some(settler) => settler.channel.settle(delivery_tag, settle),
+        None => Ok(()),
+    }
+}
+
+/// The same with an ack, as it was asked for.
+#[inline]
+fn ack_on(settler: Option<&Settler>, delivery_tag: u64) -> Result<()> {
+    match settler {
+        Some(settler) => settler.channel.settle(delivery_tag, settler.ack),
         None => Ok(()),
     }
 }

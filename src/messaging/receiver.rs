@@ -24,6 +24,7 @@ use crate::message::{Disposition, Modify, OnDrop, Received, Source};
 /// |---|---|
 /// | prefetch | 256 deliveries unsettled, for each consumer |
 /// | consumers | 1 |
+/// | acks | each by itself |
 /// | idle timeout | none |
 /// | dropped deliveries | go back at once |
 /// | failed handlers | the delivery goes back after 1 s, as failed |
@@ -36,6 +37,7 @@ pub struct ReceiverBuilder {
     exclusive: bool,
     prefetch: u16,
     consumers: u16,
+    coalesce_acks: bool,
     tag_prefix: Option<String>,
     settings: Settings,
 }
@@ -64,6 +66,7 @@ impl ReceiverBuilder {
             exclusive: false,
             prefetch: 256,
             consumers: 1,
+            coalesce_acks: false,
             tag_prefix: None,
             settings,
         }
@@ -80,6 +83,15 @@ impl ReceiverBuilder {
     #[doc(alias = "pool_size")]
     pub fn consumers(mut self, count: u16) -> Self {
         self.consumers = count.max(1);
+        self
+    }
+
+    /// Deliveries that are accepted one after the other are acked together: the server gets one `basic.ack` with `multiple` for those
+    /// of a consumer that were accepted since the last write and follow one another. A delivery that is held is never settled by
+    /// another's ack, and nothing is sent later than without this; see
+    /// [`BasicConsume::coalesce_acks`](crate::amqp::BasicConsume::coalesce_acks). Worth it where messages are many and small.
+    pub fn coalesce_acks(mut self, coalesce: bool) -> Self {
+        self.coalesce_acks = coalesce;
         self
     }
 
@@ -144,6 +156,7 @@ impl ReceiverBuilder {
             exclusive: *exclusive || self.exclusive,
             prefetch: self.prefetch,
             consumers: self.consumers,
+            coalesce_acks: self.coalesce_acks,
             tag_prefix: self.tag_prefix.clone(),
         })
     }
@@ -153,8 +166,8 @@ impl ReceiverBuilder {
         let Source::Topic { topics, group } = &self.source else {
             return Err(Error::new(ErrorKind::Unsupported, "a queue cannot be received from here: Kafka has topics"));
         };
-        if self.tag_prefix.is_some() || self.exclusive || !self.arguments.is_empty() {
-            let message = "consumer tags, exclusive consumers and arguments are AMQP's; Kafka has none of them";
+        if self.tag_prefix.is_some() || self.exclusive || self.coalesce_acks || !self.arguments.is_empty() {
+            let message = "consumer tags, exclusive consumers, acks and arguments are AMQP's; Kafka has none of them";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let (prefetch, members) = (self.prefetch, self.consumers);

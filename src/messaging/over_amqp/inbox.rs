@@ -20,12 +20,14 @@ pub(in crate::messaging) struct Plan {
     pub(in crate::messaging) exclusive: bool,
     pub(in crate::messaging) prefetch: u16,
     pub(in crate::messaging) consumers: u16,
+    pub(in crate::messaging) coalesce_acks: bool,
     pub(in crate::messaging) tag_prefix: Option<String>,
 }
 
 impl Plan {
     fn request<'a>(&self, channel: &'a Channel, queue: &'a str) -> BasicConsume<'a> {
         let consume = channel.basic_consume(queue).arguments(self.arguments.clone()).exclusive(self.exclusive);
+        let consume = consume.coalesce_acks(self.coalesce_acks);
         match &self.tag_prefix {
             Some(prefix) => consume.consumer_tag(tag(prefix)),
             None => consume,

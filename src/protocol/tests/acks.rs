@@ -234,7 +234,9 @@ fn a_server_that_does_not_count_gets_each_ack() {
 #[derive(Clone, Copy, Debug)]
 enum Happens {
     Deliver(&'static str),
-    Get { no_ack: bool },
+    Get {
+        no_ack: bool,
+    },
     /// One of those that are held, as a part of 256 of them.
     Settle(u8, Settle),
     Qos,
