@@ -175,7 +175,8 @@ async fn take(consumer: &mut Consumer, messages: usize) {
 fn consume(size: usize, coalesced: bool, messages: usize) -> AllocationInfo {
     let (runtime, _connection, channel) = client("/");
     let mut consumer = runtime.block_on(async {
-        let consume = channel.basic_consume(&size.to_string()).prefetch(WINDOW).coalesce_acks(coalesced);
+        let queue = size.to_string();
+        let consume = channel.basic_consume(&queue).prefetch(WINDOW).coalesce_acks(coalesced);
         let mut consumer = consume.await.unwrap();
         take(&mut consumer, messages).await;
         consumer

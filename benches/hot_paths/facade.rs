@@ -124,7 +124,7 @@ async fn consume_without_acks(client: &Client, work: &Work) -> Result<u64> {
     while received < work.messages
         && let Some(message) = messages.recv().await
     {
-        received += u64::from(message?.message.body().len() == work.body);
+        received += u64::from(message?.body().len() == work.body);
     }
     Ok(received)
 }

@@ -36,6 +36,22 @@ pub(crate) struct Settler {
     pub(crate) ack: Settle,
 }
 
+impl Settler {
+    #[inline]
+    pub(crate) fn ack(&self, delivery_tag: u64) -> Result<()> {
+        self.channel.settle(delivery_tag, self.ack)
+    }
+
+    pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {
+        self.channel.settle(delivery_tag, settle)
+    }
+
+    /// Whether the settling of a later delivery has settled this one.
+    pub(crate) fn was_settled_with_later(&self, delivery_tag: u64) -> bool {
+        self.channel.guard.shared.look(|machine| machine.was_settled_with_later(self.channel.id, delivery_tag))
+    }
+}
+
 impl Memory {
     pub(crate) fn shared(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
         Arc::new(Self::Shared(Box::new(Shared { batch, settler })))
@@ -118,17 +134,27 @@ impl Message {
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
+        self.to_body()
+    }
+
+    /// The same, for one who goes on with the message.
+    pub(crate) fn to_body(&self) -> Bytes {
         match self.apart() {
             None => Bytes::copy_from_slice(self.body()),
             Some(body) => body.clone(),
         }
     }
 
-    /// Exchange and routing key, each with its length octet, and the properties, as they came.
+    /// The tag it was delivered with.
     #[inline]
-    pub(crate) fn head(&self) -> [&[u8]; 2] {
-        let (layout, octets) = self.place();
-        layout.head(octets)
+    pub(crate) fn delivery_tag(&self) -> u64 {
+        self.memory.delivery_tag(self.place)
+    }
+
+    /// What settles it, where it is to be settled.
+    #[inline]
+    pub(crate) fn settler(&self) -> Option<&Settler> {
+        self.memory.settler()
     }
 
     /// The exchange it was published to, and the routing key it was published with.
@@ -197,7 +223,7 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.0.memory.settler(), self.delivery_tag(), settle)
+        settle_on(self.0.settler(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
@@ -207,15 +233,16 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// `Stale`: the channel has ended, the server has put the message back, and nothing was sent.
+    /// `Stale`: the channel has ended and the server has put the message back, or a later delivery was settled together with those before
+    /// it ([`ack_multiple`](Self::ack_multiple)). Nothing was sent.
     #[inline]
     pub fn ack(self) -> Result<()> {
-        ack_on(self.0.memory.settler(), self.delivery_tag())
+        ack_on(self.0.settler(), self.delivery_tag())
     }
 
     /// It was handled, and so was everything that this channel delivered before it (`basic.ack` with multiple).
     ///
-    /// Deliveries that this settles must not be settled again: the server closes the channel with 406.
+    /// Settling those again is `Stale`, and sends nothing.
     ///
     /// # Errors
     ///
@@ -256,10 +283,10 @@ impl Delivery {
     /// The delivery tag: counts the deliveries of the channel.
     #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.0.memory.delivery_tag(self.0.place)
+        self.0.delivery_tag()
     }
 
-    /// The message, for one who looks after its tag himself. It keeps its channel open, and what stands close to it in memory.
+    /// The message, for one who settles it himself. It keeps its channel open, and what stands close to it in memory.
     #[inline]
     pub(crate) fn into_message(self) -> Message {
         self.0
@@ -267,7 +294,7 @@ impl Delivery {
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let acker = Acker { settler: self.0.memory.settler().cloned(), delivery_tag: self.delivery_tag() };
+        let acker = Acker { settler: self.0.settler().cloned(), delivery_tag: self.delivery_tag() };
         (self.0.detached(), acker)
     }
 }
@@ -330,7 +357,7 @@ impl Acker {
 #[inline]
 fn settle_on(settler: Option<&Settler>, delivery_tag: u64, settle: Settle) -> Result<()> {
     match settler {
-        Some(settler) => settler.channel.settle(delivery_tag, settle),
+        Some(settler) => settler.settle(delivery_tag, settle),
         None => Ok(()),
     }
 }
@@ -339,7 +366,7 @@ fn settle_on(settler: Option<&Settler>, delivery_tag: u64, settle: Settle) -> Re
 #[inline]
 fn ack_on(settler: Option<&Settler>, delivery_tag: u64) -> Result<()> {
     match settler {
-        Some(settler) => settler.channel.settle(delivery_tag, settler.ack),
+        Some(settler) => settler.ack(delivery_tag),
         None => Ok(()),
     }
 }

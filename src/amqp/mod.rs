@@ -69,6 +69,7 @@ mod url;
 pub(crate) use crate::protocol::client::{STAMP, Settle};
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};
+pub(crate) use delivery::Settler;
 pub(crate) use publish::Posted;
 
 pub use builder::ConnectionBuilder;

@@ -11,12 +11,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
-use super::over_amqp::inbox::{Inbox, NoAckInbox, Plan};
-use crate::amqp::{FieldTable, FieldValue, ShortString};
+use super::over_amqp::inbox::{Inbox, Plan};
+use super::received::Received;
+use crate::amqp::{self, FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{Disposition, Modify, OnDrop, Received, Source};
+use crate::message::{Disposition, Modify, OnDrop, Source};
 
 /// How messages are received.
 ///
@@ -190,7 +191,7 @@ impl ReceiverBuilder {
     #[doc(alias = "PeekLock")]
     pub async fn build(self) -> Result<Receiver> {
         let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?, self.settings.on_drop).await?),
+            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
@@ -210,7 +211,7 @@ impl ReceiverBuilder {
     #[doc(alias = "ReceiveAndDelete")]
     pub async fn build_no_ack(self) -> Result<MessageStream> {
         let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => NoAckBackend::Amqp(NoAckInbox::open(link, &self.plan()?).await?),
+            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open_no_ack(link, self.plan()?).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
@@ -260,7 +261,7 @@ pub struct Receiver {
 }
 
 enum Backend {
-    Amqp(Inbox),
+    Amqp(Inbox<amqp::Consumer>),
     #[cfg(feature = "kafka")]
     Kafka(Option<kafka::Inbox>),
 }
@@ -275,13 +276,15 @@ impl Receiver {
             return Poll::Ready(Some(Err(error)));
         }
         let next = match &mut self.backend {
-            Backend::Amqp(inbox) => inbox.poll_next(cx, Delivery::new),
+            Backend::Amqp(inbox) => {
+                inbox.poll_next(cx).map_ok(|delivery| Delivery::over_amqp(delivery, self.settings.on_drop))
+            }
             #[cfg(feature = "kafka")]
             Backend::Kafka(None) => Poll::Ready(None),
             #[cfg(feature = "kafka")]
-            Backend::Kafka(Some(inbox)) => inbox
-                .poll_next(cx)
-                .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
+            Backend::Kafka(Some(inbox)) => {
+                inbox.poll_next(cx).map_ok(|(arrived, acker)| Delivery::over_kafka(arrived, acker))
+            }
         };
         match &next {
             Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.settings.idle_timeout),
@@ -358,7 +361,7 @@ impl Receiver {
     ///
     /// `Stale`, as [`Delivery::accept`]; `Unsupported` for [`Disposition::Modify`], which AMQP 0-9-1 has for single deliveries only.
     pub fn settle_up_to(&self, delivery: &Delivery, how: Disposition) -> Result<()> {
-        delivery.acker().settle_up_to(how)
+        delivery.settle_up_to(how)
     }
 
     /// Changes how many deliveries of each consumer may be unsettled. AMQP 0-9-1 can do that for new consumers only, so the consumers
@@ -461,7 +464,7 @@ pub struct MessageStream {
 }
 
 enum NoAckBackend {
-    Amqp(NoAckInbox),
+    Amqp(Inbox<amqp::MessageStream>),
     #[cfg(feature = "kafka")]
     Kafka(kafka::Inbox),
 }
@@ -472,15 +475,12 @@ impl MessageStream {
             return Poll::Ready(None);
         }
         let next = match &mut self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx),
+            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx).map_ok(Received::from),
             #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map(|next| {
-                next.map(|next| {
-                    let (received, mut acker) = next?;
-                    // Where the partition is somebody else's by now, it comes there as well.
-                    let _ = acker.settle(Disposition::Accept);
-                    Ok(received)
-                })
+            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map_ok(|(arrived, mut acker)| {
+                // Where the partition is somebody else's by now, it comes there as well.
+                let _ = acker.settle(Disposition::Accept);
+                Received::from(arrived)
             }),
         };
         match next {

@@ -51,8 +51,8 @@ on_every_server! {
         let mut again = Vec::new();
         for _ in 0..3 {
             let delivery = next(&mut receiver).await;
-            assert!(delivery.redelivered);
-            again.push((number(&delivery.message), delivery.delivery_count()));
+            assert!(delivery.redelivered());
+            again.push((number(delivery.body()), delivery.delivery_count()));
             delivery.accept().unwrap();
         }
         again.sort_unstable();
@@ -76,7 +76,7 @@ on_every_server! {
         next(&mut receiver).await.release().unwrap();
         next(&mut receiver).await.modify(ELSEWHERE).unwrap();
         let (message, acker) = next(&mut receiver).await.detach();
-        assert_eq!(number(&message), 4);
+        assert_eq!(number(message.body()), 4);
         assert!(!acker.is_settled());
         // On another thread, without a runtime.
         std::thread::spawn(move || acker.accept()).join().unwrap().unwrap();
@@ -127,7 +127,7 @@ on_every_server! {
         drop(rest);
         for n in [3, 4] {
             let delivery = next(&mut receiver).await;
-            assert_eq!((number(&delivery.message), delivery.redelivered), (n, true));
+            assert_eq!((number(delivery.body()), delivery.redelivered()), (n, true));
             delivery.accept().unwrap();
         }
         let settled = tap.settled(6).await;
@@ -200,7 +200,7 @@ on_every_server! {
         let mut numbers = Vec::new();
         for _ in 0..3 {
             let delivery = next(&mut second).await;
-            numbers.push(number(&delivery.message));
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         numbers.sort_unstable();

@@ -178,7 +178,6 @@ impl Acks {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation)] // only the lowest bits count
     fn at(&self, tag: u64) -> usize {
         (tag / 64) as usize & self.words.len().wrapping_sub(1)
     }

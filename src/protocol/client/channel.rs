@@ -51,6 +51,8 @@ pub(crate) struct Channel {
     pub(crate) consumers: Consumers,
     /// Deliveries that have to be settled were asked for.
     pub(crate) unsettled: bool,
+    /// Up to which tag they were settled by the settling of a later one.
+    pub(crate) settled_up_to: u64,
     /// What is known of them, where acks are to be coalesced.
     pub(crate) acks: Option<Box<Acks>>,
     returned: VecDeque<Box<Returned>>,
@@ -128,6 +130,7 @@ impl Channel {
             flow: true,
             consumers: Consumers::default(),
             unsettled: false,
+            settled_up_to: 0,
             acks: None,
             returned: VecDeque::new(),
             returned_octets: 0,

@@ -86,6 +86,7 @@ impl Connection {
             tx::Select::INFO => channel.transactional = true,
             tx::Rollback::INFO => {
                 // What was settled since the last commit is unsettled again.
+                channel.settled_up_to = 0;
                 if let Some(acks) = &mut channel.acks {
                     acks.give_up();
                 }
@@ -383,11 +384,18 @@ impl Connection {
         }
     }
 
-    /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`).
+    /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`). `Stale` when the channel has ended, or when the delivery was settled
+    /// with a later one; nothing is sent then.
     #[inline]
     pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
         match self.channels.get_mut(id.0).and_then(Option::as_mut) {
             Some(channel) if channel.state == State::Open => {
+                if (1..=channel.settled_up_to).contains(&delivery_tag) {
+                    return Err(settled_already());
+                }
+                if let Settle::Ack { multiple: true } | Settle::Nack { multiple: true, .. } = settle {
+                    channel.settled_up_to = delivery_tag;
+                }
                 if let Some(acks) = &mut channel.acks
                     && acks.note(delivery_tag, settle, channel.number, (&mut self.out, &mut self.answers))
                 {
@@ -407,6 +415,12 @@ impl Connection {
                 Err(Error::because(ErrorKind::Stale, message, &end))
             }
         }
+    }
+
+    /// Whether a delivery was settled by the settling of a later one, with `multiple`.
+    pub fn was_settled_with_later(&self, id: ChannelId, delivery_tag: u64) -> bool {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.is_some_and(|channel| (1..=channel.settled_up_to).contains(&delivery_tag))
     }
 
     /// Sends the coalesced acks that wait, of all channels.
@@ -476,6 +490,11 @@ pub(super) fn settle_frame(channel: u16, delivery_tag: u64, settle: Settle) -> [
     let [c1, c0] = channel.to_be_bytes();
     let [t7, t6, t5, t4, t3, t2, t1, t0] = delivery_tag.to_be_bytes();
     [1, c1, c0, 0, 0, 0, 13, 0, 60, 0, method, t7, t6, t5, t4, t3, t2, t1, t0, bits, 0xCE]
+}
+
+#[cold]
+fn settled_already() -> Error {
+    Error::new(ErrorKind::Stale, "the delivery is settled already; nothing was sent")
 }
 
 #[cold]
