@@ -13,7 +13,7 @@ use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Batch, Reply, Settle};
+use crate::protocol::client::{Batch, Reply};
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -317,8 +317,7 @@ impl<'a> BasicGet<'a> {
         let reply = channel.call(self.method, self.deadline).await?;
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
-                let ack = Settle::Ack { multiple: false };
-                let settler = (!no_ack).then(|| Settler { channel: channel.inner.clone(), ack });
+                let settler = (!no_ack).then(|| Settler { channel: channel.inner.clone(), coalesces: false });
                 let batch = Batch::of(ok.delivery_tag, ok.redelivered, content);
                 let message = Message::alone(batch, settler);
                 Ok(Some((ok, message)))

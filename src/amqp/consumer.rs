@@ -19,7 +19,7 @@ use super::shared::ChannelGuard;
 use super::{FieldTable, FieldValue, ShortString};
 use crate::codec::method::basic;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Batch, ConsumerId, Deliveries, Settle};
+use crate::protocol::client::{Batch, ConsumerId, Deliveries};
 
 /// Unsettled deliveries of a consumer for which no prefetch was set: enough to keep a fast one busy, and not the whole queue.
 const DEFAULT_PREFETCH: u16 = 256;
@@ -123,11 +123,7 @@ impl<'a> BasicConsume<'a> {
     }
 
     async fn start(self) -> Result<Queue> {
-        let ack = match (self.method.no_ack, self.coalesce_acks) {
-            (true, _) => None,
-            (false, true) => Some(Settle::CoalescedAck),
-            (false, false) => Some(Settle::Ack { multiple: false }),
-        };
+        let (settles, coalesces) = (!self.method.no_ack, self.coalesce_acks);
         let inner = &self.channel.inner;
         let prefetch = match self.prefetch {
             Some(count) => Some(count),
@@ -136,7 +132,7 @@ impl<'a> BasicConsume<'a> {
         };
         // Both go out together: the server handles them in order.
         let (consumer, qos, consume) = inner.guard.shared.with(|machine| {
-            if ack == Some(Settle::CoalescedAck) {
+            if settles && coalesces {
                 machine.coalesce_acks(inner.id)?;
             }
             let qos = match prefetch {
@@ -154,7 +150,7 @@ impl<'a> BasicConsume<'a> {
                 }
             }
         })?;
-        let queue = Queue::new(inner.clone(), consumer, ack);
+        let queue = Queue::new(inner.clone(), consumer, settles.then_some(coalesces));
         // Waited for together, so that one who gives up gives up both.
         let qos = async {
             match qos {
@@ -186,8 +182,8 @@ awaited! {
 struct Queue {
     channel: Arc<ChannelGuard>,
     consumer: ConsumerId,
-    /// How messages are acked; `None` where they are not to be settled.
-    ack: Option<Settle>,
+    /// Whether acks are coalesced; `None` where messages are not to be settled.
+    coalesces: Option<bool>,
     taken: VecDeque<Batch>,
     /// The batch at hand, and the places in it that are left.
     batch: Option<Arc<Memory>>,
@@ -196,8 +192,8 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(channel: Arc<ChannelGuard>, consumer: ConsumerId, ack: Option<Settle>) -> Self {
-        Self { channel, consumer, ack, taken: VecDeque::new(), batch: None, rest: 0..0, over: false }
+    fn new(channel: Arc<ChannelGuard>, consumer: ConsumerId, coalesces: Option<bool>) -> Self {
+        Self { channel, consumer, coalesces, taken: VecDeque::new(), batch: None, rest: 0..0, over: false }
     }
 
     #[inline]
@@ -233,7 +229,7 @@ impl Queue {
         if let Some(mut batch) = self.taken.pop_front() {
             batch.seal();
             self.rest = 0..batch.delivered().len();
-            let settler = self.ack.map(|ack| Settler { channel: self.channel.clone(), ack });
+            let settler = self.coalesces.map(|coalesces| Settler { channel: self.channel.clone(), coalesces });
             self.batch = Some(Memory::shared(batch, settler));
         }
         Poll::Ready(Poll::Pending)

@@ -29,19 +29,24 @@ pub(crate) struct Shared {
     settler: Option<Settler>,
 }
 
-/// What settles deliveries: their channel, and how they are acked there.
+/// What settles deliveries: their channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Settler {
     pub(crate) channel: Arc<ChannelGuard>,
-    pub(crate) ack: Settle,
+    /// Acks are coalesced.
+    pub(crate) coalesces: bool,
 }
 
 impl Settler {
     #[inline]
     pub(crate) fn ack(&self, delivery_tag: u64) -> Result<()> {
-        self.channel.settle(delivery_tag, self.ack)
+        match self.coalesces {
+            false => self.channel.settle(delivery_tag, Settle::Ack { multiple: false }),
+            true => self.settle(delivery_tag, Settle::CoalescedAck),
+        }
     }
 
+    #[inline(never)] // so that the most frequent ack is inlined
     pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {
         self.channel.settle(delivery_tag, settle)
     }

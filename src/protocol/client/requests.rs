@@ -390,21 +390,17 @@ impl Connection {
     pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
         match self.channels.get_mut(id.0).and_then(Option::as_mut) {
             Some(channel) if channel.state == State::Open => {
+                let number = channel.number;
                 if (1..=channel.settled_up_to).contains(&delivery_tag) {
                     return Err(settled_already());
                 }
                 if let Settle::Ack { multiple: true } | Settle::Nack { multiple: true, .. } = settle {
                     channel.settled_up_to = delivery_tag;
                 }
-                if let Some(acks) = &mut channel.acks
-                    && acks.note(delivery_tag, settle, channel.number, (&mut self.out, &mut self.answers))
-                {
-                    if !std::mem::replace(&mut acks.listed, true) {
-                        self.acking.push(id);
-                    }
+                if channel.acks.is_some() && self.waits(id, delivery_tag, settle) {
                     return Ok(());
                 }
-                let frame = settle_frame(channel.number, delivery_tag, settle);
+                let frame = settle_frame(number, delivery_tag, settle);
                 self.out.put(&frame);
                 self.answers += frame.len();
                 Ok(())
@@ -415,6 +411,18 @@ impl Connection {
                 Err(Error::because(ErrorKind::Stale, message, &end))
             }
         }
+    }
+
+    /// Where acks are coalesced: whether this one waits. If not it is to be sent now; what has to come before it is sent.
+    fn waits(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> bool {
+        let Self { channels, out, answers, acking, .. } = self;
+        let channel = channels.get_mut(id.0).and_then(Option::as_mut);
+        let Some(Channel { acks: Some(acks), number, .. }) = channel else { return false };
+        let waits = acks.note(delivery_tag, settle, *number, (out, answers));
+        if waits && !std::mem::replace(&mut acks.listed, true) {
+            acking.push(id);
+        }
+        waits
     }
 
     /// Whether a delivery was settled by the settling of a later one, with `multiple`.
