@@ -42,11 +42,16 @@ impl Settler {
     pub(crate) fn ack(&self, delivery_tag: u64) -> Result<()> {
         match self.coalesces {
             false => self.channel.settle(delivery_tag, Settle::Ack { multiple: false }),
-            true => self.settle(delivery_tag, Settle::CoalescedAck),
+            true => self.ack_coalesced(delivery_tag),
         }
     }
 
     #[inline(never)] // so that the most frequent ack is inlined
+    fn ack_coalesced(&self, delivery_tag: u64) -> Result<()> {
+        self.channel.settle(delivery_tag, Settle::CoalescedAck)
+    }
+
+    #[inline(never)] // for the same reason
     pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {
         self.channel.settle(delivery_tag, settle)
     }

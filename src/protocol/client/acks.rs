@@ -26,15 +26,19 @@ const MOST_WORDS: usize = 1 << 14;
 pub(crate) struct Acks {
     /// Everything up to this tag is settled, or its ack waits.
     settled: u64,
-    /// The tag of the last delivery; 0 before the first.
-    last: u64,
-    /// A bit for each tag behind `settled` up to `last`: 1 for settled. A ring whose length is a power of two.
+    /// The tag of the next delivery; 0 before the first.
+    next: u64,
+    /// The first tag for which `words` has no bit.
+    room: u64,
+    /// A bit for each tag between `settled` and `next`: 1 for settled. A ring whose length is a power of two; all other bits are 0.
     words: Vec<u64>,
+    /// How many bits are 1.
+    ahead: usize,
     /// The highest tag up to `settled` whose ack waits,
     run: u64,
     /// and how many do.
     waiting: usize,
-    /// Acks that wait for tags that were behind `settled` when they came, in the order in which they came.
+    /// Acks that wait for tags that were not next to `settled` when they came, in the order in which they came.
     apart: Vec<u64>,
     /// What is settled is not known any more: each ack is sent by itself.
     lost: bool,
@@ -46,25 +50,30 @@ impl Acks {
     /// A delivery came, which counts as settled already with `no_ack`.
     #[inline]
     pub(crate) fn delivered(&mut self, tag: u64, no_ack: bool) {
-        if self.last == 0 {
+        if tag != self.next || tag >= self.room {
+            self.unexpected(tag);
+        }
+        if !self.lost {
+            self.next = tag + 1;
+            if no_ack {
+                self.settle(tag);
+            }
+        }
+    }
+
+    /// The first one, or one for which there is no room.
+    #[cold]
+    fn unexpected(&mut self, tag: u64) {
+        if self.next == 0 {
             // Whatever came before was asked for without acks.
-            (self.settled, self.last) = (tag.saturating_sub(1), tag.saturating_sub(1));
+            (self.settled, self.next) = (tag.saturating_sub(1), tag);
         }
         // Servers count. With one that does not, nobody knows what is between two tags.
-        if self.lost || tag == 0 || tag - 1 != self.last || !self.has_room(tag) {
-            self.lost = true;
-            return;
-        }
-        self.last = tag;
-        self.mark(tag, no_ack);
-        if no_ack {
-            self.advance();
-        }
+        self.lost |= tag != self.next || tag == 0 || tag == u64::MAX || !self.has_room(tag);
     }
 
     /// The program settles a delivery: notes it, and sends the acks that have to come before. Returns whether it is an ack that waits
     /// itself; otherwise it is to be sent now.
-    #[inline]
     pub(crate) fn note(&mut self, tag: u64, how: Settle, channel: u16, to: (&mut OutBuffer, &mut usize)) -> bool {
         match how {
             Settle::CoalescedAck => return self.ack(tag),
@@ -84,8 +93,8 @@ impl Acks {
 
     /// The program acks a delivery. Returns whether the ack waits; if not it is to be sent at once.
     #[inline]
-    fn ack(&mut self, tag: u64) -> bool {
-        if self.lost || tag <= self.settled || tag > self.last {
+    pub(crate) fn ack(&mut self, tag: u64) -> bool {
+        if tag <= self.settled || tag >= self.next || self.lost {
             return false;
         }
         if tag == self.settled + 1 {
@@ -94,9 +103,12 @@ impl Acks {
             self.advance();
             return true;
         }
+        self.ack_apart(tag)
+    }
+
+    fn ack_apart(&mut self, tag: u64) -> bool {
         // One that is acked a second time is the server's to judge.
-        let waits = self.apart.len() < MOST_APART && !self.is_settled(tag);
-        self.mark(tag, true);
+        let waits = self.mark(tag) && self.apart.len() < MOST_APART;
         if waits {
             self.apart.push(tag);
         }
@@ -105,16 +117,20 @@ impl Acks {
 
     /// A delivery was settled by itself, and whoever did that says so to the server.
     pub(crate) fn settle(&mut self, tag: u64) {
-        if tag > self.settled && tag <= self.last {
-            self.mark(tag, true);
+        if tag > self.settled && tag < self.next {
+            self.mark(tag);
             self.advance();
         }
     }
 
     /// The same for every delivery up to this one, or all of them for 0.
     pub(crate) fn settle_up_to(&mut self, tag: u64) {
-        let tag = if tag == 0 { self.last } else { tag.min(self.last) };
-        self.settled = self.settled.max(tag);
+        let last = self.next.saturating_sub(1);
+        let tag = if tag == 0 { last } else { tag.min(last) };
+        while self.settled < tag {
+            self.settled += 1;
+            self.clear(self.settled);
+        }
         self.advance();
     }
 
@@ -147,61 +163,63 @@ impl Acks {
         out.len() - before
     }
 
-    /// Moves `settled` over what is settled behind it.
+    /// Moves `settled` over what is settled next to it.
     #[inline]
     fn advance(&mut self) {
-        while self.settled < self.last {
-            let next = self.settled + 1;
-            match (self.word(next) >> (next % 64)).trailing_ones() {
-                0 => return,
-                more => self.settled = self.last.min(self.settled + u64::from(more)),
-            }
+        while self.ahead > 0 && self.clear(self.settled + 1) {
+            self.settled += 1;
         }
     }
 
-    fn is_settled(&self, tag: u64) -> bool {
-        self.word(tag) >> (tag % 64) & 1 == 1
-    }
-
-    #[inline]
-    fn mark(&mut self, tag: u64, settled: bool) {
+    /// Sets the bit of a tag. Returns whether it was not set.
+    fn mark(&mut self, tag: u64) -> bool {
         let at = self.at(tag);
-        if let Some(word) = self.words.get_mut(at) {
-            *word = *word & !(1 << (tag % 64)) | u64::from(settled) << (tag % 64);
+        match self.words.get_mut(at) {
+            Some(word) if *word >> (tag % 64) & 1 == 0 => {
+                *word |= 1 << (tag % 64);
+                self.ahead += 1;
+                true
+            }
+            _ => false,
         }
     }
 
-    /// The word that has the bit of this tag.
-    #[inline]
-    fn word(&self, tag: u64) -> u64 {
-        self.words.get(self.at(tag)).copied().unwrap_or_default()
+    /// The other way round.
+    fn clear(&mut self, tag: u64) -> bool {
+        let at = self.at(tag);
+        match self.words.get_mut(at) {
+            Some(word) if *word >> (tag % 64) & 1 == 1 => {
+                *word &= !(1 << (tag % 64));
+                self.ahead -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
-    #[inline]
+    /// The place of the word that has the bit of this tag.
     fn at(&self, tag: u64) -> usize {
         (tag / 64) as usize & self.words.len().wrapping_sub(1)
     }
 
     /// Whether there is a bit for every tag behind `settled` up to this one.
-    #[inline]
     fn has_room(&mut self, tag: u64) -> bool {
-        tag / 64 - (self.settled + 1) / 64 < self.words.len() as u64 || self.grow()
-    }
-
-    #[cold]
-    fn grow(&mut self) -> bool {
-        let len = (2 * self.words.len()).max(4);
-        if len > MOST_WORDS {
-            return false;
-        }
-        let mut grown = Self { words: vec![0; len], ..Self::default() };
-        for first in ((self.settled + 1) / 64..=self.last / 64).map(|word| word * 64) {
-            let at = grown.at(first);
-            if let Some(word) = grown.words.get_mut(at) {
-                *word = self.word(first);
+        let first = (self.settled + 1) / 64;
+        while (tag / 64) - first >= self.words.len() as u64 {
+            let len = (2 * self.words.len()).max(4);
+            if len > MOST_WORDS {
+                return false;
             }
+            let mut grown = Self { words: vec![0; len], ..Self::default() };
+            for word in first..first + self.words.len() as u64 {
+                let (from, to) = (self.at(word * 64), grown.at(word * 64));
+                if let (Some(from), Some(to)) = (self.words.get(from), grown.words.get_mut(to)) {
+                    *to = *from;
+                }
+            }
+            self.words = grown.words;
         }
-        self.words = grown.words;
+        self.room = (first + self.words.len() as u64).saturating_mul(64);
         true
     }
 }
@@ -243,17 +261,20 @@ mod tests {
         assert_eq!((waiting, acks.apart.len()), (MOST_APART, MOST_APART));
         assert!(acks.ack(1), "all that was behind it is settled");
         assert_eq!(sent(&mut acks), [(2 + MOST_APART as u64 - 1, true)]);
-        assert_eq!(acks.settled, 1000);
+        assert_eq!((acks.settled, acks.ahead), (1000, 0));
     }
 
     #[test]
     fn no_tag_is_too_large() {
         let mut acks = Acks::default();
-        for tag in [u64::MAX - 1, u64::MAX] {
+        for tag in [u64::MAX - 2, u64::MAX - 1] {
             acks.delivered(tag, false);
             assert!(acks.ack(tag) && !acks.ack(tag) && !acks.ack(0));
         }
-        assert_eq!(sent(&mut acks), [(u64::MAX, true)]);
+        assert_eq!(sent(&mut acks), [(u64::MAX - 1, true)]);
+        acks.delivered(u64::MAX, false);
+        assert!(acks.lost && !acks.ack(u64::MAX));
+        let mut acks = Acks::default();
         acks.delivered(0, false);
         assert!(acks.lost);
     }

@@ -397,8 +397,17 @@ impl Connection {
                 if let Settle::Ack { multiple: true } | Settle::Nack { multiple: true, .. } = settle {
                     channel.settled_up_to = delivery_tag;
                 }
-                if channel.acks.is_some() && self.waits(id, delivery_tag, settle) {
-                    return Ok(());
+                if let Some(acks) = &mut channel.acks {
+                    let waits = match settle {
+                        Settle::CoalescedAck => acks.ack(delivery_tag),
+                        _ => acks.note(delivery_tag, settle, number, (&mut self.out, &mut self.answers)),
+                    };
+                    if waits {
+                        if !std::mem::replace(&mut acks.listed, true) {
+                            self.acking.push(id);
+                        }
+                        return Ok(());
+                    }
                 }
                 let frame = settle_frame(number, delivery_tag, settle);
                 self.out.put(&frame);
@@ -411,18 +420,6 @@ impl Connection {
                 Err(Error::because(ErrorKind::Stale, message, &end))
             }
         }
-    }
-
-    /// Where acks are coalesced: whether this one waits. If not it is to be sent now; what has to come before it is sent.
-    fn waits(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> bool {
-        let Self { channels, out, answers, acking, .. } = self;
-        let channel = channels.get_mut(id.0).and_then(Option::as_mut);
-        let Some(Channel { acks: Some(acks), number, .. }) = channel else { return false };
-        let waits = acks.note(delivery_tag, settle, *number, (out, answers));
-        if waits && !std::mem::replace(&mut acks.listed, true) {
-            acking.push(id);
-        }
-        waits
     }
 
     /// Whether a delivery was settled by the settling of a later one, with `multiple`.
