@@ -104,18 +104,20 @@ impl Delivery {
     #[inline]
     pub fn settle(mut self, how: Disposition) -> Result<()> {
         match std::mem::replace(&mut self.bond, DONE) {
-            Bond::Amqp(_) => self.settle_over_amqp(how),
+            Bond::Amqp(_) => match self.settler() {
+                Some((settler, tag)) => settle(settler, tag, how),
+                None => Ok(()),
+            },
             #[cfg(feature = "kafka")]
             Bond::Kafka(mut acker) => acker.settle(how),
         }
     }
 
+    /// What settles it over AMQP, and its tag.
     #[inline]
-    fn settle_over_amqp(&self, how: Disposition) -> Result<()> {
-        match self.received.amqp().and_then(|message| Some((message.settler()?, message.delivery_tag()))) {
-            Some((settler, tag)) => settle(settler, tag, how),
-            None => Ok(()),
-        }
+    fn settler(&self) -> Option<(&Settler, u64)> {
+        let message = self.received.amqp()?;
+        Some((message.settler()?, message.delivery_tag()))
     }
 
     /// The message, and what settles it, for settling elsewhere. The message is a value of its own, see
@@ -128,8 +130,7 @@ impl Delivery {
     pub(super) fn into_parts(mut self) -> (Received, Acker) {
         let kind = match std::mem::replace(&mut self.bond, DONE) {
             Bond::Amqp(on_drop) => {
-                let message = self.received.amqp();
-                let settler = message.and_then(|message| Some((message.settler()?.clone(), message.delivery_tag())));
+                let settler = self.settler().map(|(settler, tag)| (settler.clone(), tag));
                 Kind::Amqp { settler, on_drop }
             }
             #[cfg(feature = "kafka")]
@@ -142,7 +143,7 @@ impl Delivery {
         match &self.bond {
             Bond::Amqp(_) => {
                 let how = convert::settle_up_to(how)?;
-                match self.received.amqp().and_then(|message| Some((message.settler()?, message.delivery_tag()))) {
+                match self.settler() {
                     Some((settler, tag)) => settler.settle(tag, how),
                     None => Ok(()),
                 }
@@ -168,9 +169,9 @@ impl Drop for Delivery {
         #[allow(irrefutable_let_patterns, reason = "without Kafka there is nothing else")]
         if let Bond::Amqp(on_drop) = &self.bond
             && let Some(how) = dropped(*on_drop)
+            && let Some((settler, tag)) = self.settler()
         {
-            // It is settled already, or its channel has ended and the server has put it back.
-            let _ = self.settle_over_amqp(how);
+            give_up(settler, tag, how);
         }
     }
 }
@@ -182,6 +183,14 @@ fn dropped(on_drop: OnDrop) -> Option<Disposition> {
         OnDrop::Release => Some(Disposition::Release),
         OnDrop::Reject => Some(Disposition::Reject),
         OnDrop::Leave => None,
+    }
+}
+
+/// Settles a delivery that was dropped, unless that was done with a later one.
+fn give_up(settler: &Settler, tag: u64, how: Disposition) {
+    if !settler.was_settled_with_later(tag) {
+        // When its channel has ended the server has put it back.
+        let _ = settle(settler, tag, how);
     }
 }
 
@@ -277,11 +286,10 @@ impl Drop for Acker {
     fn drop(&mut self) {
         #[allow(irrefutable_let_patterns, reason = "without Kafka there is nothing else")]
         if let Kind::Amqp { settler, on_drop } = &mut self.kind
-            && let Some((settler, tag)) = settler.take()
+            && let Some((settler, tag)) = settler
             && let Some(how) = dropped(*on_drop)
         {
-            // It is settled already, or its channel has ended and the server has put it back.
-            let _ = settle(&settler, tag, how);
+            give_up(settler, *tag, how);
         }
     }
 }
