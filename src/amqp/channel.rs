@@ -85,6 +85,12 @@ impl Channel {
         }
     }
 
+    /// Wakes whoever has to be woken after a message was [posted](BasicPublish::post).
+    #[inline(never)]
+    pub(crate) fn wake(&self) {
+        self.inner.guard.shared.wake();
+    }
+
     /// Why a publisher has to wait, for the error of one who does not.
     pub(crate) fn why_publishing_waits(&self) -> Error {
         self.inner.guard.shared.look(crate::protocol::client::Connection::why_publishing_waits)

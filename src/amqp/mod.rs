@@ -67,6 +67,7 @@ mod shared;
 mod topology;
 mod url;
 
+pub(crate) use crate::protocol::client::Watermark;
 pub(crate) use crate::protocol::client::{STAMP, Settle};
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};

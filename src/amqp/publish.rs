@@ -1,6 +1,6 @@
 //! Publishing a message, and learning what became of it.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -118,32 +118,19 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
-    /// Publishes the message if there is room, without waiting for any; `Err(None)` says that there is none.
-    #[inline]
-    pub(crate) fn post_at_once(&mut self) -> std::result::Result<Posted, Option<Error>> {
-        let mut turn = 0;
-        let tag = self.post(Waker::noop(), &mut turn)?;
-        Ok(Posted { tag, turn })
-    }
-
-    /// Publishes the message as awaiting it does, and has no [`Confirm`] to show for it.
-    pub(crate) async fn posted(mut self) -> Result<Posted> {
-        let mut turn = 0;
-        let tag = poll_fn(|cx| match self.post(cx.waker(), &mut turn) {
-            Ok(tag) => Poll::Ready(Ok(tag)),
-            Err(Some(error)) => Poll::Ready(Err(error)),
-            Err(None) => self.poll_timer(cx).map(Err),
-        });
-        Ok(Posted { tag: tag.await?, turn })
-    }
-
-    /// Publishes if there is room, as [`publish`](Self::publish), and with a result in two registers for the same reason.
+    /// Publishes the message if there is room: its delivery tag, 0 on a channel without confirms. `Err(None)` says that there is none;
+    /// the waker is woken when there is. Nobody else is woken before [`Channel::wake`] is called.
+    ///
+    /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better. The tag
+    /// comes back in two of them, which a `Poll` of it would not.
     #[inline(never)]
-    fn post(&mut self, waker: &Waker, turn: &mut u64) -> std::result::Result<u64, Option<Error>> {
+    pub(crate) fn post(&mut self, waker: &Waker, posted: &mut Posted) -> std::result::Result<u64, Option<Error>> {
         let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
-        channel.guard.shared.with(|machine| {
-            *turn = machine.turns();
-            match machine.poll_publish(channel.id, publish, place, waker) {
+        channel.guard.shared.quietly(|machine| {
+            posted.turn = machine.turns();
+            let polled = machine.poll_publish(channel.id, publish, place, waker);
+            posted.wakes = machine.has_wakes();
+            match polled {
                 Poll::Ready(Ok(tag)) => Ok(tag),
                 Poll::Ready(Err(error)) => Err(Some(error)),
                 Poll::Pending => Err(None),
@@ -158,29 +145,12 @@ impl<'a> BasicPublish<'a> {
         self
     }
 
-    /// Publishes if there is room; `Err(None)` says that there is none.
-    ///
-    /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better. The result
-    /// comes back in two of them, which a `Poll` of it would not.
-    #[inline(never)]
-    fn publish(&mut self, waker: &Waker) -> std::result::Result<Confirm, Option<Error>> {
-        let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
-        match channel.guard.shared.with(|machine| machine.poll_publish(channel.id, publish, place, waker)) {
-            Poll::Ready(Ok(tag)) => Ok(Confirm::new(channel.clone(), tag)),
-            Poll::Ready(Err(error)) => Err(Some(error)),
-            Poll::Pending => Err(None),
-        }
-    }
-
+    /// Ready with the reason when it has waited for room long enough.
     #[cold]
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(crate) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(cx).map(|()| self.why_it_waits())
-    }
-
-    fn why_it_waits(&self) -> Error {
-        self.channel.why_publishing_waits()
+        timer.as_mut().poll(cx).map(|()| self.channel.why_publishing_waits())
     }
 
     #[cold]
@@ -197,8 +167,13 @@ impl Future for BasicPublish<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
-        match self.publish(cx.waker()) {
-            Ok(confirm) => Poll::Ready(Ok(confirm)),
+        let mut posted = Posted::default();
+        let published = self.post(cx.waker(), &mut posted);
+        if posted.wakes {
+            self.channel.wake();
+        }
+        match published {
+            Ok(tag) => Poll::Ready(Ok(Confirm::new(Arc::clone(&self.channel.inner), tag))),
             Err(Some(error)) => Poll::Ready(Err(error)),
             Err(None) => self.poll_timer(cx).map(Err),
         }
@@ -214,13 +189,13 @@ impl Drop for BasicPublish<'_> {
     }
 }
 
-/// A message that was published by one who looks after its confirm himself.
-#[derive(Clone, Copy, Debug)]
+/// What is known of a message that was [posted](BasicPublish::post).
+#[derive(Debug, Default)]
 pub(crate) struct Posted {
-    /// The delivery tag; 0 on a channel without confirms.
-    pub(crate) tag: u64,
     /// Messages of the same number were published close together: they wait for the same turn of the driver.
     pub(crate) turn: u64,
+    /// Somebody is to be [woken](Channel::wake), most likely the driver.
+    pub(crate) wakes: bool,
 }
 
 /// What will become of a published message: a future that is ready when the server has said it.

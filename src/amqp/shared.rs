@@ -39,6 +39,17 @@ impl Shared {
         result
     }
 
+    /// Does something that wakes nobody, or after which [`wake`](Self::wake) will be called.
+    #[inline]
+    pub(crate) fn quietly<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
+        act(&mut self.lock())
+    }
+
+    /// Wakes whoever has to be woken after something was done [`quietly`](Self::quietly).
+    pub(crate) fn wake(&self) {
+        self.with(|_| ());
+    }
+
     /// Only looks at the machine.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&Machine) -> R) -> R {
         look(&self.lock())
@@ -118,14 +129,14 @@ pub(crate) struct ChannelGuard {
     pub(crate) prefetch_set: AtomicBool,
 }
 
-/// What became of the message with a tag: for [`Confirm`](super::Confirm), and for who looks after the tags himself.
+/// What became of the message with a tag is for [`Confirm`](super::Confirm), and for who looks after the tags himself.
 impl ChannelGuard {
-    /// Ready once it is known. What is more than a plain ack is told once.
+    /// Ready once it is known. What is more than a plain ack is told once. Wakes nobody.
     pub(crate) fn poll_confirm(&self, tag: u64, waker: &Waker) -> Poll<Result<Confirmation>> {
-        self.guard.shared.with(|machine| machine.poll_confirm(self.id, tag, waker))
+        self.guard.shared.quietly(|machine| machine.poll_confirm(self.id, tag, waker))
     }
 
-    /// The same, if it is known now.
+    /// The same, if it is known now. Wakes nobody.
     pub(crate) fn confirmation(&self, tag: u64) -> Option<Result<Confirmation>> {
         if !self.is_decided(tag) {
             return None;
@@ -136,9 +147,9 @@ impl ChannelGuard {
         }
     }
 
-    /// Nobody will ask.
+    /// Nobody will ask. Wakes nobody.
     pub(crate) fn forget_confirm(&self, tag: u64) {
-        self.guard.shared.with(|machine| machine.forget_confirm(self.id, tag));
+        self.guard.shared.quietly(|machine| machine.forget_confirm(self.id, tag));
     }
 
     /// Whether it is known, or never will be.
@@ -150,9 +161,7 @@ impl ChannelGuard {
     pub(crate) fn is_settled(&self, tag: u64) -> bool {
         self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_settled(self.id, tag))
     }
-}
 
-impl ChannelGuard {
     /// Settles the delivery with this tag.
     #[inline]
     pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,14 +19,16 @@ use crate::error::{Error, ErrorKind};
 /// ```
 ///
 /// A queue or an exchange on Kafka, and a topic on AMQP, are an error of the kind `Unsupported` before anything is sent.
-#[non_exhaustive]
+///
+/// One word; clones share what it says. For many messages to the same place it is best made once and handed over as `&target`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[doc(alias = "node")]
-pub struct Target {
-    /// The place.
-    pub address: Address,
-    /// Whether the message is to come back when no queue takes it; `None` for what the sender says. AMQP only.
-    pub mandatory: Option<bool>,
+pub struct Target(Arc<Route>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Route {
+    address: Address,
+    mandatory: Option<bool>,
 }
 
 /// The place that a [`Target`] names.
@@ -69,7 +72,7 @@ impl Target {
     /// The partition of a topic. Of a queue or an exchange it says nothing.
     #[must_use]
     pub fn partition(mut self, number: i32) -> Self {
-        if let Address::Topic { partition, .. } = &mut self.address {
+        if let Address::Topic { partition, .. } = &mut Arc::make_mut(&mut self.0).address {
             *partition = Some(number);
         }
         self
@@ -78,8 +81,19 @@ impl Target {
     /// Whether the message is to come back when no queue takes it, in place of what the sender says. AMQP only.
     #[must_use]
     pub fn mandatory(mut self, mandatory: bool) -> Self {
-        self.mandatory = Some(mandatory);
+        Arc::make_mut(&mut self.0).mandatory = Some(mandatory);
         self
+    }
+
+    /// The place.
+    pub fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    /// Whether the message is to come back when no queue takes it; `None` for what the sender says.
+    #[inline]
+    pub fn is_mandatory(&self) -> Option<bool> {
+        self.0.mandatory
     }
 
     /// Exchange and routing key.
@@ -89,7 +103,7 @@ impl Target {
     /// `Unsupported`, outcome `NotSent`: it is a topic.
     #[inline]
     pub(crate) fn amqp(&self) -> Result<(&[u8], &[u8]), Error> {
-        match &self.address {
+        match self.address() {
             Address::Queue(name) => Ok((b"", name.as_bytes())),
             Address::Exchange { exchange, routing_key } => Ok((exchange.as_bytes(), routing_key.as_bytes())),
             Address::Topic { .. } => Err(unsupported("a topic", "AMQP 0-9-1 has queues and exchanges")),
@@ -105,10 +119,10 @@ impl Target {
     ///
     /// `Unsupported`, outcome `NotSent`: it is a queue or an exchange, or mandatory.
     pub(crate) fn kafka(&self) -> Result<(&str, Option<i32>), Error> {
-        if self.mandatory == Some(true) {
+        if self.is_mandatory() == Some(true) {
             return Err(unsupported("a mandatory target", "Kafka gives nothing back"));
         }
-        match &self.address {
+        match self.address() {
             Address::Topic { topic, partition } => Ok((topic, *partition)),
             Address::Queue(_) => Err(unsupported("a queue", "Kafka has topics")),
             Address::Exchange { .. } => Err(unsupported("an exchange", "Kafka has topics")),
@@ -123,7 +137,7 @@ fn unsupported(what: &str, why: &str) -> Error {
 
 impl From<Address> for Target {
     fn from(address: Address) -> Self {
-        Self { address, mandatory: None }
+        Self(Arc::new(Route { address, mandatory: None }))
     }
 }
 
@@ -137,7 +151,7 @@ impl From<&Self> for Target {
 impl fmt::Display for Target {
     /// As [`from_str`](Self::from_str) reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
+        match self.address() {
             Address::Queue(name) => write!(f, "/queues/{}", Escaped(name)),
             Address::Exchange { exchange, routing_key } if routing_key.is_empty() => {
                 write!(f, "/exchanges/{}", Escaped(exchange))

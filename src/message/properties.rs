@@ -27,6 +27,8 @@ pub struct SharedProperties(Option<Arc<Properties>>);
 static NONE: Properties = Properties::new();
 
 impl SharedProperties {
+    pub(crate) const NONE: Self = Self(None);
+
     /// Whether none was ever set.
     #[inline]
     pub(super) fn is_unset(&self) -> bool {

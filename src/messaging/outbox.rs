@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 use super::over_amqp;
-use super::over_amqp::ledger::Due;
+use super::over_amqp::flights::Due;
 use super::pending::PendingReceipt;
 use crate::amqp::Properties;
 use crate::error::{Error, ErrorKind, Result};
@@ -92,6 +92,7 @@ impl Outbox {
         }
     }
 
+    #[inline]
     fn check(&self, target: &Target, message: &Message) -> Result<()> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the sender was closed on this side"));
@@ -101,7 +102,7 @@ impl Outbox {
             let message = format!("the message has {size} octets, and {} are allowed", self.max_message_size);
             return Err(Error::new(ErrorKind::MessageTooLarge, message));
         }
-        if target.mandatory == Some(true) && !self.confirms {
+        if target.is_mandatory() == Some(true) && !self.confirms {
             let message = "mandatory needs confirms: without them nobody can be told which message came back";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
@@ -117,15 +118,15 @@ impl Outbox {
         }
         let handed_over = match &self.backend {
             Backend::Amqp(outbox) => {
-                let mandatory = target.mandatory.unwrap_or(self.mandatory);
-                outbox.enqueue_at_once(lane, &target, &mut message, mandatory, due).map(PendingReceipt::from)
+                let mandatory = target.is_mandatory().unwrap_or(self.mandatory);
+                outbox.enqueue_at_once(lane, target, &mut message, mandatory, due)
             }
             #[cfg(feature = "kafka")]
-            Backend::Kafka(_) => None,
+            Backend::Kafka(_) => Err(target),
         };
         match handed_over {
-            Some(pending) => Begun::HandedOver(pending),
-            None => self.delay(lane, target, message, due.instant()),
+            Ok(pending) => Begun::HandedOver(pending.into()),
+            Err(target) => self.delay(lane, target, message, due.instant()),
         }
     }
 
@@ -151,7 +152,7 @@ impl Outbox {
     async fn enqueue(&self, lane: usize, cargo: &mut Cargo, until: Instant) -> Result<PendingReceipt, SendError> {
         match &self.backend {
             Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.mandatory.unwrap_or(self.mandatory);
+                let mandatory = cargo.target.is_mandatory().unwrap_or(self.mandatory);
                 outbox.enqueue(lane, cargo, mandatory, until).await.map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]

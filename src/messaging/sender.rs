@@ -1,6 +1,8 @@
 //! Sending: how it is set up, and what becomes of a message.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use super::client::{Backend as ClientBackend, Client};
 use super::config::Transport;
 use super::outbox::{Backend, Begun, Delayed, Hook, Outbox};
 use super::over_amqp;
-use super::over_amqp::ledger::Due;
+use super::over_amqp::flights::Due;
 use super::over_amqp::outbox::Settings;
 use super::pending::PendingReceipt;
 use crate::amqp::Properties;
@@ -220,6 +222,9 @@ impl fmt::Debug for SenderBuilder {
 /// for a message: everything unconfirmed on it ends as `ChannelClosed` with the outcome `Unknown`. The next message gets a new
 /// channel.
 ///
+/// A message is kept until the server has confirmed it, so that an error can hand it back. What was accepted is let go when its receipt is
+/// awaited: payloads of more than 1 KiB at once, smaller ones up to 31 messages later, or with the newest one.
+///
 /// Dropping the last handle closes the channels in the background, after what was handed over.
 #[derive(Clone)]
 #[doc(alias = "SendClient")]
@@ -272,9 +277,16 @@ impl Sender {
         let begun = self.outbox.begin(self.outbox.next_lane(), target.into(), message.into(), self.due());
         let (until, error) = match begun {
             Begun::Refused(error) => return Err(error),
-            Begun::HandedOver(pending) => {
-                let until = pending.until();
-                match pending.await {
+            Begun::HandedOver(mut pending) => {
+                let mut until = None;
+                let fate = poll_fn(|cx| {
+                    let polled = Pin::new(&mut pending).poll(cx);
+                    if polled.is_pending() && until.is_none() {
+                        until = pending.until();
+                    }
+                    polled
+                });
+                match fate.await {
                     Ok(receipt) => return Ok(receipt),
                     Err(error) => (until.unwrap_or_else(|| self.until()), error),
                 }
@@ -360,7 +372,7 @@ impl Sender {
         prepared.map_err(|error| cargo.refuse(error))?;
         match &self.outbox.backend {
             Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.mandatory.unwrap_or(self.outbox.mandatory);
+                let mandatory = cargo.target.is_mandatory().unwrap_or(self.outbox.mandatory);
                 outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, self.due()).map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
@@ -403,7 +415,8 @@ impl Sender {
     }
 
     /// Waits until the server has said what became of everything that was handed over before, or the deadline has passed. The report
-    /// has one result for each message whose receipt was dropped since the last flush, in the order of sending; of those, as many
+    /// has one result for each message whose receipt was dropped since the last flush, in the order of sending, one channel after the
+    /// other where there are several; of those, as many
     /// are remembered as may be in flight. Whoever holds a receipt has the result there.
     ///
     /// # Cancel safety

@@ -1,11 +1,15 @@
 //! Sending: what a receipt says, what comes back, and who is disturbed by whose mistakes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use leveret::amqp::{FieldTable, ReplyCode};
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{ConfirmMode, Event, Message, RetryDecision, RetryPolicy, SendState, Status, Target};
+use leveret::messaging::{ConfirmMode, Event, Message, RetryDecision, RetryPolicy, SendState, Sender, Status, Target};
 
 use crate::support::{Server, channel, exclusive_queue, look_at, number, receiver, unique, until, within};
 use crate::wire::Tap;
@@ -190,6 +194,69 @@ on_every_server! {
         assert_eq!(within("a receipt", held.unwrap()).await.unwrap().status, Status::Accepted);
     }
 
+    /// What is kept for a message that is not accepted is let go once it was: large payloads at once, others together with those that
+    /// were sent about the same time.
+    async fn payloads_are_let_go(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let sender = client.sender().build().unwrap();
+        let target = Target::queue(&queue);
+        let alive = Arc::new(());
+        let payload = |size: usize| Bytes::from_owner(Payload(vec![b'x'; size], Arc::clone(&alive)));
+        let send = |size: usize| sender.send_pipelined(&target, payload(size));
+        let count = || Arc::strong_count(&alive) - 1;
+        let mut pending = Vec::new();
+        for _ in 0..100 {
+            pending.push(send(10).await.unwrap());
+        }
+        for receipt in within("receipts", join_all(pending)).await {
+            receipt.unwrap();
+        }
+        assert_eq!(count(), 0, "the newest one was asked for");
+        // Nobody asks for the newest one for the time being.
+        let (small, large) = (send(10).await.unwrap(), send(10_000).await.unwrap());
+        let newest = send(10).await.unwrap();
+        within("a receipt", small).await.unwrap();
+        within("a receipt", large).await.unwrap();
+        let left = count();
+        assert!(left <= 2, "the large one is among the {left} that are kept");
+        within("a receipt", newest).await.unwrap();
+        assert_eq!(count(), 0);
+        // Nobody asks for these at all.
+        for _ in 0..100 {
+            drop(send(10).await.unwrap());
+        }
+        assert!(within("a flush", sender.flush()).await.is_ok());
+        assert_eq!(count(), 0);
+    }
+
+    /// A waker may do what it likes, even with the sender that wakes it: here one that waits for room behind a message that turns out to
+    /// be impossible, and gives its room to the next in line.
+    async fn a_waker_that_sends(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        let sender = client.sender().max_in_flight(1).build().unwrap();
+        let target = Target::queue(&queue);
+        sender.send(&target, "warm").await.unwrap();
+        tap.stall(true);
+        let first = sender.send_pipelined(&target, "first").await.unwrap();
+        let impossible = tokio::spawn({
+            let (sender, target) = (sender.clone(), Target::queue("q".repeat(256)));
+            async move { sender.send(target, "impossible").await.map(drop) }
+        });
+        until("two in line", async || tap.publishes() == 2).await;
+        tokio::task::yield_now().await;
+        let waker = Arc::new(Resend { sender: sender.clone(), target: target.clone(), woken: AtomicBool::new(false) });
+        let mut second = Box::pin(sender.send_pipelined(&target, "second"));
+        assert!(second.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker)))).is_pending());
+        tap.stall(false);
+        until("the waker", async || waker.woken.load(Ordering::SeqCst)).await;
+        assert_eq!(within("an error", impossible).await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        within("a receipt", first).await.unwrap();
+        let second = within("room", second).await.unwrap();
+        within("a receipt", second).await.unwrap();
+    }
+
     /// U10: never waits, and gives the message back.
     async fn enqueueing_without_waiting(server: Server) {
         let tap = Tap::new(server.url()).await;
@@ -270,10 +337,10 @@ on_every_server! {
             Some(ReplyCode::NOT_FOUND) => RetryDecision::RetryAfter(Duration::from_millis(10)),
             _ => RetryDecision::Fail,
         });
-        let hooked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let hooked = Arc::new(AtomicU32::new(0));
         let count = hooked.clone();
         let sender = client.sender().retry(policy).map_message(move |_, message| {
-            let times = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            let times = count.fetch_add(1, Ordering::Relaxed) + 1;
             message.properties.headers.get_or_insert_default().insert("times", i64::from(times));
         });
         let sender = sender.build().unwrap();
@@ -294,7 +361,7 @@ on_every_server! {
         let mut receiver = receiver(&client, &queue).await;
         let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
         let times = delivery.get_header("times").and_then(leveret::amqp::FieldValue::as_i64);
-        assert_eq!(times, Some(hooked.load(std::sync::atomic::Ordering::Relaxed).into()), "once for each send");
+        assert_eq!(times, Some(hooked.load(Ordering::Relaxed).into()), "once for each send");
     }
 
     /// §4.8: what the transport cannot do is said before anything is sent.
@@ -368,5 +435,28 @@ on_every_server! {
             session.unwrap();
         }
         assert_eq!(look_at(&channel(&client).await, &queue).await.message_count(), 1000);
+    }
+}
+
+/// Octets that tell when they are dropped.
+struct Payload(Vec<u8>, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Sends something when it is woken.
+struct Resend {
+    sender: Sender,
+    target: Target,
+    woken: AtomicBool,
+}
+
+impl Wake for Resend {
+    fn wake(self: Arc<Self>) {
+        drop(self.sender.try_enqueue(&self.target, "from the waker"));
+        self.woken.store(true, Ordering::SeqCst);
     }
 }

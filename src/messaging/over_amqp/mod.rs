@@ -1,13 +1,13 @@
 //! The facade's handles over AMQP 0-9-1: a connection that is opened on demand, channels for sending, consumers.
 
 pub(super) mod convert;
+pub(super) mod flights;
 pub(super) mod inbox;
-pub(super) mod ledger;
+mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
 mod pending;
 pub(super) mod replies;
-mod targets;
 
 pub(super) use outbox::Outbox;
 pub(super) use pending::Pending;

@@ -1,12 +1,15 @@
 //! Sending over AMQP: one's own channels, opened when they are first used, and replaced when the server has closed them.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::ledger::{Due, Lane, Ledger};
+use super::flights::Due;
+use super::ledger::{Lane, Ledger};
 use super::link::Link;
 use super::pending::Pending;
 use crate::amqp::{BasicPublish, Posted};
@@ -39,7 +42,7 @@ pub(in crate::messaging) struct Settings {
 impl Outbox {
     pub(in crate::messaging) fn new(link: Arc<Link>, settings: Settings, defaults: SharedProperties) -> Self {
         let channels = settings.channels.max(1);
-        let ledger = Ledger::new(settings.window, defaults.clone());
+        let ledger = Ledger::new(channels.into(), settings.window, defaults.clone());
         Self {
             link,
             lanes: (0..channels).map(|_| OnDemand::new()).collect(),
@@ -83,35 +86,31 @@ impl Outbox {
         mandatory: bool,
         until: Instant,
     ) -> Result<Pending, SendError> {
-        match self.publish(at, cargo, mandatory, until).await {
-            Ok((lane, posted)) => Ok(lane.enter(&cargo.target, &mut cargo.message, posted, Due::At(until))),
-            Err(error) => Err(cargo.refuse(error)),
-        }
+        self.publish(at, cargo, mandatory, until).await.map_err(|error| cargo.refuse(error))
     }
 
-    async fn publish(
-        &self,
-        at: usize,
-        Cargo { target, message }: &Cargo,
-        mandatory: bool,
-        until: Instant,
-    ) -> Result<(Arc<Lane>, Posted)> {
+    async fn publish(&self, at: usize, cargo: &Cargo, mandatory: bool, until: Instant) -> Result<Pending> {
         let place = self.lane(at)?;
-        let (exchange, routing_key) = address(target, message)?;
+        let address = address(&cargo.target, &cargo.message)?;
         loop {
-            let lane = match place.now() {
-                Now::Ready(lane) => lane,
-                _ => {
-                    let opened = place.get(self.link.runtime(), |_| true, || self.open());
-                    timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?
-                }
-            };
+            let opened = place.get(self.link.runtime(), |_| true, || self.open());
+            let lane = timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?;
             let limit = until.saturating_duration_since(Instant::now());
-            let publish = self.request(&lane, (exchange, routing_key), message, mandatory);
-            match publish.deadline(limit).posted().await {
-                Ok(posted) => return Ok((lane, posted)),
+            let mut publish = self.request(&lane, address, &cargo.message, mandatory).deadline(limit);
+            let posted = poll_fn(|cx| match lane.post(&mut publish, cx.waker(), cargo, Due::At(until)) {
+                Ok(pending) => Poll::Ready(Ok(pending)),
+                Err(Some(error)) => Poll::Ready(Err(error)),
+                Err(None) => publish.poll_timer(cx).map(Err),
+            });
+            let posted = posted.await;
+            drop(publish);
+            match posted {
+                Ok(pending) => {
+                    self.ledger.set_current(at, Some(lane));
+                    return Ok(pending);
+                }
                 Err(error) if lane.channel.is_open() => return Err(error),
-                Err(_) => self.replace(place, &lane),
+                Err(_) => self.replace(at, place, &lane),
             }
         }
     }
@@ -122,15 +121,27 @@ impl Outbox {
     pub(in crate::messaging) fn enqueue_at_once(
         &self,
         at: usize,
-        target: &Target,
+        target: Target,
         message: &mut Message,
         mandatory: bool,
         due: Due,
-    ) -> Option<Pending> {
-        let Now::Ready(lane) = self.lanes.get(at)?.now() else { return None };
-        let address = address(target, message).ok()?;
-        let posted = self.request(&lane, address, message, mandatory).post_at_once().ok()?;
-        Some(lane.enter(target, message, posted, due))
+    ) -> std::result::Result<Pending, Target> {
+        let mut posted = Posted::default();
+        let mut flights = self.ledger.lock();
+        let Some(lane) = flights.current(at) else { return Err(target) };
+        let Ok(address) = address(&target, message) else { return Err(target) };
+        let published = self.request(&lane, address, message, mandatory).post(Waker::noop(), &mut posted);
+        let Ok(tag) = published else { return Err(target) };
+        let pending = flights.enter(lane, tag, posted.turn, (target, message), due);
+        let loose = flights.has_loose();
+        drop(flights);
+        if posted.wakes {
+            pending.wake();
+        }
+        if loose {
+            self.ledger.reap();
+        }
+        Ok(pending)
     }
 
     /// Publishes a message if there is room now. An error has the message in it, and says `NotSent`.
@@ -141,33 +152,33 @@ impl Outbox {
         mandatory: bool,
         due: Due,
     ) -> Result<Pending, SendError> {
-        match self.try_publish(at, cargo, mandatory) {
-            Ok((lane, posted)) => Ok(lane.enter(&cargo.target, &mut cargo.message, posted, due)),
-            Err(error) => Err(cargo.refuse(error)),
+        let target = cargo.target.clone();
+        if let Ok(pending) = self.enqueue_at_once(at, target, &mut cargo.message, mandatory, due) {
+            return Ok(pending);
         }
+        self.try_publish(at, cargo, mandatory, due).map_err(|error| cargo.refuse(error))
     }
 
-    fn try_publish(
-        &self,
-        at: usize,
-        Cargo { target, message }: &Cargo,
-        mandatory: bool,
-    ) -> Result<(Arc<Lane>, Posted)> {
+    fn try_publish(&self, at: usize, cargo: &Cargo, mandatory: bool, due: Due) -> Result<Pending> {
         let place = self.lane(at)?;
-        let address = address(target, message)?;
+        let address = address(&cargo.target, &cargo.message)?;
         loop {
             // Opening begins, for the next one.
             let Ok(lane) = place.begin(self.link.runtime(), |_| true, || self.open())? else {
                 let message = "there is no channel yet; it is being opened";
                 return Err(Error::new(ErrorKind::Timeout, message).with_outcome(Outcome::NotSent));
             };
-            let posted = self.request(&lane, address, message, mandatory).post_at_once();
-            match posted {
-                Ok(posted) => return Ok((lane, posted)),
+            let mut publish = self.request(&lane, address, &cargo.message, mandatory);
+            match lane.post(&mut publish, Waker::noop(), cargo, due) {
+                Ok(pending) => {
+                    drop(publish);
+                    self.ledger.set_current(at, Some(lane));
+                    return Ok(pending);
+                }
                 Err(error) if lane.channel.is_open() => {
                     return Err(error.unwrap_or_else(|| lane.channel.why_publishing_waits()));
                 }
-                Err(_) => self.replace(place, &lane),
+                Err(_) => self.replace(at, place, &lane),
             }
         }
     }
@@ -193,7 +204,8 @@ impl Outbox {
     }
 
     /// A channel is of no use any more: the next message gets another one.
-    fn replace(&self, place: &OnDemand<Arc<Lane>>, lane: &Lane) {
+    fn replace(&self, at: usize, place: &OnDemand<Arc<Lane>>, lane: &Lane) {
+        self.ledger.set_current(at, None);
         let is_it = |other: &Arc<Lane>| other.channel.is_same(&lane.channel);
         if place.forget(is_it)
             && let Some(error) = lane.channel.end()
@@ -245,6 +257,15 @@ impl Outbox {
         }
         // Nothing is queued on this side: who waits for room is told himself.
         CloseReport { unconfirmed: self.ledger.hand_back(), ..CloseReport::default() }
+    }
+}
+
+impl Drop for Outbox {
+    /// A lane knows the ledger, and that would keep the lane.
+    fn drop(&mut self) {
+        for at in 0..self.lanes.len() {
+            self.ledger.set_current(at, None);
+        }
     }
 }
 

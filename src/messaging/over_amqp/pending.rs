@@ -3,118 +3,139 @@
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use super::ledger::{Fate, Lane, fate};
-use crate::amqp::Confirmation;
+use super::flights::Fate;
+use super::ledger::Lane;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::message::{Receipt, SendError};
 
+/// Two words, which are handed on in registers: what is larger, and was just written, is not moved for free.
 #[derive(Debug)]
 pub(in crate::messaging) struct Pending {
     lane: Arc<Lane>,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Where the ledger has the message.
-    slot: u32,
-    state: State,
+    /// The delivery tag, 0 where no confirm was asked for; and [`TOLD`] and [`LARGE`], with which it is beyond every watermark.
+    tag: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Waits,
-    /// No confirm was asked for.
-    Over,
-    /// It has been told what became of it.
-    Told,
-}
+/// Of somebody who has to wait. Most never do.
+pub(super) type Timer = Pin<Box<Sleep>>;
+
+/// It has been told what became of it.
+const TOLD: u64 = 1 << 63;
+
+/// The message is one to be let go at once.
+const LARGE: u64 = 1 << 62;
+
+/// Others are let go when so many have gathered, or when the newest has been acked.
+const GATHERED: u64 = 32;
 
 impl Pending {
-    /// Without a slot: no confirm was asked for.
     #[inline]
-    pub(super) fn new(lane: Arc<Lane>, slot: Option<u32>) -> Self {
-        let state = if slot.is_some() { State::Waits } else { State::Over };
-        Self { lane, timer: None, slot: slot.unwrap_or_default(), state }
+    pub(super) fn new(lane: Arc<Lane>, tag: u64, is_large: bool) -> Self {
+        Self { lane, tag: if is_large { tag | LARGE } else { tag } }
     }
 
-    fn waited_for(&self) -> Option<(NonZeroU64, Instant)> {
-        if self.state == State::Waits { self.lane.ledger.waited_for(self.slot) } else { None }
+    /// No confirm was asked for.
+    pub(super) fn unconfirmed(lane: Arc<Lane>) -> Self {
+        Self { lane, tag: 0 }
     }
 
-    /// By when it is to be known.
+    fn tag(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.tag & !(TOLD | LARGE))
+    }
+
+    fn is_told(&self) -> bool {
+        self.tag & TOLD != 0
+    }
+
+    /// Wakes whoever has to be woken after the message was posted.
+    pub(super) fn wake(&self) {
+        self.lane.channel.wake();
+    }
+
+    /// By when it is to be known, while it is not.
     pub(in crate::messaging) fn until(&self) -> Option<Instant> {
-        self.waited_for().map(|(_, until)| until)
+        self.lane.until(self.tag()?)
     }
 
     pub(in crate::messaging) fn delivery_tag(&self) -> Option<u64> {
-        self.waited_for().map(|(tag, _)| tag.get())
+        self.tag().map(NonZeroU64::get)
     }
 
     pub(in crate::messaging) fn is_settled(&self) -> bool {
-        self.waited_for().is_none_or(|(tag, _)| self.lane.channel.inner.is_decided(tag.get()))
+        self.is_told() || self.tag().is_none_or(|tag| self.lane.channel.inner.is_decided(tag.get()))
     }
 
     #[inline]
     pub(in crate::messaging) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
-        let Lane { channel, number, ledger, .. } = &*self.lane;
+        let tag = self.tag;
         // Most have been acked when somebody asks for the first time.
-        if self.state == State::Waits
-            && let Some(tag) = ledger.land_if_acked(self.slot, channel)
-        {
-            self.state = State::Told;
-            return Poll::Ready(Ok(Receipt::amqp(*number, tag.get())));
+        if self.lane.watermark.has_passed(tag) {
+            self.tag |= TOLD;
+            if tag.is_multiple_of(GATHERED) || tag == self.lane.newest.load(Ordering::Relaxed) {
+                self.lane.sweep();
+            }
+        } else {
+            match self.poll_channel(cx) {
+                Ok(()) => {}
+                Err(Some(error)) => return Poll::Ready(Err(error)),
+                Err(None) => return Poll::Pending,
+            }
         }
-        self.poll_channel(cx)
+        Poll::Ready(Ok(Receipt::amqp(self.lane.number, tag & !(TOLD | LARGE))))
     }
 
+    /// Asks the channel; `Err(None)` says that nothing is known yet. Not a `Poll` of a receipt, which is larger, and would not come back in
+    /// registers.
     #[inline(never)]
-    fn poll_channel(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
-        let Some((tag, until)) = self.waited_for() else {
-            return Poll::Ready(match self.state {
-                State::Over => Ok(Receipt::amqp(self.lane.number, 0)),
-                State::Waits | State::Told => {
-                    Err(SendError::new(Error::new(ErrorKind::Closed, "this has been told already")))
-                }
-            });
-        };
-        let Self { lane, slot, .. } = self;
-        let Lane { channel, number, ledger, .. } = &**lane;
-        let fate = match channel.inner.poll_confirm(tag.get(), cx.waker()) {
-            Poll::Ready(Ok(Confirmation::Ack(None))) => {
-                ledger.land(*slot);
-                Ok(Receipt::amqp(*number, tag.get()))
-            }
-            Poll::Ready(confirmation) => {
-                let refused = confirmation.is_ok();
-                fate(confirmation, (*number, tag), || ledger.fail(*slot, refused))
-            }
+    fn poll_channel(&mut self, cx: &mut Context<'_>) -> Result<(), Option<SendError>> {
+        let Some(tag) = self.tag() else { return Ok(()) };
+        if self.is_told() {
+            return Err(Some(SendError::new(Error::new(ErrorKind::Closed, "this has been told already"))));
+        }
+        let fate = match self.lane.poll(tag, cx.waker()) {
+            Poll::Ready(fate) => fate.map(drop),
+            Poll::Pending if self.poll_timer(tag, cx).is_pending() => return Err(None),
             Poll::Pending => {
-                // No timer is made before somebody has to wait. And where there is no tokio, there are no timers.
-                if self.timer.is_none() && Handle::try_current().is_err() {
-                    return Poll::Pending;
-                }
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-                ready!(timer.as_mut().poll(cx));
-                channel.inner.forget_confirm(tag.get());
                 let error = SendError::new(late());
-                Err(match ledger.fail(*slot, false) {
+                Err(match self.lane.give_up(tag) {
                     Some(cargo) => error.with_message(cargo),
                     None => error,
                 })
             }
         };
-        self.state = State::Told;
-        Poll::Ready(fate)
+        self.tag |= TOLD;
+        fate.map_err(Some)
+    }
+
+    /// Ready when its time is over.
+    fn poll_timer(&self, tag: NonZeroU64, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.lane.take_timer(tag).or_else(|| {
+            // No timer is made before somebody has to wait. And where there is no tokio, there are no timers.
+            Handle::try_current().ok()?;
+            Some(Box::pin(tokio::time::sleep_until(self.lane.until(tag)?)))
+        });
+        let Some(mut timer) = timer else { return Poll::Pending };
+        let polled = timer.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.lane.keep_timer(tag, timer);
+        }
+        polled
     }
 }
 
 impl Drop for Pending {
     #[inline]
     fn drop(&mut self) {
-        if self.state == State::Waits {
-            self.lane.ledger.loosen(self.slot);
+        if !self.is_told()
+            && let Some(tag) = self.tag()
+        {
+            self.lane.loosen(tag);
         }
     }
 }
