@@ -166,29 +166,26 @@ impl Deref for Delivery {
 impl Drop for Delivery {
     #[inline]
     fn drop(&mut self) {
-        #[allow(irrefutable_let_patterns, reason = "without Kafka there is nothing else")]
-        if let Bond::Amqp(on_drop) = &self.bond
-            && let Some(how) = dropped(*on_drop)
-            && let Some((settler, tag)) = self.settler()
-        {
-            give_up(settler, tag, how);
+        match &self.bond {
+            Bond::Amqp(OnDrop::Leave) => {}
+            Bond::Amqp(on_drop) => give_up(self.settler(), *on_drop),
+            // It leaves its record by itself.
+            #[cfg(feature = "kafka")]
+            Bond::Kafka(_) => {}
         }
     }
 }
 
-/// What is to be done about a delivery that was dropped.
-#[inline]
-fn dropped(on_drop: OnDrop) -> Option<Disposition> {
-    match on_drop {
-        OnDrop::Release => Some(Disposition::Release),
-        OnDrop::Reject => Some(Disposition::Reject),
-        OnDrop::Leave => None,
-    }
-}
-
-/// Settles a delivery that was dropped, unless that was done with a later one.
-fn give_up(settler: &Settler, tag: u64, how: Disposition) {
-    if !settler.was_settled_with_later(tag) {
+/// Settles a delivery that was dropped, unless that was done before.
+fn give_up(settler: Option<(&Settler, u64)>, on_drop: OnDrop) {
+    let how = match on_drop {
+        OnDrop::Release => Disposition::Release,
+        OnDrop::Reject => Disposition::Reject,
+        OnDrop::Leave => return,
+    };
+    if let Some((settler, tag)) = settler
+        && !settler.was_settled_with_later(tag)
+    {
         // When its channel has ended the server has put it back.
         let _ = settle(settler, tag, how);
     }
@@ -284,12 +281,12 @@ impl Acker {
 
 impl Drop for Acker {
     fn drop(&mut self) {
-        #[allow(irrefutable_let_patterns, reason = "without Kafka there is nothing else")]
-        if let Kind::Amqp { settler, on_drop } = &mut self.kind
-            && let Some((settler, tag)) = settler
-            && let Some(how) = dropped(*on_drop)
-        {
-            give_up(settler, *tag, how);
+        match &self.kind {
+            Kind::Amqp { settler, on_drop } => {
+                give_up(settler.as_ref().map(|(settler, tag)| (settler, *tag)), *on_drop)
+            }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => {}
         }
     }
 }

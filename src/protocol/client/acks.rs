@@ -298,7 +298,7 @@ mod tests {
                 } else {
                     // Mostly one of the oldest.
                     let at = if dice < 250 { usize::from(which) % 8 } else { usize::from(which) % most };
-                    let tag = held.iter().nth(at).or(held.first()).copied().unwrap();
+                    let tag = held.iter().nth(at).or_else(|| held.first()).copied().unwrap();
                     held.remove(&tag);
                     if !acks.ack(tag) {
                         prop_assert!(unsettled.remove(&tag));
