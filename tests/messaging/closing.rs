@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{ClientState, Status, Target};
+use leveret::messaging::{ClientCache, ClientState, Config, Status, Target};
 
 use crate::support::{PATIENCE, Server, exclusive_queue, fill, next, receiver, until, within};
 
@@ -80,6 +80,24 @@ on_every_server! {
         assert_eq!(error.into_message().unwrap().1.body(), b"never sent");
         let report = within("the end", client.close()).await;
         assert!(report.unconfirmed.is_empty());
+    }
+
+    /// A duration that is longer than any program is no reason to overflow.
+    async fn all_the_time_in_the_world(server: Server) {
+        let cache = ClientCache::new();
+        let client = cache.get(Config::from_url(server.url()).unwrap()).unwrap();
+        let queue = exclusive_queue(&client).await;
+        let sender = client.sender().timeout(Duration::MAX).build().unwrap();
+        let (target, patient) = (Target::queue(&queue), sender.with_timeout(Duration::MAX));
+        within("a receipt", sender.send(&target, "x")).await.unwrap();
+        within("a receipt", patient.send_pipelined(&target, "x").await.unwrap()).await.unwrap();
+        assert!(within("a batch", patient.send_batch([(&target, "x")])).await.is_ok());
+        within("idle connections to close", cache.close_idle(Duration::MAX)).await;
+        assert_eq!(client.state(), ClientState::Idle);
+        client.ready().await.unwrap();
+        let report = within("the end", client.close_within(Duration::MAX)).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert!(within("the end", cache.close(Duration::MAX)).await.is_clean());
     }
 
     /// What is confirmed in time is not in the report: closing waits for it.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{Backoff, Client, ClientState, RetryPolicy, SendState, Status, Target};
+use leveret::messaging::{Backoff, Client, ClientState, Receipt, RetryPolicy, SendError, SendState, Status, Target};
+use tokio::task::JoinHandle;
 
 use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
+use crate::wire::Tap;
 
 on_every_server! {
     /// KA2, U5: a send that waits for its confirm ends as unknown, a stream with the reason; the next send goes over a new
@@ -47,17 +49,7 @@ on_every_server! {
 
     /// Z12: what is of unknown outcome is sent again only where somebody asked for that; it may then be there twice.
     async fn at_least_once(server: Server) {
-        let kept = Kept::new(server).await;
-        let (client, tap) = server.tapped().await;
-        let sender = client.sender().retry(RetryPolicy::at_least_once()).build().unwrap();
-        let target = Target::queue(&kept.name);
-        sender.send(&target, "0").await.unwrap();
-        tap.stall(true);
-        let sent = tokio::spawn({
-            let (sender, target) = (sender.clone(), target.clone());
-            async move { sender.send(&target, "1").await }
-        });
-        until("the message", async || tap.publishes() == 2).await;
+        let (kept, tap, sent) = sent_into_the_void(server, RetryPolicy::at_least_once()).await;
         tap.stall(false);
         tap.cut();
         let receipt = within("a receipt", sent).await.unwrap();
@@ -69,18 +61,9 @@ on_every_server! {
 
     /// The last attempt was not even sent, and yet nobody knows: the first one may have arrived.
     async fn what_was_unknown_once_stays_unknown(server: Server) {
-        let kept = Kept::new(server).await;
-        let (client, tap) = server.tapped().await;
-        let policy = RetryPolicy::at_least_once().max_retries(1).backoff(Backoff { first: Duration::ZERO, ..Backoff::default() });
-        let sender = client.sender().retry(policy).build().unwrap();
-        let target = Target::queue(&kept.name);
-        sender.send(&target, "0").await.unwrap();
-        tap.stall(true);
-        let sent = tokio::spawn({
-            let (sender, target) = (sender.clone(), target.clone());
-            async move { sender.send(&target, "1").await }
-        });
-        until("the message", async || tap.publishes() == 2).await;
+        let backoff = Backoff { first: Duration::ZERO, ..Backoff::default() };
+        let policy = RetryPolicy::at_least_once().max_retries(1).backoff(backoff);
+        let (kept, tap, sent) = sent_into_the_void(server, policy).await;
         tap.refuse(true);
         tap.cut();
         let error = within("an error", sent).await.unwrap().unwrap_err();
@@ -115,6 +98,22 @@ on_every_server! {
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
         assert!(within("the end", receiver.recv()).await.is_none());
     }
+}
+
+/// A message that has left, and of which nothing is heard: the server has the one before it, and of this one it may have a part.
+async fn sent_into_the_void(
+    server: &Server,
+    policy: RetryPolicy,
+) -> (Kept, Tap, JoinHandle<Result<Receipt, SendError>>) {
+    let kept = Kept::new(server).await;
+    let (client, tap) = server.tapped().await;
+    let sender = client.sender().retry(policy).build().unwrap();
+    let target = Target::queue(&kept.name);
+    sender.send(&target, "0").await.unwrap();
+    tap.stall(true);
+    let sent = tokio::spawn(async move { sender.send(&target, "1").await });
+    until("the message", async || tap.publishes() == 2).await;
+    (kept, tap, sent)
 }
 
 on_every_own_server! {
