@@ -180,3 +180,57 @@ impl fmt::Debug for Received {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::ShortString;
+    use crate::error::ErrorKind;
+    use crate::protocol::client::Batch;
+    use crate::protocol::{Content, Layout};
+
+    fn received(properties: &[u8], body: &[u8]) -> Received {
+        let mut memory = Vec::new();
+        let layout = Layout::append(&mut memory, b"\x01e\x01k", properties, body);
+        let content = Content { memory: memory.into_boxed_slice(), layout, apart: None };
+        amqp::Message::alone(Batch::of(7, true, content), None).into()
+    }
+
+    #[test]
+    fn properties_are_decoded_once_and_when_they_are_asked_for() {
+        let mut octets = Vec::new();
+        let properties = Properties::new().persistent().header("x-delivery-count", 2i64);
+        properties.encode_with_header((amqp::STAMP, 5), &mut octets).unwrap();
+        let received = received(&octets, b"body");
+        assert_eq!((received.body(), received.redelivered(), received.delivery_tag()), (&b"body"[..], true, Some(7)));
+        let decoded = match &received.inner {
+            Inner::Amqp { head, .. } => head.get().is_some(),
+            #[cfg(feature = "kafka")]
+            Inner::Kafka(_) => true,
+        };
+        assert!(!decoded);
+        assert_eq!((received.properties(), received.delivery_count()), (&properties, Some(2)));
+        assert!(std::ptr::eq(received.properties(), received.properties()) && received.malformed().is_none());
+        let (exchange, routing_key) = (ShortString::from("e"), ShortString::from("k"));
+        assert_eq!(received.detail(), DeliveryDetail::Amqp { exchange, routing_key, delivery_tag: 7 });
+        let message = received.message();
+        assert_eq!((message.body(), &*message.properties), (&b"body"[..], &properties));
+    }
+
+    #[test]
+    fn broken_headers_are_told_and_the_rest_can_be_read() {
+        // A header of an unknown type, and a message id.
+        let received = received(b"\x20\x80\0\0\0\x03\x01kQ\x02id", b"sesame");
+        assert_eq!(received.malformed().map(Error::kind), Some(ErrorKind::Protocol));
+        assert_eq!(received.properties(), &Properties::new().message_id("id"));
+        assert_eq!(Message::from(received.clone()).body(), b"sesame");
+        assert!(!format!("{received:?}").contains("sesame"));
+    }
+
+    /// It is handed from task to task.
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Received>() <= 40, "{}", size_of::<Received>());
+        assert!(size_of::<super::super::Delivery>() <= 56, "{}", size_of::<super::super::Delivery>());
+    }
+}
