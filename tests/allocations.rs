@@ -161,7 +161,7 @@ fn a_message_on_its_way_takes_few_octets() {
     });
     assert_eq!(sender.in_flight(), MESSAGES);
     let each = usize::try_from(info.bytes_current).unwrap() / MESSAGES;
-    assert!(each <= 64 + 8, "{each} octets: {info:?}");
+    assert!(each <= 72 + 8, "{each} octets: {info:?}");
 }
 
 async fn take(consumer: &mut Consumer, messages: usize) {

@@ -238,6 +238,11 @@ pub struct Sender {
 pub(super) const EVER: Duration = Duration::from_secs(1 << 30);
 
 impl Sender {
+    #[cfg(all(test, feature = "broker"))]
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     fn due(&self) -> Due {
         Due::After(self.timeout)
     }

@@ -1,7 +1,7 @@
 //! The books of a sender: which messages are on their way on which of its channels, and what became of those that nobody waits
 //! for.
 //!
-//! A message on its way takes 64 octets here, and its payload, properties and target where they are.
+//! A message on its way takes 72 octets here, and its payload, properties and target where they are.
 //!
 //! ```text
 //!   entered ──► on its way ──┬── acked ──► let go, together with others: when the newest is asked for, or some have gathered
@@ -63,9 +63,12 @@ pub(super) struct Known {
     number: u16,
     /// Its number among all lanes there have been.
     order: u64,
-    /// The delivery tag of the first of the flights; each of the others has the next one.
-    first: u64,
+    /// In the order of their tags.
     flights: VecDeque<Flight>,
+    /// How many of them are not there any more.
+    gone: usize,
+    /// How many messages nobody waits for, on their way or not.
+    loose: usize,
     /// When the first of those was published that wait for this turn of the driver, in milliseconds. All of them count from then: the driver
     /// has been woken for them, and asking for the time takes longer than all the rest.
     clock: Option<(u64, u64)>,
@@ -74,6 +77,7 @@ pub(super) struct Known {
 /// A message on its way.
 #[derive(Debug)]
 struct Flight {
+    tag: u64,
     payload: Option<Bytes>,
     properties: SharedProperties,
     /// Without one, the message is not there any more.
@@ -85,7 +89,8 @@ struct Flight {
 }
 
 impl Flight {
-    const GONE: Self = Self { payload: None, properties: SharedProperties::NONE, target: None, until: 0, timer: None };
+    const GONE: Self =
+        Self { tag: 0, payload: None, properties: SharedProperties::NONE, target: None, until: 0, timer: None };
 }
 
 /// A message that nobody waits for.
@@ -160,7 +165,7 @@ impl Flights {
 
     /// The place for a new lane: where nobody uses the old one any more.
     pub(super) fn unused(&self) -> u32 {
-        let unused = |known: &Known| known.flights.is_empty() && known.lane.strong_count() == 0;
+        let unused = |known: &Known| known.flights.is_empty() && known.loose == 0 && known.lane.strong_count() == 0;
         small(self.lanes.iter().position(unused).unwrap_or(self.lanes.len()))
     }
 
@@ -172,8 +177,9 @@ impl Flights {
             channel: lane.channel.clone(),
             number: lane.number,
             order: self.opened,
-            first: 0,
             flights: VecDeque::new(),
+            gone: 0,
+            loose: 0,
             clock: None,
         };
         match self.lanes.get_mut(lane.place as usize) {
@@ -216,13 +222,11 @@ impl Flights {
             Due::At(until) => millis(until.saturating_duration_since(self.epoch)) + 1,
             Due::After(limit) => known.time_of(turn, self.epoch) + millis(limit),
         };
-        if known.flights.is_empty() {
-            known.first = tag;
-        }
         // Filled in where it stays: what was written in pieces is not read as a whole for a while, or the processor stalls.
         known.flights.push_back(Flight::GONE);
         let is_large = message.body().len() > SMALL;
         if let Some(flight) = known.flights.back_mut() {
+            flight.tag = tag;
             flight.payload = message.payload.take();
             flight.properties = std::mem::take(&mut message.properties);
             flight.target = Some(target);
@@ -239,8 +243,9 @@ impl Flights {
 
     /// Nobody waits for this one any more.
     pub(super) fn loosen(&mut self, lane: u32, tag: NonZeroU64) {
-        let Some(Known { order, .. }) = self.lanes.get(lane as usize) else { return };
-        self.loose.push_back(Loose { lane, order: *order, tag });
+        let Some(known) = self.lanes.get_mut(lane as usize) else { return };
+        known.loose += 1;
+        self.loose.push_back(Loose { lane, order: known.order, tag });
     }
 
     /// By when it is to be known what became of a message.
@@ -257,11 +262,13 @@ impl Flights {
     /// Lets go of everything at the front of a lane that has been acked.
     pub(super) fn sweep(&mut self, lane: u32) {
         let Self { lanes, remains, .. } = self;
-        let Some(Known { flights, channel, first, .. }) = lanes.get_mut(lane as usize) else { return };
+        let Some(Known { flights, channel, gone, .. }) = lanes.get_mut(lane as usize) else { return };
         let watermark = &channel.inner.watermark;
-        let over = |(tag, flight): &(u64, &Flight)| flight.target.is_none() || watermark.has_passed(*tag);
-        let count = (*first..).zip(flights.iter()).take_while(over).count();
-        *first += count as u64;
+        let over = |flight: &&Flight| flight.target.is_none() || watermark.has_passed(flight.tag);
+        let count = flights.iter().take_while(over).count();
+        if *gone > 0 {
+            *gone -= flights.range(..count).filter(|flight| flight.target.is_none()).count();
+        }
         remains.flights.extend(flights.drain(..count));
     }
 
@@ -271,11 +278,16 @@ impl Flights {
         self.sweep(lane);
     }
 
-    /// Takes a message out. Its place stays until those before it are gone.
+    /// Takes a message out. Its place stays until those before it are gone, or most places are of that kind.
     fn remove(&mut self, lane: u32, tag: NonZeroU64) {
-        if let Some(flight) = self.get(lane, tag) {
-            let flight = std::mem::replace(flight, Flight::GONE);
-            self.remains.flights.push(flight);
+        let Some(flight) = self.get(lane, tag) else { return };
+        let flight = std::mem::replace(flight, Flight { tag: tag.get(), ..Flight::GONE });
+        self.remains.flights.push(flight);
+        let Some(Known { flights, gone, .. }) = self.lanes.get_mut(lane as usize) else { return };
+        *gone += 1;
+        if *gone > FEW && *gone > flights.len() / 2 {
+            flights.retain(|flight| flight.target.is_some());
+            *gone = 0;
         }
     }
 
@@ -290,8 +302,8 @@ impl Flights {
     }
 
     fn get(&mut self, lane: u32, tag: NonZeroU64) -> Option<&mut Flight> {
-        let Known { flights, first, .. } = self.lanes.get_mut(lane as usize)?;
-        let at = usize::try_from(tag.get().checked_sub(*first)?).ok()?;
+        let flights = &mut self.lanes.get_mut(lane as usize)?.flights;
+        let at = flights.binary_search_by_key(&tag.get(), |flight| flight.tag).ok()?;
         flights.get_mut(at).filter(|flight| flight.target.is_some())
     }
 
@@ -316,9 +328,9 @@ impl Flights {
     pub(super) fn hand_back(&mut self) -> Vec<Cargo> {
         let mut unsettled = Vec::new();
         for (lane, known) in (0..).zip(&self.lanes) {
-            let there = (known.first..).zip(&known.flights).filter(|(_, flight)| flight.target.is_some());
-            let open = there.filter(|(tag, _)| !known.channel.inner.is_settled(*tag));
-            unsettled.extend(open.map(|(tag, _)| (known.order, tag, lane)));
+            let there = known.flights.iter().filter(|flight| flight.target.is_some());
+            let open = there.filter(|flight| !known.channel.inner.is_settled(flight.tag));
+            unsettled.extend(open.map(|flight| (known.order, flight.tag, lane)));
         }
         unsettled.sort_unstable();
         let mut cargoes = Vec::with_capacity(unsettled.len());
@@ -332,8 +344,9 @@ impl Flights {
 
     /// What became of a message that nobody waits for, if it is known.
     fn settle(&mut self, Loose { lane, tag, .. }: Loose) -> Option<Fate> {
-        let known = self.lanes.get(lane as usize)?;
+        let known = self.lanes.get_mut(lane as usize)?;
         let (confirmation, number) = (known.channel.inner.confirmation(tag.get())?, known.number);
+        known.loose -= 1;
         // While closing, what fails stays for the report.
         let stays = self.closing && confirmation.is_err();
         let cargo = if stays || is_plain_ack(&confirmation) { None } else { self.cargo(lane, tag) };
@@ -372,6 +385,9 @@ impl Flights {
         fates
     }
 }
+
+/// So many places of messages that are gone may stand among the others in any case.
+const FEW: usize = 64;
 
 /// Payloads of more octets than this are let go as soon as they are acked.
 const SMALL: usize = 1024;
@@ -432,11 +448,19 @@ fn small(count: usize) -> u32 {
 }
 
 #[cfg(test)]
+impl Flights {
+    /// How many places for messages there are, and how many lanes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.lanes.iter().map(|known| known.flights.len()).sum(), self.lanes.len())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_message_on_its_way_takes_no_more_than_it_says() {
-        assert_eq!((size_of::<Flight>(), size_of::<Pending>()), (64, 16));
+        assert_eq!((size_of::<Flight>(), size_of::<Pending>()), (72, 16));
     }
 }

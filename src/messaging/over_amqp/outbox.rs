@@ -281,3 +281,61 @@ fn address<'a>(target: &'a Target, message: &Message) -> Result<(&'a [u8], &'a [
 fn no_channel_in_time() -> Error {
     Error::new(ErrorKind::Timeout, "there was no connection, or no channel, before the deadline")
 }
+
+#[cfg(all(test, feature = "broker"))]
+mod tests {
+    use crate::broker::Broker;
+    use crate::error::ErrorKind;
+    use crate::messaging::outbox::Backend;
+    use crate::messaging::{Client, Sender, Target};
+
+    /// A broker with a queue, and somebody who sends to it.
+    async fn sender() -> (Broker, Sender, Target) {
+        let broker = Broker::start().await.unwrap();
+        let client = Client::connect(&broker.url()).await.unwrap();
+        client.as_amqp().await.unwrap().open_channel().await.unwrap().queue_declare("q").await.unwrap();
+        (broker, client.sender().build().unwrap(), Target::queue("q"))
+    }
+
+    /// What [`Flights::size`](super::super::flights::Flights::size) says.
+    fn size(sender: &Sender) -> (usize, usize) {
+        match &sender.outbox().backend {
+            Backend::Amqp(outbox) => outbox.ledger.lock().size(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => (0, 0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_receipt_that_nobody_asks_does_not_make_the_books_grow() {
+        let (_broker, sender, target) = sender().await;
+        let returned = sender.send_pipelined(Target::queue("nowhere"), "x").await.unwrap();
+        for _ in 0..1000 {
+            sender.send(&target, "x").await.unwrap();
+        }
+        let (places, _) = size(&sender);
+        assert!(places < 200, "{places} places for one message");
+        assert_eq!(returned.await.unwrap_err().into_message().unwrap().1.body(), b"x");
+        sender.send(&target, "x").await.unwrap();
+        assert_eq!(size(&sender), (0, 1));
+    }
+
+    /// The channel is replaced, and that of the messages before is kept in mind until all is known of them.
+    #[tokio::test]
+    async fn the_fates_of_an_old_channel_are_not_taken_from_a_new_one() {
+        let (_broker, sender, target) = sender().await;
+        let missing = Target::exchange("missing", "");
+        // This one is let go with the one behind it, and given up afterwards.
+        let acked = sender.send_pipelined(&target, "x").await.unwrap();
+        sender.send(&target, "x").await.unwrap();
+        assert_eq!(size(&sender), (0, 1));
+        let failed = sender.send(&missing, "x").await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::ChannelClosed);
+        drop(acked);
+        // A new channel, whose first message comes back.
+        let error = sender.send(Target::queue("nowhere"), "x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Returned);
+        let report = sender.flush().await;
+        assert_eq!((report.len(), report.is_ok()), (1, true), "{report:?}");
+    }
+}
