@@ -231,6 +231,30 @@ fn a_server_that_does_not_count_gets_each_ack() {
     assert_eq!(heard(&mut pair), ["ack 1", "ack 2", "ack 5", "ack 6"]);
 }
 
+/// Acks that the server does not read take no memory where they are coalesced, and where they are not there is the same end to them.
+#[test]
+fn acks_that_nobody_reads_do_not_pile_up() {
+    let (mut pair, channel, consumer) = consuming(0);
+    let mut tags = 1..;
+    let mut take = |pair: &mut Pair, held: u64| {
+        for tag in tags.by_ref().take(1000) {
+            pair.deliver(1, "tag", b"x");
+            pair.hear();
+            if tag != held {
+                ack(pair, channel, [tag]);
+            }
+        }
+        drop(pair.deliveries(channel, consumer));
+        pair.client.wants_input()
+    };
+    assert!((0..80).all(|_| take(&mut pair, 0)), "they are one ack");
+    let held = 80_001;
+    assert!((0..70).all(|_| take(&mut pair, held)));
+    assert!(!(0..10).all(|_| take(&mut pair, held)), "there are too many of them");
+    pair.drive();
+    assert!(pair.client.wants_input());
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Happens {
     Deliver(&'static str),
