@@ -98,8 +98,8 @@
 //!
 //! Nothing grows without a limit, and every wait has a deadline:
 //!
-//! * **Publishing waits** while 256 KiB are unwritten ([`max_unwritten`](amqp::ConnectionBuilder::max_unwritten)), while 65 536
-//!   messages of the channel are unconfirmed
+//! * **Publishing waits** while 1 000 000 octets are unwritten ([`max_unwritten`](amqp::ConnectionBuilder::max_unwritten)), while
+//!   65 536 messages of the channel are unconfirmed
 //!   ([`confirm_select_with_window`](amqp::Channel::confirm_select_with_window)), while the server has
 //!   [blocked](amqp::Connection::blocked) the connection because it is short of memory or disk, or has stopped the channel's flow.
 //!   After the deadline it is an error whose outcome is `NotSent`. Acknowledgements and requests never wait for room.

@@ -36,7 +36,7 @@ use crate::protocol::client::{self as machine, FRAME_MIN, INITIAL_FRAME_MAX, Sas
 /// | close deadline | 10 s |
 /// | largest message accepted | 128 MiB |
 /// | buffered deliveries | 16 MiB |
-/// | unwritten publishes | 256 KiB |
+/// | unwritten publishes | 1 000 000 octets |
 ///
 /// # From a configuration file
 ///

@@ -126,7 +126,7 @@ impl Message {
     /// The body, where it stayed where it was read.
     fn apart(&self) -> Option<&Bytes> {
         match &*self.memory {
-            Memory::Shared(shared) => shared.batch.apart(),
+            Memory::Shared(shared) => shared.batch.apart(self.place),
             Memory::Single(_) => None,
         }
     }

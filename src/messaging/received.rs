@@ -62,8 +62,8 @@ impl Received {
         }
     }
 
-    /// The message as a value of its own. Its payload is copied where it is small, and shared where it stands alone in memory (from
-    /// 16 KiB on); so it pins nothing else.
+    /// The message as a value of its own. Its payload is copied where it is small, and shared where it stayed where it was read (from
+    /// 16 KiB on).
     pub fn message(&self) -> Message {
         match &self.inner {
             Inner::Amqp { message, .. } => {

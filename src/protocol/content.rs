@@ -170,6 +170,24 @@ pub(crate) enum Incoming<'a> {
     Kept(Bytes),
 }
 
+/// A message that is complete, and where its parts are before it has memory of its own.
+pub(crate) struct Whole<'a> {
+    /// Exchange and routing key, each with its length octet; the properties.
+    pub(crate) head: [&'a [u8]; 2],
+    pub(crate) body: Incoming<'a>,
+}
+
+impl Whole<'_> {
+    /// In memory of its own.
+    pub(crate) fn into_content(self) -> Content {
+        let [address, properties] = self.head;
+        match self.body {
+            Incoming::Borrowed(body) => Content::copy(address, properties, body),
+            Incoming::Kept(body) => Content { apart: Some(Box::new(body)), ..Content::copy(address, properties, &[]) },
+        }
+    }
+}
+
 /// What is known to come next of a large body, for whoever reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
@@ -233,7 +251,7 @@ impl<M> Assembler<M> {
     }
 
     /// A header frame came. Returns the message when it has no body.
-    pub(crate) fn header(&mut self, payload: &[u8], max_body: u64) -> Result<Option<(M, Content)>, ContentError> {
+    pub(crate) fn header(&mut self, payload: &[u8], max_body: u64) -> Result<Option<(M, Whole<'_>)>, ContentError> {
         let State::Header(method) = std::mem::replace(&mut self.state, State::Idle) else {
             return Err(ContentError::Unexpected("a content header without a method before it"));
         };
@@ -243,14 +261,14 @@ impl<M> Assembler<M> {
         }
         self.head.extend_from_slice(properties);
         if size == 0 {
-            return Ok(Some((method, self.content(&[], None))));
+            return Ok(Some((method, self.whole(Incoming::Borrowed(&[])))));
         }
         self.state = State::Body { method, remaining: size };
         Ok(None)
     }
 
     /// A body frame came. Returns the message when it is complete.
-    pub(crate) fn body(&mut self, payload: Incoming<'_>) -> Result<Option<(M, Content)>, ContentError> {
+    pub(crate) fn body<'a>(&'a mut self, payload: Incoming<'a>) -> Result<Option<(M, Whole<'a>)>, ContentError> {
         let State::Body { method, remaining } = std::mem::replace(&mut self.state, State::Idle) else {
             return Err(ContentError::Unexpected("a body frame without a content header before it"));
         };
@@ -267,23 +285,18 @@ impl<M> Assembler<M> {
             self.state = State::Body { method, remaining };
             return Ok(None);
         }
-        let content = if !self.body.is_empty() {
-            self.body.extend_from_slice(octets);
-            let body = std::mem::take(&mut self.body).freeze();
-            self.content(&[], Some(body))
+        let body = if self.body.is_empty() {
+            payload
         } else {
-            match payload {
-                Incoming::Borrowed(octets) => self.content(octets, None),
-                Incoming::Kept(body) => self.content(&[], Some(body)),
-            }
+            self.body.extend_from_slice(octets);
+            Incoming::Kept(std::mem::take(&mut self.body).freeze())
         };
-        Ok(Some((method, content)))
+        Ok(Some((method, self.whole(body))))
     }
 
-    /// The message, with its body copied in or kept apart.
-    fn content(&self, body: &[u8], apart: Option<Bytes>) -> Content {
+    fn whole<'a>(&'a self, body: Incoming<'a>) -> Whole<'a> {
         let (address, properties) = self.head.split_at_checked(self.address_len).unwrap_or_default();
-        Content { apart: apart.map(Box::new), ..Content::copy(address, properties, body) }
+        Whole { head: [address, properties], body }
     }
 }
 

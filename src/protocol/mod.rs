@@ -23,7 +23,7 @@ pub mod server;
 pub mod fuzzing;
 
 pub use content::{Ahead, Content, Layout};
-pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM};
+pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM, Whole};
 pub(crate) use heartbeat::Heartbeat;
 pub use outbound::{Body, OutBuffer};
 

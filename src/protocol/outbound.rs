@@ -19,7 +19,8 @@ use crate::codec::{
 /// From this size on a shared body is written from where it lies.
 const SPLICE_FROM: usize = 8 * 1024;
 
-/// A memory that has grown beyond this is given back once it is empty.
+/// A memory that has grown beyond this is given back once it is empty. What publishers may leave unwritten fits it, unless they
+/// are allowed more than by default.
 const KEEP_CAPACITY: usize = 1024 * 1024;
 
 /// Octets to be written, in order.
@@ -367,6 +368,17 @@ mod tests {
                 assert_eq!(short.to_vec(), long.to_vec());
             }
         }
+    }
+
+    /// What publishers write before they have to wait is written to the same memory again and again.
+    #[test]
+    fn a_buffer_that_publishers_have_filled_is_kept() {
+        let (mut out, small) = (OutBuffer::new(), [7; SPLICE_FROM - 1]);
+        while out.len() < crate::protocol::client::Config::default().max_unwritten {
+            out.put_small(&[], &small);
+        }
+        out.advance(out.len());
+        assert!(out.is_empty() && out.flat.capacity() > 0);
     }
 
     #[test]

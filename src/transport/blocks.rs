@@ -38,13 +38,11 @@ impl Blocks {
 
     /// Sees to it that there is room to read into behind what there is, for what is known to come if that is not too much.
     pub(super) fn make_room(&mut self, ahead: Ahead) {
-        let len = self.input.len();
-        let together = if ahead.together <= AHEAD { ahead.together } else { 0 };
-        let least = together.max(ahead.stop.min(AHEAD)).max(self.size / LEAST_ROOM);
-        if self.input.capacity() - len >= least {
+        if !self.is_used_up(ahead) {
             return;
         }
         self.busy = true;
+        let (len, least) = (self.input.len(), self.least_room(ahead));
         let room = self.size.saturating_sub(len).max(least).max(ahead.together.min(len.max(AHEAD)));
         if self.input.try_reclaim(room) {
             return;
@@ -58,6 +56,16 @@ impl Blocks {
             full.clear();
             self.remember(full, size);
         }
+    }
+
+    /// Whether there is too little room, so that there has to be another block.
+    pub(super) fn is_used_up(&self, ahead: Ahead) -> bool {
+        self.input.capacity() - self.input.len() < self.least_room(ahead)
+    }
+
+    fn least_room(&self, ahead: Ahead) -> usize {
+        let together = if ahead.together <= AHEAD { ahead.together } else { 0 };
+        together.max(ahead.stop.min(AHEAD)).max(self.size / LEAST_ROOM)
     }
 
     /// Octets were read: all that there was room for, perhaps.

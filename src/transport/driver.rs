@@ -20,8 +20,6 @@ use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Ahead, OutBuffer};
 
-/// After a read of this much there is probably more.
-const MUCH: usize = 16 * 1024;
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
 /// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
@@ -136,8 +134,8 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
             woken = backlog && self.output.is_empty();
-            if got >= MUCH {
-                // There is probably more. Those who were woken have a right to run first.
+            if got > 0 && self.blocks.is_used_up(self.ahead) {
+                // Those who were woken have a right to run, and may drop what is in the block.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

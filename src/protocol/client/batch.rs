@@ -1,16 +1,21 @@
 //! Deliveries that came close together, in one piece of memory.
 //!
 //! Messages are copied together, up to a few KiB or a few messages: so there is less than one allocation for each, and whoever
-//! keeps one of them for long keeps little else alive. A message whose body stayed where it was read has a batch to itself.
+//! keeps one of them for long keeps little else alive. Those whose bodies stayed where they were read are together, too, up to what
+//! one block of input holds: whoever keeps one of them keeps its block in any case.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::protocol::{Content, Layout};
+use crate::protocol::{Content, Incoming, KEEP_IN_PLACE_FROM, Layout, Whole};
 
 /// The memory that messages share,
 const SHARED: usize = 4096;
 /// or room for so many, where that is more: a batch takes four allocations.
 const AT_LEAST: usize = 5;
+/// Octets of bodies that stayed where they were read, in one batch: those of one message, or so many.
+const IN_PLACE: usize = 512 * 1024;
 
 /// What a message takes beside its octets. Without it the limit to what is kept would be none for messages without a body.
 const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
@@ -20,8 +25,8 @@ const EACH: usize = size_of::<Delivered>() + size_of::<Batch>();
 pub struct Batch {
     memory: Vec<u8>,
     delivered: Vec<Delivered>,
-    /// The body of the only message, where it is not in `memory`.
-    apart: Option<Box<Bytes>>,
+    /// The bodies, where they are not in `memory`: those of all messages, or none.
+    apart: Vec<Bytes>,
 }
 
 /// A message that was delivered to a consumer; its octets are in its [`Batch`].
@@ -41,18 +46,53 @@ static NOTHING: Delivered = Delivered { delivery_tag: 0, redelivered: false, lay
 impl Batch {
     fn for_messages_of(len: usize) -> Self {
         let memory = SHARED.max(AT_LEAST * len);
-        Self { memory: Vec::with_capacity(memory), delivered: Vec::with_capacity(memory / len.max(64)), apart: None }
+        Self {
+            memory: Vec::with_capacity(memory),
+            delivered: Vec::with_capacity(memory / len.max(64)),
+            apart: Vec::new(),
+        }
+    }
+
+    fn for_bodies_of(len: usize, head: usize) -> Self {
+        let count = (IN_PLACE / len.max(1)).clamp(1, IN_PLACE / KEEP_IN_PLACE_FROM);
+        let memory = Vec::with_capacity(count * head);
+        Self { memory, delivered: Vec::with_capacity(count), apart: Vec::with_capacity(count) }
+    }
+
+    /// Puts a message that has come in several pieces, or whose body stayed where it was read, into the last batch of a queue, or into a
+    /// new one. Returns how much [`len`](Self::len) grows.
+    pub(crate) fn push_whole(queue: &mut VecDeque<Self>, tag: (u64, bool), whole: Whole<'_>) -> usize {
+        let [address, properties] = whole.head;
+        let body = match whole.body {
+            Incoming::Borrowed(body) => return Self::push(queue, tag, [address, properties, body]),
+            Incoming::Kept(body) if body.len() < KEEP_IN_PLACE_FROM => {
+                return Self::push(queue, tag, [address, properties, &body]);
+            }
+            Incoming::Kept(body) => body,
+        };
+        let (head, len) = (address.len() + properties.len(), body.len());
+        if queue.back().is_none_or(|batch| batch.apart.is_empty() || batch.apart_len() + len > IN_PLACE) {
+            queue.push_back(Self::for_bodies_of(len, head));
+        }
+        if let Some(batch) = queue.back_mut() {
+            batch.add(tag, [address, properties, &[]]);
+            batch.apart.push(body);
+        }
+        head + len + EACH
     }
 
     /// Puts a message into the last batch of a queue, or into a new one. Returns how much [`len`](Self::len) grows.
     #[inline(always)] // as a call: 2 % more instructions for a small delivery with its ack
     pub(crate) fn push(
-        queue: &mut std::collections::VecDeque<Self>,
+        queue: &mut VecDeque<Self>,
         tag: (u64, bool),
         parts @ [address, properties, body]: [&[u8]; 3],
     ) -> usize {
         let len = address.len() + properties.len() + body.len();
-        if queue.back().is_none_or(|batch| batch.memory.capacity() - batch.memory.len() < len) {
+        if queue
+            .back()
+            .is_none_or(|batch| !batch.apart.is_empty() || batch.memory.capacity() - batch.memory.len() < len)
+        {
             queue.push_back(Self::for_messages_of(len));
         }
         if let Some(batch) = queue.back_mut() {
@@ -69,16 +109,20 @@ impl Batch {
         self.delivered.extend_from_slice(&[Delivered { delivery_tag, redelivered, layout }]);
     }
 
-    /// A message that was put together from several reads, or whose body is apart: a batch of its own.
+    /// A message in a batch of its own.
     pub(crate) fn of(delivery_tag: u64, redelivered: bool, content: Content) -> Self {
         let Content { memory, layout, apart } = content;
-        Self { memory: memory.into_vec(), delivered: vec![Delivered { delivery_tag, redelivered, layout }], apart }
+        let delivered = vec![Delivered { delivery_tag, redelivered, layout }];
+        Self { memory: memory.into_vec(), delivered, apart: apart.map_or_else(Vec::new, |body| vec![*body]) }
     }
 
     /// Octets that the batch holds, and what the messages take beside them.
     pub fn len(&self) -> usize {
-        let apart = self.apart.as_ref().map_or(0, |body| body.len());
-        self.memory.len() + apart + self.delivered.len() * EACH
+        self.memory.len() + self.apart_len() + self.delivered.len() * EACH
+    }
+
+    fn apart_len(&self) -> usize {
+        self.apart.iter().map(Bytes::len).sum()
     }
 
     /// Whether it holds nothing.
@@ -102,29 +146,33 @@ impl Batch {
         &self.memory
     }
 
-    /// The body of the only message, where it stayed where it was read.
-    pub fn apart(&self) -> Option<&Bytes> {
-        self.apart.as_deref()
+    /// The body of the message at this place, where it stayed where it was read.
+    #[inline]
+    pub fn apart(&self, place: usize) -> Option<&Bytes> {
+        self.apart.get(place)
     }
 
-    /// The body of one of the messages.
-    pub fn body(&self, of: Delivered) -> &[u8] {
-        match &self.apart {
-            None => of.layout.body(&self.memory),
+    /// The body of the message at this place.
+    pub fn body(&self, place: usize) -> &[u8] {
+        match self.apart(place) {
+            None => self.at(place).layout.body(&self.memory),
             Some(body) => body,
         }
     }
 
-    /// Gives back the memory that was not needed. Nothing can be added without an allocation any more.
+    /// Gives back the memory that was not needed, where it is not next to nothing beside the bodies. Nothing can be added without an
+    /// allocation any more.
     pub fn seal(&mut self) {
-        self.memory.shrink_to_fit();
-        self.delivered.shrink_to_fit();
+        if self.apart.is_empty() {
+            self.memory.shrink_to_fit();
+            self.delivered.shrink_to_fit();
+        }
     }
 
     /// The message at this place in memory of its own, if its octets are all here.
     pub fn single(&self, place: usize) -> Option<Single> {
         let Delivered { redelivered, layout, .. } = *self.at(place);
-        let (octets, layout) = self.apart.is_none().then(|| layout.alone(&self.memory))?;
+        let (octets, layout) = self.apart.is_empty().then(|| layout.alone(&self.memory))?;
         let (properties_at, body_at) = layout.starts();
         Some(Single { octets, body_at, properties_at, redelivered })
     }
@@ -133,7 +181,8 @@ impl Batch {
     pub fn alone(&self, place: usize) -> Self {
         let Delivered { delivery_tag, redelivered, layout } = *self.at(place);
         let (memory, layout) = layout.alone(&self.memory);
-        Self::of(delivery_tag, redelivered, Content { memory, layout, apart: self.apart.clone() })
+        let apart = self.apart(place).cloned().map(Box::new);
+        Self::of(delivery_tag, redelivered, Content { memory, layout, apart })
     }
 }
 
@@ -161,8 +210,6 @@ impl Single {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use super::*;
 
     fn queue_of(bodies: &[usize]) -> VecDeque<Batch> {
@@ -179,6 +226,31 @@ mod tests {
         assert!(queue.len() > 1 && queue.len() < 5, "{}", queue.len());
         assert!(queue.iter().all(|batch| batch.memory.capacity() == SHARED));
         assert_eq!(queue_of(&[5000; 8]).len(), 2);
+    }
+
+    /// Bodies that stayed where they were read are together as long as a block would hold them, and with no others.
+    #[test]
+    fn large_messages_share_what_names_them() {
+        let mut queue = VecDeque::new();
+        let mut buffered = 0;
+        for (tag, body) in (1..).zip([64, 64, 400, 1, 64, 2000, 2000, 1, 1]) {
+            let body = Incoming::Kept(vec![tag as u8; body * 1024].into());
+            buffered += Batch::push_whole(&mut queue, (tag, false), Whole { head: [b"\x01e\x01k", b"\0\0"], body });
+        }
+        let tags = |batch: &Batch| batch.delivered.iter().map(|one| one.delivery_tag).collect::<Vec<_>>();
+        let all: Vec<Vec<u64>> = queue.iter().map(tags).collect();
+        assert_eq!(all, [vec![1, 2], vec![3], vec![4], vec![5], vec![6], vec![7], vec![8, 9]]);
+        assert_eq!(buffered, queue.iter().map(Batch::len).sum::<usize>());
+        for batch in &mut queue {
+            batch.seal();
+            for (place, one) in batch.delivered().iter().enumerate() {
+                assert!(batch.body(place).iter().all(|octet| u64::from(*octet) == one.delivery_tag));
+                assert_eq!(one.layout.address(batch.memory()), ("e".into(), "k".into()));
+                let alone = batch.alone(place);
+                assert!(alone.body(0) == batch.body(place) && alone.delivered().len() == 1);
+                assert_eq!(batch.single(place).is_some(), batch.apart(place).is_none());
+            }
+        }
     }
 
     /// Whoever keeps one small message keeps no more than that.

@@ -28,7 +28,7 @@ use crate::codec::method::channel::{self as channel_class, Method as ChannelMeth
 use crate::codec::method::{MethodFields, basic, channel};
 use crate::codec::{AckView, ContentHeader, DeliverView, FrameType, Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Assembler, Content, Incoming, OutBuffer};
+use crate::protocol::{Assembler, Content, Incoming, OutBuffer, Whole};
 
 /// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
 const MAX_RETURNED: usize = 1024;
@@ -152,18 +152,37 @@ impl Channel {
         payload: Incoming<'_>,
         hands: &mut Hands<'_>,
     ) -> Result<bool, Failure> {
-        match (kind, payload) {
+        let whole = match (kind, payload) {
             (FrameType::Method, Incoming::Borrowed(payload)) => return self.method_frame(payload, hands),
-            _ if self.state != State::Open => {}
-            (FrameType::Header, Incoming::Borrowed(payload)) => {
-                if let Some((method, content)) = self.assembler.header(payload, hands.max_body)? {
-                    self.message(method, content, hands)?;
+            _ if self.state != State::Open => None,
+            (FrameType::Header, Incoming::Borrowed(payload)) => self.assembler.header(payload, hands.max_body)?,
+            (_, payload) => self.assembler.body(payload)?,
+        };
+        match whole {
+            None => {}
+            Some((Pending::Deliver { consumer, delivery_tag, redelivered }, whole)) => {
+                let consumer = self.consumers.get_mut(consumer);
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(delivery_tag, consumer.as_ref().is_some_and(|consumer| consumer.no_ack));
+                }
+                // c107: where nobody is left to handle it, it goes back at once and not when the channel ends.
+                if let Some(consumer) = consumer
+                    && !consumer.deliver((delivery_tag, redelivered), whole, hands)
+                    && !consumer.no_ack
+                {
+                    *hands.answers += self.requeue(delivery_tag, hands);
                 }
             }
-            (_, payload) => {
-                if let Some((method, content)) = self.assembler.body(payload)? {
-                    self.message(method, content, hands)?;
+            Some((Pending::GetOk(get_ok), whole)) => {
+                let content = Some(whole.into_content());
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(get_ok.delivery_tag, !self.calls.next_get_is_unsettled());
                 }
+                self.answer(Reply { method: get_ok.into(), content }, hands)?;
+            }
+            Some((Pending::Return { reply_code, reply_text }, whole)) => {
+                let returned = Returned { reply_code, reply_text, content: whole.into_content() };
+                self.returned(Box::new(returned), hands.wakes);
             }
         }
         Ok(false)
@@ -350,39 +369,6 @@ impl Channel {
         true
     }
 
-    fn message(&mut self, method: Pending, content: Content, hands: &mut Hands<'_>) -> Result<(), Failure> {
-        match method {
-            Pending::Deliver { consumer, delivery_tag, redelivered } => {
-                let consumer = self.consumers.get_mut(consumer);
-                if let Some(acks) = &mut self.acks {
-                    acks.delivered(delivery_tag, consumer.as_ref().is_some_and(|consumer| consumer.no_ack));
-                }
-                let Some(consumer) = consumer else { return Ok(()) };
-                match consumer.state {
-                    ConsumerState::Live | ConsumerState::Cancelling => {
-                        let batch = Batch::of(delivery_tag, redelivered, content);
-                        *hands.buffered += batch.len();
-                        consumer.queue.push_back(batch);
-                        consumer.wake(hands.wakes);
-                    }
-                    // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
-                    _ if !consumer.no_ack => *hands.answers += self.requeue(delivery_tag, hands),
-                    _ => {}
-                }
-            }
-            Pending::GetOk(get_ok) => {
-                if let Some(acks) = &mut self.acks {
-                    acks.delivered(get_ok.delivery_tag, !self.calls.next_get_is_unsettled());
-                }
-                self.answer(Reply { method: get_ok.into(), content: Some(content) }, hands)?;
-            }
-            Pending::Return { reply_code, reply_text } => {
-                self.returned(Box::new(Returned { reply_code, reply_text, content }), hands.wakes);
-            }
-        }
-        Ok(())
-    }
-
     fn returned(&mut self, returned: Box<Returned>, wakes: &mut Vec<Waker>) {
         let unclaimed = match &mut self.confirms {
             Some(confirms) => {
@@ -540,6 +526,16 @@ impl Channel {
 }
 
 impl Consumer {
+    /// A message for this consumer is complete. Returns whether anybody is there to handle it.
+    fn deliver(&mut self, tag: (u64, bool), whole: Whole<'_>, hands: &mut Hands<'_>) -> bool {
+        let handled = matches!(self.state, ConsumerState::Live | ConsumerState::Cancelling);
+        if handled {
+            *hands.buffered += Batch::push_whole(&mut self.queue, tag, whole);
+            self.wake(hands.wakes);
+        }
+        handled
+    }
+
     #[inline]
     fn wake(&mut self, wakes: &mut Vec<Waker>) {
         if let Some(waker) = self.waker.take() {

@@ -48,7 +48,9 @@ impl Default for Config {
             locale: ShortString::from_static("en_US"),
             max_message_size: 128 * 1024 * 1024,
             max_buffered: 16 * 1024 * 1024,
-            max_unwritten: 256 * 1024,
+            // Written at once, which costs the kernel less than in several goes: with writes of 256 KiB it spends up to a third more on
+            // each octet. A little less than a power of two, since the buffer grows to one and holds a message more.
+            max_unwritten: 1_000_000,
         }
     }
 }

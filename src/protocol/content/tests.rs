@@ -20,7 +20,7 @@ enum Came {
     },
     Body {
         length: usize,
-        kept: bool,
+        in_place: bool,
     },
     /// Not a header at all.
     Broken,
@@ -34,7 +34,7 @@ fn came() -> impl Strategy<Value = Came> {
         3 => (name.clone(), name).prop_map(|(exchange, routing_key)| Came::Method { exchange, routing_key }),
         3 => (prop::sample::select(vec![0, 1, 5, 6, 10, 16_384, 20_000, MAX_BODY, MAX_BODY + 1, u64::MAX]), any::<bool>())
             .prop_map(|(size, id)| Came::Header { size, message_id: id.then_some("id") }),
-        6 => (length, any::<bool>()).prop_map(|(length, kept)| Came::Body { length, kept }),
+        6 => (length, any::<bool>()).prop_map(|(length, in_place)| Came::Body { length, in_place }),
         1 => Just(Came::Broken),
         1 => Just(Came::Reset),
     ]
@@ -54,6 +54,11 @@ fn address(exchange: &str, routing_key: &str) -> Vec<u8> {
         octets.extend_from_slice(part.as_bytes());
     }
     octets
+}
+
+/// What an assembler has said, in memory of its own.
+fn kept<M>(found: Result<Option<(M, Whole<'_>)>, ContentError>) -> Result<Option<(M, Content)>, ContentError> {
+    Ok(found?.map(|(method, whole)| (method, whole.into_content())))
 }
 
 /// What the model has of the message that is under way.
@@ -105,7 +110,7 @@ proptest! {
                     continue;
                 }
                 Came::Broken => {
-                    let found = assembler.header(b"\0\x3c", MAX_BODY);
+                    let found = kept(assembler.header(b"\0\x3c", MAX_BODY));
                     let expected = match std::mem::take(&mut model) {
                         Model::Header { .. } => Err(ReplyCode::FRAME_ERROR),
                         _ => Err(ReplyCode::UNEXPECTED_FRAME),
@@ -114,7 +119,7 @@ proptest! {
                 }
                 Came::Header { size, message_id } => {
                     let (octets, properties) = header(size, message_id);
-                    let found = assembler.header(&octets, MAX_BODY);
+                    let found = kept(assembler.header(&octets, MAX_BODY));
                     let expected = match std::mem::take(&mut model) {
                         Model::Header { .. } if size > MAX_BODY => Err(ReplyCode::CONTENT_TOO_LARGE),
                         Model::Header { serial, exchange, routing_key } if size == 0 => {
@@ -128,12 +133,13 @@ proptest! {
                     };
                     (found, expected)
                 }
-                Came::Body { length, kept } => {
+                Came::Body { length, in_place } => {
                     let octets = vec![octet; length];
-                    let found = assembler.body(match kept {
+                    let payload = match in_place {
                         true => Incoming::Kept(octets.clone().into()),
                         false => Incoming::Borrowed(&octets),
-                    });
+                    };
+                    let found = kept(assembler.body(payload));
                     let expected = match std::mem::take(&mut model) {
                         Model::Body { serial, exchange, routing_key, properties, mut body, size } => {
                             body.extend_from_slice(&octets);
@@ -172,7 +178,7 @@ proptest! {
 #[test]
 fn nothing_is_left_of_a_message_that_went_wrong() {
     let mut assembler = Assembler::new();
-    let body = |assembler: &mut Assembler<u32>, octets| assembler.body(Incoming::Borrowed(octets));
+    let body = |assembler: &mut Assembler<u32>, octets| kept(assembler.body(Incoming::Borrowed(octets)));
     assembler.begin(1, &address("", ""));
     assembler.header(&header(10, None).0, MAX_BODY).unwrap();
     assert_eq!(body(&mut assembler, b"first"), Ok(None));

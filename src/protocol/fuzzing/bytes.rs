@@ -165,8 +165,8 @@ impl Client {
                 Poll::Ready(Deliveries::Some) => {
                     for batch in batches {
                         let memory = batch.memory();
-                        for one in batch.delivered() {
-                            let body = batch.body(*one);
+                        for (place, one) in batch.delivered().iter().enumerate() {
+                            let body = batch.body(place);
                             let address = one.layout.address(memory);
                             let properties = one.layout.properties(memory);
                             got.push(format!(

@@ -440,10 +440,10 @@ impl<'a> Session<'a> {
                     Poll::Ready(Deliveries::Some) => {}
                 }
                 for batch in batches {
-                    for one in batch.delivered().iter().filter(|_| self.honest) {
+                    for (place, one) in batch.delivered().iter().enumerate().filter(|_| self.honest) {
                         assert!(one.delivery_tag > *last, "{} behind {last}", one.delivery_tag);
                         *last = one.delivery_tag;
-                        let body = batch.body(*one);
+                        let body = batch.body(place);
                         assert!(body == body_of(one.delivery_tag), "the body of {}", one.delivery_tag);
                     }
                 }

@@ -263,9 +263,10 @@ impl Pair {
             let mut taken = VecDeque::new();
             let polled = self.client.poll_deliveries(id, consumer, &mut taken, Waker::noop());
             for batch in taken {
-                all.extend(batch.delivered().iter().map(|one| {
-                    let (memory, apart) = (batch.memory().into(), batch.apart().cloned().map(Box::new));
-                    (one.delivery_tag, Content { memory, layout: one.layout, apart })
+                all.extend(batch.delivered().iter().enumerate().map(|(place, one)| {
+                    let (memory, layout) = one.layout.alone(batch.memory());
+                    let apart = batch.apart(place).cloned().map(Box::new);
+                    (one.delivery_tag, Content { memory, layout, apart })
                 }));
             }
             if !matches!(polled, Poll::Ready(Deliveries::Some)) {

@@ -1,6 +1,8 @@
 //! The driver against endpoints that only write, or only listen.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::task::Wake;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -109,7 +111,7 @@ struct Sink(Ahead);
 
 impl Endpoint for Sink {
     fn turn(&self, turn: Turn<'_>) -> Next {
-        turn.input.clear();
+        drop(turn.input.split());
         Next { deadline: None, read: true, ahead: self.0, finished: false }
     }
 }
@@ -140,4 +142,35 @@ async fn no_more_is_read_than_is_wanted() {
     driver.ahead = Ahead { stop: 10, together: 100 };
     theirs.write_all(&[7; 100]).await.unwrap();
     assert!(matches!(driver.poll_read(&mut cx), Poll::Ready(Ok(10))));
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Who is woken by what was read need not wait for the end of a flood; and where there is no flood, the driver does not wake itself.
+#[tokio::test]
+async fn a_pass_reads_no_more_than_a_block() {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let flood = Stream::new(tokio::io::join(tokio::io::repeat(7), tokio::io::sink()));
+    let mut driver = Driver::new(flood, Arc::new(Sink(Ahead::default())));
+    for pass in 1..20 {
+        assert!(driver.poll(&mut cx).is_pending());
+        assert_eq!(woken.0.load(Ordering::Relaxed), pass, "it goes on by itself");
+    }
+    let (ours, mut theirs) = Stream::pipe();
+    driver.stream = ours;
+    driver.blocks.make_room(Ahead::default());
+    theirs.write_all(&[7; 100_000]).await.unwrap();
+    let before = woken.0.load(Ordering::Relaxed);
+    assert!(driver.poll(&mut cx).is_pending());
+    assert_eq!(woken.0.load(Ordering::Relaxed), before, "what comes will wake it");
 }

@@ -248,7 +248,7 @@ impl Connection {
         let complete = assembler
             .header(payload, limit)
             .map_err(|error| content_fault(&error, "expected content body, got non content body frame instead"))?;
-        self.event = complete.map(|(publish, content)| Event::Publish(number, publish, content));
+        self.event = complete.map(|(publish, whole)| Event::Publish(number, publish, whole.into_content()));
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Connection {
         let complete = assembler.body(payload).map_err(|error| {
             content_fault(&error, "expected content header for class 60, got non content header frame instead")
         })?;
-        self.event = complete.map(|(publish, content)| Event::Publish(number, publish, content));
+        self.event = complete.map(|(publish, whole)| Event::Publish(number, publish, whole.into_content()));
         Ok(())
     }
 
