@@ -55,7 +55,7 @@ async fn shop(url: &str) -> common::Result<()> {
     let handler = move |received: leveret::messaging::Received| {
         let done = Arc::clone(&counter);
         async move {
-            if received.message.body() == b"order 13" && !received.redelivered {
+            if received.body() == b"order 13" && !received.redelivered() {
                 return Err("order 13 fell off the cart");
             }
             done.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +70,7 @@ async fn shop(url: &str) -> common::Result<()> {
     // Asking: somebody who answers, and somebody who asks.
     let responder = client.responder(Source::queue(&stock));
     let answering = tokio::spawn(responder.serve(async |request| {
-        let reply = Message::new(format!("3 pieces of {}", String::from_utf8_lossy(request.message.body())));
+        let reply = Message::new(format!("3 pieces of {}", String::from_utf8_lossy(request.body())));
         Ok::<_, std::convert::Infallible>(reply.header("statusCode", 200i32))
     }));
     let requester = client.requester().timeout(Duration::from_secs(10)).build()?;

@@ -79,7 +79,7 @@ pub enum ErrorKind {
     NotFound,
     /// No queue took a mandatory message, and the server gave it back (`basic.return`). Caller.
     Returned,
-    /// A delivery was settled after its channel had ended; nothing was sent. Caller.
+    /// A delivery was settled after its channel had ended, or after it was settled with a later one; nothing was sent. Caller.
     Stale,
     /// The deadline passed. Network.
     Timeout,

@@ -25,7 +25,7 @@ use std::thread;
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection, Consumer, Delivery, Message, Properties};
-use leveret::messaging::{Client, PendingReceipt, Sender, Source, Target};
+use leveret::messaging::{Client, Disposition, PendingReceipt, Sender, Source, Target};
 use tokio::runtime::{Builder, Runtime};
 
 /// What may happen once in a while and not per message: a queue grows because the server was slower than before.
@@ -203,10 +203,12 @@ async fn take(consumer: &mut Consumer, messages: usize) {
 }
 
 /// Starts a consumer, lets it run until everything has grown, and counts what `messages` more allocate.
-fn consume(size: usize, messages: usize) -> AllocationInfo {
+fn consume(size: usize, coalesced: bool, messages: usize) -> AllocationInfo {
     let (runtime, _connection, channel) = client("/");
     let mut consumer = runtime.block_on(async {
-        let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
+        let queue = size.to_string();
+        let consume = channel.basic_consume(&queue).prefetch(WINDOW).coalesce_acks(coalesced);
+        let mut consumer = consume.await.unwrap();
         take(&mut consumer, messages).await;
         consumer
     });
@@ -215,40 +217,53 @@ fn consume(size: usize, messages: usize) -> AllocationInfo {
 
 #[test]
 fn a_small_delivery_is_less_than_one_allocation() {
-    for (size, most) in [(16, 600), (100, 2_000), (4_000, 9_000)] {
-        let info = consume(size, 10_000);
+    for (size, coalesced, most) in [(16, false, 600), (100, false, 2_000), (100, true, 2_000), (4_000, false, 9_000)] {
+        let info = consume(size, coalesced, 10_000);
         assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
 }
 
-/// The payload is memory of its own; everything else is what the delivery before had.
+/// What it hands out are the consumer's deliveries: nothing is copied or decoded before it is asked for.
 #[test]
-fn a_receiver_allocates_once_for_a_delivery() {
+fn a_receiver_allocates_no_more_than_a_consumer() {
     const MESSAGES: usize = 10_000;
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
-    let mut receiver = runtime.block_on(async {
-        let client = Client::connect(&url).await.unwrap();
-        client.receiver(Source::queue("100")).prefetch(WINDOW).build().await.unwrap()
-    });
-    let mut receive = || {
-        runtime.block_on(async {
-            for _ in 0..MESSAGES {
-                receiver.recv().await.unwrap().unwrap().accept().unwrap();
-            }
+    for (coalesced, at_once) in [(false, 1), (true, 1), (false, 50)] {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+        let mut receiver = runtime.block_on(async {
+            let receiver = Client::connect(&url).await.unwrap().receiver(Source::queue("100"));
+            receiver.prefetch(WINDOW).coalesce_acks(coalesced).build().await.unwrap()
         });
-    };
-    receive();
-    let info = measure(receive);
-    let batches = 2_000; // see `a_small_delivery_is_less_than_one_allocation`
-    assert!(info.count_total <= MESSAGES as u64 + batches + u64::from(WINDOW) + SLACK, "{info:?}");
+        let mut kept = Vec::with_capacity(at_once);
+        let mut receive = || {
+            runtime.block_on(async {
+                for _ in 0..MESSAGES {
+                    let delivery = receiver.recv().await.unwrap().unwrap();
+                    assert_eq!(delivery.body().len(), 100);
+                    if at_once == 1 {
+                        delivery.accept().unwrap();
+                        continue;
+                    }
+                    kept.push(delivery);
+                    if kept.len() == at_once {
+                        receiver.settle_up_to(kept.last().unwrap(), Disposition::Accept).unwrap();
+                        kept.clear();
+                    }
+                }
+            });
+        };
+        receive();
+        let info = measure(receive);
+        let batches = 2_000; // see `a_small_delivery_is_less_than_one_allocation`
+        assert!(info.count_total <= batches + u64::from(WINDOW) + SLACK, "{coalesced} {at_once} {info:?}");
+    }
 }
 
 /// A large one has its body where it was read. When it comes alone, as the server may see fit, what names it takes a few allocations;
 /// how many come together is the machine's affair.
 #[test]
 fn a_large_delivery_is_few_allocations() {
-    let info = consume(64 * 1024, 1_000);
+    let info = consume(64 * 1024, false, 1_000);
     assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
 }
 

@@ -302,7 +302,7 @@ on_every_server! {
         client.ping(PATIENCE).await.unwrap();
         let mut receiver = within("a receiver", client.receiver(Source::queue("q")).build()).await.unwrap();
         let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-        assert_eq!(delivery.message.body(), b"x");
+        assert_eq!(delivery.body(), b"x");
         delivery.accept().unwrap();
     }
 }

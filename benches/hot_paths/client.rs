@@ -116,7 +116,9 @@ async fn publish_and_consume(channels: &[Channel], work: &'static Work) -> Resul
 }
 
 async fn consume(channel: &Channel, work: &Work, acks: u64) -> Result<u64> {
-    let mut consumer = channel.basic_consume(&work.queue()).prefetch(work.prefetch()).await?;
+    let queue = work.queue();
+    let consume = channel.basic_consume(&queue).prefetch(work.prefetch());
+    let mut consumer = consume.coalesce_acks(work.coalesced).await?;
     let mut received = 0;
     while received < work.messages
         && let Some(delivery) = consumer.next().await

@@ -94,7 +94,8 @@ async fn publish_and_consume(client: &Client, sender: &Sender, work: &'static Wo
 }
 
 async fn consume(client: &Client, work: &Work, acks: u64) -> Result<u64> {
-    let mut receiver = client.receiver(Source::queue(work.queue())).prefetch(work.prefetch()).build().await?;
+    let receiver = client.receiver(Source::queue(work.queue())).prefetch(work.prefetch());
+    let mut receiver = receiver.coalesce_acks(work.coalesced).build().await?;
     let (mut received, mut waiting) = (0, Vec::new());
     while received < work.messages
         && let Some(delivery) = receiver.recv().await
@@ -123,7 +124,7 @@ async fn consume_without_acks(client: &Client, work: &Work) -> Result<u64> {
     while received < work.messages
         && let Some(message) = messages.recv().await
     {
-        received += u64::from(message?.message.body().len() == work.body);
+        received += u64::from(message?.body().len() == work.body);
     }
     Ok(received)
 }

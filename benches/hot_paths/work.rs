@@ -23,6 +23,8 @@ pub(crate) struct Work {
     pub(crate) idle_channels: u16,
     /// So many connections share the work, each with as many channels.
     pub(crate) connections: u16,
+    /// Acks are coalesced.
+    pub(crate) coalesced: bool,
     /// The connections are encrypted.
     pub(crate) tls: bool,
 }
@@ -62,8 +64,21 @@ pub(crate) type Outcome = Result<Usage, Box<dyn Error>>;
 
 const fn publish(name: &'static str, body: usize, window: u64, messages: u64) -> Work {
     let (direction, virtual_host) = (Direction::Publish, "/");
-    let (tasks, channels, idle_channels, connections, tls) = (1, 1, 0, 1, false);
-    Work { name, direction, body, window, messages, virtual_host, tasks, channels, idle_channels, connections, tls }
+    let (tasks, channels, idle_channels, connections, coalesced, tls) = (1, 1, 0, 1, false, false);
+    Work {
+        name,
+        direction,
+        body,
+        window,
+        messages,
+        virtual_host,
+        tasks,
+        channels,
+        idle_channels,
+        connections,
+        coalesced,
+        tls,
+    }
 }
 
 const fn consume(name: &'static str, body: usize, window: u64, messages: u64) -> Work {
@@ -79,6 +94,7 @@ pub(crate) static HOT: &[Work] = &[
     publish("publish 64 KiB", 65_536, 100, 10_000),
     publish("publish one at a time", 100, 1, 20_000),
     consume("consume 100 B", 100, 1000, MILLION),
+    Work { coalesced: true, ..consume("consume 100 B, acks coalesced", 100, 1000, MILLION) },
     Work {
         direction: Direction::Consume { acks: 100 },
         ..consume("consume 100 B, one ack for 100", 100, 1000, MILLION)

@@ -47,7 +47,7 @@ pub(crate) fn receive(messages: u64, body: usize, window: u64) {
         let mut receiver = open(ours).await.receiver(Source::queue("queue")).prefetch(prefetch).build().await.unwrap();
         for _ in 0..messages {
             let delivery = receiver.recv().await.unwrap().unwrap();
-            assert_eq!(delivery.message.body().len(), body);
+            assert_eq!(delivery.body().len(), body);
             delivery.accept().unwrap();
         }
     });

@@ -82,10 +82,14 @@ pub(crate) fn publish(messages: u64, each: bool) {
     }
 }
 
-pub(crate) fn consume(messages: u64) {
+pub(crate) fn consume(messages: u64, coalesced: bool) {
     let mut client = Client::new();
     let channel = client.channel;
     let consume = basic::Consume { queue: "queue".into(), consumer_tag: "c".into(), ..Default::default() };
+    let ack = if coalesced { Settle::CoalescedAck } else { Settle::Ack { multiple: false } };
+    if coalesced {
+        client.machine.coalesce_acks(channel).unwrap();
+    }
     let (consumer, _) = client.machine.consume(channel, consume).unwrap();
     client.answer(wire::BASIC_CONSUME);
     let (mut deliveries, mut taken, mut received) = (Deliveries::new(b"c", 100, BLOCK), VecDeque::new(), 0);
@@ -94,7 +98,7 @@ pub(crate) fn consume(messages: u64) {
         assert!(client.machine.poll_deliveries(channel, consumer, &mut taken, Waker::noop()).is_ready());
         for delivered in taken.drain(..).flat_map(|batch| batch.delivered().to_vec()) {
             received += 1;
-            client.machine.settle(channel, delivered.delivery_tag, Settle::Ack { multiple: false }).unwrap();
+            client.machine.settle(channel, delivered.delivery_tag, ack).unwrap();
         }
     }
 }

@@ -42,7 +42,8 @@ const fn work(name: &'static str, step: u64, run: fn(u64)) -> Work {
 const WORKS: &[Work] = &[
     work("machine: publish 100 B", 2_000, |messages| machine::publish(messages, false)),
     work("machine: publish 100 B, each confirmed by itself", 2_000, |messages| machine::publish(messages, true)),
-    work("machine: deliver 100 B and ack", 2_000, machine::consume),
+    work("machine: deliver 100 B and ack", 2_000, |messages| machine::consume(messages, false)),
+    work("machine: deliver 100 B and ack, coalesced", 2_000, |messages| machine::consume(messages, true)),
     work("client: publish 100 B", 2_000, |messages| client::publish(messages, 100, 1000, false)),
     work("client: publish 100 B, each confirmed by itself", 2_000, |messages| {
         client::publish(messages, 100, 1000, true);

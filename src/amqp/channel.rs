@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::call::{awaited, call, reply};
-use super::delivery::{Delivery, Message};
+use super::delivery::{Delivery, Message, Settler};
 use super::shared::{ChannelGuard, Guard};
 use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
@@ -323,9 +323,9 @@ impl<'a> BasicGet<'a> {
         let reply = channel.call(self.method, self.deadline).await?;
         match (reply.method, reply.content) {
             (Method::Basic(basic::Method::GetOk(ok)), Some(content)) => {
-                let channel = (!no_ack).then(|| channel.inner.clone());
+                let settler = (!no_ack).then(|| Settler { channel: channel.inner.clone(), coalesces: false });
                 let batch = Batch::of(ok.delivery_tag, ok.redelivered, content);
-                let message = Message::alone(batch, channel);
+                let message = Message::alone(batch, settler);
                 Ok(Some((ok, message)))
             }
             _ => Ok(None),

@@ -26,12 +26,45 @@ pub(crate) enum Memory {
 pub(crate) struct Shared {
     batch: Batch,
     /// `None` where nothing is to be settled.
-    channel: Option<Arc<ChannelGuard>>,
+    settler: Option<Settler>,
+}
+
+/// What settles deliveries: their channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Settler {
+    pub(crate) channel: Arc<ChannelGuard>,
+    /// Acks are coalesced.
+    pub(crate) coalesces: bool,
+}
+
+impl Settler {
+    #[inline]
+    pub(crate) fn ack(&self, delivery_tag: u64) -> Result<()> {
+        match self.coalesces {
+            false => self.channel.settle(delivery_tag, Settle::Ack { multiple: false }),
+            true => self.ack_coalesced(delivery_tag),
+        }
+    }
+
+    #[inline(never)] // so that the most frequent ack is inlined
+    fn ack_coalesced(&self, delivery_tag: u64) -> Result<()> {
+        self.channel.settle(delivery_tag, Settle::CoalescedAck)
+    }
+
+    #[inline(never)] // for the same reason
+    pub(crate) fn settle(&self, delivery_tag: u64, settle: Settle) -> Result<()> {
+        self.channel.settle(delivery_tag, settle)
+    }
+
+    /// Whether the settling of a later delivery has settled this one.
+    pub(crate) fn was_settled_with_later(&self, delivery_tag: u64) -> bool {
+        self.channel.guard.shared.look(|machine| machine.was_settled_with_later(self.channel.id, delivery_tag))
+    }
 }
 
 impl Memory {
-    pub(crate) fn shared(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Arc<Self> {
-        Arc::new(Self::Shared(Box::new(Shared { batch, channel })))
+    pub(crate) fn shared(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
+        Arc::new(Self::Shared(Box::new(Shared { batch, settler })))
     }
 
     /// The tag of the message at this place.
@@ -44,9 +77,9 @@ impl Memory {
     }
 
     #[inline]
-    fn channel(&self) -> Option<&Arc<ChannelGuard>> {
+    fn settler(&self) -> Option<&Settler> {
         match self {
-            Self::Shared(shared) => shared.channel.as_ref(),
+            Self::Shared(shared) => shared.settler.as_ref(),
             Self::Single(_) => None,
         }
     }
@@ -67,8 +100,8 @@ impl Message {
     }
 
     /// A message that came alone.
-    pub(crate) fn alone(batch: Batch, channel: Option<Arc<ChannelGuard>>) -> Self {
-        Self::at(Memory::shared(batch, channel), 0)
+    pub(crate) fn alone(batch: Batch, settler: Option<Settler>) -> Self {
+        Self::at(Memory::shared(batch, settler), 0)
     }
 
     /// In memory of its own, to be kept.
@@ -111,17 +144,27 @@ impl Message {
 
     /// The body as a value of its own: a small one is copied, a large one is not.
     pub fn into_body(self) -> Bytes {
+        self.to_body()
+    }
+
+    /// The same, for one who goes on with the message.
+    pub(crate) fn to_body(&self) -> Bytes {
         match self.apart() {
             None => Bytes::copy_from_slice(self.body()),
             Some(body) => body.clone(),
         }
     }
 
-    /// Exchange and routing key, each with its length octet, and the properties, as they came.
+    /// The tag it was delivered with.
     #[inline]
-    pub(crate) fn head(&self) -> [&[u8]; 2] {
-        let (layout, octets) = self.place();
-        layout.head(octets)
+    pub(crate) fn delivery_tag(&self) -> u64 {
+        self.memory.delivery_tag(self.place)
+    }
+
+    /// What settles it, where it is to be settled.
+    #[inline]
+    pub(crate) fn settler(&self) -> Option<&Settler> {
+        self.memory.settler()
     }
 
     /// The exchange it was published to, and the routing key it was published with.
@@ -190,24 +233,26 @@ impl Delivery {
 
     #[inline]
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.0.memory.channel(), self.delivery_tag(), settle)
+        settle_on(self.0.settler(), self.delivery_tag(), settle)
     }
 
     /// It was handled (`basic.ack`).
     ///
-    /// Only appends to the connection's buffer; nothing is waited for.
+    /// Only appends to the connection's buffer; nothing is waited for. How it is sent is the consumer's matter
+    /// ([`coalesce_acks`](super::BasicConsume::coalesce_acks)).
     ///
     /// # Errors
     ///
-    /// `Stale`: the channel has ended, the server has put the message back, and nothing was sent.
+    /// `Stale`: the channel has ended and the server has put the message back, or a later delivery was settled together with those before
+    /// it ([`ack_multiple`](Self::ack_multiple)). Nothing was sent.
     #[inline]
     pub fn ack(self) -> Result<()> {
-        self.settle(Settle::Ack { multiple: false })
+        ack_on(self.0.settler(), self.delivery_tag())
     }
 
     /// It was handled, and so was everything that this channel delivered before it (`basic.ack` with multiple).
     ///
-    /// Deliveries that this settles must not be settled again: the server closes the channel with 406.
+    /// Settling those again is `Stale`, and sends nothing.
     ///
     /// # Errors
     ///
@@ -248,10 +293,10 @@ impl Delivery {
     /// The delivery tag: counts the deliveries of the channel.
     #[inline]
     pub fn delivery_tag(&self) -> u64 {
-        self.0.memory.delivery_tag(self.0.place)
+        self.0.delivery_tag()
     }
 
-    /// The message, for one who looks after its tag himself. It keeps its channel open, and what stands close to it in memory.
+    /// The message, for one who settles it himself. It keeps its channel open, and what stands close to it in memory.
     #[inline]
     pub(crate) fn into_message(self) -> Message {
         self.0
@@ -259,7 +304,7 @@ impl Delivery {
 
     /// The message, and what settles it, for settling elsewhere. The message alone keeps no channel open.
     pub fn detach(self) -> (Message, Acker) {
-        let acker = Acker { channel: self.0.memory.channel().cloned(), delivery_tag: self.delivery_tag() };
+        let acker = Acker { settler: self.0.settler().cloned(), delivery_tag: self.delivery_tag() };
         (self.0.detached(), acker)
     }
 }
@@ -275,7 +320,7 @@ impl Deref for Delivery {
 /// Settles one delivery. Keeps its channel, so a tag can never be settled on another one (c109).
 #[derive(Debug)]
 pub struct Acker {
-    channel: Option<Arc<ChannelGuard>>,
+    settler: Option<Settler>,
     delivery_tag: u64,
 }
 
@@ -287,7 +332,7 @@ impl Acker {
     /// As [`Delivery::ack`].
     #[inline]
     pub fn ack(self) -> Result<()> {
-        self.settle(Settle::Ack { multiple: false })
+        ack_on(self.settler.as_ref(), self.delivery_tag)
     }
 
     /// As [`Delivery::nack`].
@@ -314,15 +359,24 @@ impl Acker {
     }
 
     fn settle(&self, settle: Settle) -> Result<()> {
-        settle_on(self.channel.as_ref(), self.delivery_tag, settle)
+        settle_on(self.settler.as_ref(), self.delivery_tag, settle)
     }
 }
 
 /// A delivery has a channel; a message without one is none, and there is nothing to settle.
 #[inline]
-fn settle_on(channel: Option<&Arc<ChannelGuard>>, delivery_tag: u64, settle: Settle) -> Result<()> {
-    match channel {
-        Some(channel) => channel.settle(delivery_tag, settle),
+fn settle_on(settler: Option<&Settler>, delivery_tag: u64, settle: Settle) -> Result<()> {
+    match settler {
+        Some(settler) => settler.settle(delivery_tag, settle),
+        None => Ok(()),
+    }
+}
+
+/// The same with an ack, as it was asked for.
+#[inline]
+fn ack_on(settler: Option<&Settler>, delivery_tag: u64) -> Result<()> {
+    match settler {
+        Some(settler) => settler.ack(delivery_tag),
         None => Ok(()),
     }
 }

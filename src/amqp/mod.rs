@@ -43,8 +43,9 @@
 //! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason, or plainly when
 //!   this side ended it. Dropping it cancels the
 //!   consumer, and puts back what nobody has looked at.
-//! * **Settling** ([`Delivery::ack`] and its kin) does not wait and consumes the delivery. After the channel has ended it is an error
-//!   of the kind [`Stale`](crate::error::ErrorKind::Stale) and sends nothing.
+//! * **Settling** ([`Delivery::ack`] and its kin) does not wait and consumes the delivery. After the channel has ended, or when the
+//!   delivery was settled with a later one, it is an error of the kind [`Stale`](crate::error::ErrorKind::Stale) and sends nothing. Acks
+//!   can be coalesced ([`BasicConsume::coalesce_acks`]).
 //!
 //! Left out on purpose: `channel.flow` by the client and `basic.recover` without requeue, which RabbitMQ refuses with 540;
 //! `basic.recover-async`, which is deprecated; the class `access`, which does nothing; no-wait requests, whose errors reach
@@ -70,6 +71,7 @@ pub(crate) use crate::protocol::client::Watermark;
 pub(crate) use crate::protocol::client::{STAMP, Settle};
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};
+pub(crate) use delivery::Settler;
 pub(crate) use publish::Posted;
 
 pub use builder::ConnectionBuilder;

@@ -72,7 +72,7 @@
 //! | `ReceiveAndDelete` | [`build_no_ack()`](crate::messaging::ReceiverBuilder::build_no_ack) |
 //! | `prefetch=300`, `reset_link_credit` | [`prefetch`](crate::messaging::ReceiverBuilder::prefetch), [`set_prefetch`](crate::messaging::Receiver::set_prefetch) |
 //! | `timeout` (ms), `shutdown_after_timeout` | [`idle_timeout`](crate::messaging::ReceiverBuilder::idle_timeout) |
-//! | header `delivery_count`, `first_acquirer` | [`delivery_count()`](crate::messaging::Delivery::delivery_count), `redelivered` |
+//! | header `delivery_count`, `first_acquirer` | [`delivery_count()`](crate::messaging::Received::delivery_count), `redelivered` |
 //! | `application_properties` | headers |
 //!
 //! # Management

@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHead
 use super::config::PropertyMapping;
 use crate::codec::{FieldTable, FieldValue, Properties, ShortString};
 use crate::error::{Error, ErrorKind, Outcome, Result};
-use crate::message::{DeliveryDetail, Message, Received, Target};
+use crate::message::{Arrived, DeliveryDetail, Message, Target};
 
 /// What is sent beside key and payload.
 pub(super) struct Envelope<'a> {
@@ -121,7 +121,7 @@ fn texts(properties: &Properties, mut each: impl FnMut(&'static str, &[u8])) {
 }
 
 /// A record that came. What cannot be read of its headers is told in `malformed`.
-pub(super) fn received(record: &BorrowedMessage<'_>, mapping: PropertyMapping) -> Received {
+pub(super) fn received(record: &BorrowedMessage<'_>, mapping: PropertyMapping) -> Arrived {
     let timestamp = record.timestamp().to_millis();
     let mut message = Message { payload: record.payload().map(Bytes::copy_from_slice), ..Message::default() };
     message.key = record.key().map(Bytes::copy_from_slice);
@@ -144,9 +144,7 @@ pub(super) fn received(record: &BorrowedMessage<'_>, mapping: PropertyMapping) -
         message.properties.headers = Some(table);
     }
     let (topic, partition, offset) = (record.topic().to_owned(), record.partition(), record.offset());
-    let mut received = Received::new(message, false, DeliveryDetail::Kafka { topic, partition, offset, timestamp });
-    received.malformed = malformed;
-    received
+    Arrived { message, detail: DeliveryDetail::Kafka { topic, partition, offset, timestamp }, malformed }
 }
 
 type Named = (ShortString, Option<Bytes>);

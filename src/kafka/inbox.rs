@@ -11,7 +11,7 @@ use super::link::Link;
 use super::member::{Consumer, Gone, Item, Member, Next, Queue, Start};
 use super::tracker::Tracker;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Disposition, Received};
+use crate::message::{Arrived, Disposition};
 
 /// What to receive, and how.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl Inbox {
         Ok(Self { plan, queue, members })
     }
 
-    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<(Received, Acker)>>> {
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<(Arrived, Acker)>>> {
         match self.queue.next(cx.waker()) {
             Next::Nothing => Poll::Pending,
             Next::Ended(error) => Poll::Ready(error.map(Err)),

@@ -20,7 +20,7 @@ use super::producer::thread;
 use super::tracker::Tracker;
 use super::{convert, failure, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Received;
+use crate::message::Arrived;
 
 pub(super) type Consumer = BaseConsumer<Groups>;
 
@@ -49,7 +49,7 @@ struct Waiting {
 
 /// A message nobody has looked at yet.
 pub(super) struct Item {
-    pub(super) received: Received,
+    pub(super) received: Arrived,
     pub(super) offset: i64,
     pub(super) tracker: Arc<Tracker>,
     /// Which member has received it.
@@ -451,7 +451,7 @@ mod tests {
 
     fn item() -> Item {
         let detail = DeliveryDetail::Kafka { topic: "t".into(), partition: 0, offset: 0, timestamp: None };
-        let received = Received::new(Message::default(), false, detail);
+        let received = Arrived { message: Message::default(), detail, malformed: None };
         Item { received, offset: 0, tracker: Tracker::new("t", 0), member: 0 }
     }
 

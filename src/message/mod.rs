@@ -16,7 +16,8 @@ pub(crate) use cargo::Cargo;
 pub use content::Message;
 pub use outcome::{Receipt, ReceiptDetail, Returned, SendError, Status};
 pub use properties::SharedProperties;
-pub(crate) use received::delivery_count;
-pub use received::{DeliveryDetail, Disposition, Modify, OnDrop, Received};
+#[cfg(feature = "kafka")]
+pub(crate) use received::Arrived;
+pub use received::{DeliveryDetail, Disposition, Modify, OnDrop};
 pub use report::{BatchError, BatchReport, CloseReport, Unsent};
 pub use retry::{Backoff, OnUnknown, RetryDecision, RetryPolicy};

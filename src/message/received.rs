@@ -1,21 +1,15 @@
 //! Messages that came, and what can be said of them.
 
-use super::Message;
-use crate::codec::{FieldValue, ShortString};
-use crate::error::Error;
+use crate::codec::ShortString;
 
-/// A message that came, without what would settle it.
-#[non_exhaustive]
+/// A message that came, as a transport hands it over that has no memory of its own to look at it in.
+#[cfg(feature = "kafka")]
 #[derive(Clone, Debug)]
-pub struct Received {
-    /// The message.
-    pub message: Message,
-    /// It may have been delivered before. A hint: `true` does not mean that anybody handled it.
-    pub redelivered: bool,
-    /// What the transport says of it.
-    pub detail: DeliveryDetail,
-    /// Why its headers cannot be read, if so: [`message`](Self::message) then has all but the headers.
-    pub malformed: Option<Error>,
+pub(crate) struct Arrived {
+    pub(crate) message: super::Message,
+    pub(crate) detail: DeliveryDetail,
+    /// Why its headers cannot be read, if so.
+    pub(crate) malformed: Option<crate::error::Error>,
 }
 
 /// What the transport says of a message that came.
@@ -44,31 +38,6 @@ pub enum DeliveryDetail {
         /// Milliseconds since 1970, where the record has a timestamp.
         timestamp: Option<i64>,
     },
-}
-
-impl Received {
-    pub(crate) fn new(message: Message, redelivered: bool, detail: DeliveryDetail) -> Self {
-        Self { message, redelivered, detail, malformed: None }
-    }
-
-    /// How often it was delivered before without success, where the server counts that: RabbitMQ's quorum queues do
-    /// (`x-delivery-count`).
-    pub fn delivery_count(&self) -> Option<u64> {
-        delivery_count(&self.message)
-    }
-
-    /// The delivery tag: counts the deliveries of its channel (AMQP).
-    pub fn delivery_tag(&self) -> Option<u64> {
-        match self.detail {
-            DeliveryDetail::Amqp { delivery_tag, .. } => Some(delivery_tag),
-            DeliveryDetail::Kafka { .. } => None,
-        }
-    }
-}
-
-pub(crate) fn delivery_count(message: &Message) -> Option<u64> {
-    let count = message.get_header("x-delivery-count").and_then(FieldValue::as_i64)?;
-    u64::try_from(count).ok()
 }
 
 /// What is to be done with a delivery.

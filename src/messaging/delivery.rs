@@ -1,14 +1,20 @@
 //! A message that is to be settled, and what settles it.
 
 use std::fmt;
+use std::ops::Deref;
 
-use super::over_amqp::inbox;
+use super::over_amqp::convert;
+use super::received::Received;
+use crate::amqp::{self, Settler};
 use crate::error::Result;
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{DeliveryDetail, Disposition, Message, Modify, Received};
+#[cfg(feature = "kafka")]
+use crate::message::Arrived;
+use crate::message::{Disposition, Message, Modify, OnDrop};
 
-/// A message that is to be settled: [`accept`](Self::accept) and its kin consume it, so settling twice does not compile.
+/// A message that is to be settled: it is a [`Received`], and [`accept`](Self::accept) and its kin consume it, so settling twice does not
+/// compile.
 ///
 /// Settling appends to the connection's buffer; nothing is waited for. Dropped without a word, the delivery goes back, or what
 /// [`on_drop`](super::ReceiverBuilder::on_drop) says.
@@ -21,23 +27,29 @@ use crate::message::{DeliveryDetail, Disposition, Message, Modify, Received};
 /// ```
 #[derive(Debug)]
 pub struct Delivery {
-    /// The message.
-    pub message: Message,
-    /// It may have been delivered before. A hint: `true` does not mean that anybody handled it.
-    #[doc(alias = "first_acquirer")]
-    pub redelivered: bool,
-    /// What the transport says of it.
-    pub detail: DeliveryDetail,
-    /// Why its headers cannot be read, if so: [`message`](Self::message) then has all but the headers.
-    pub malformed: Option<crate::error::Error>,
-    acker: Acker,
+    received: Received,
+    bond: Bond,
 }
+
+/// What is left to be done about a delivery. Over AMQP the message knows its channel and its tag.
+enum Bond {
+    Amqp(OnDrop),
+    #[cfg(feature = "kafka")]
+    Kafka(Box<kafka::Acker>),
+}
+
+/// It was settled.
+const DONE: Bond = Bond::Amqp(OnDrop::Leave);
 
 impl Delivery {
     #[inline]
-    pub(super) fn new(received: Received, kind: impl Into<Kind>) -> Self {
-        let Received { message, redelivered, detail, malformed } = received;
-        Self { message, redelivered, detail, malformed, acker: Acker { kind: kind.into() } }
+    pub(super) fn over_amqp(delivery: amqp::Delivery, on_drop: OnDrop) -> Self {
+        Self { received: delivery.into_message().into(), bond: Bond::Amqp(on_drop) }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(super) fn over_kafka(arrived: Arrived, acker: kafka::Acker) -> Self {
+        Self { received: arrived.into(), bond: Bond::Kafka(acker.into()) }
     }
 
     /// It was handled: `basic.ack`. On Kafka the offset behind it is stored when everything before it in its partition was accepted,
@@ -90,38 +102,109 @@ impl Delivery {
     ///
     /// As [`accept`](Self::accept); `Unsupported` for what the transport has not.
     #[inline]
-    pub fn settle(self, how: Disposition) -> Result<()> {
-        self.acker.settle(how)
+    pub fn settle(mut self, how: Disposition) -> Result<()> {
+        match std::mem::replace(&mut self.bond, DONE) {
+            Bond::Amqp(_) => match self.settler() {
+                Some((settler, tag)) => settle(settler, tag, how),
+                None => Ok(()),
+            },
+            #[cfg(feature = "kafka")]
+            Bond::Kafka(mut acker) => acker.settle(how),
+        }
     }
 
-    /// The message, and what settles it, for settling elsewhere.
+    /// What settles it over AMQP, and its tag.
+    #[inline]
+    fn settler(&self) -> Option<(&Settler, u64)> {
+        let message = self.received.amqp()?;
+        Some((message.settler()?, message.delivery_tag()))
+    }
+
+    /// The message, and what settles it, for settling elsewhere. The message is a value of its own, see
+    /// [`Received::message`].
     pub fn detach(self) -> (Message, Acker) {
-        (self.message, self.acker)
+        let (received, acker) = self.into_parts();
+        (received.into(), acker)
     }
 
-    pub(super) fn into_parts(self) -> (Received, Acker) {
-        let Self { message, redelivered, detail, malformed, acker } = self;
-        let mut received = Received::new(message, redelivered, detail);
-        received.malformed = malformed;
-        (received, acker)
+    pub(super) fn into_parts(mut self) -> (Received, Acker) {
+        let kind = match std::mem::replace(&mut self.bond, DONE) {
+            Bond::Amqp(on_drop) => {
+                let settler = self.settler().map(|(settler, tag)| (settler.clone(), tag));
+                Kind::Amqp { settler, on_drop }
+            }
+            #[cfg(feature = "kafka")]
+            Bond::Kafka(acker) => Kind::Kafka(acker),
+        };
+        (self.received.clone(), Acker { kind })
     }
 
-    pub(super) fn acker(&self) -> &Acker {
-        &self.acker
+    pub(super) fn settle_up_to(&self, how: Disposition) -> Result<()> {
+        match &self.bond {
+            Bond::Amqp(_) => {
+                let how = convert::settle_up_to(how)?;
+                match self.settler() {
+                    Some((settler, tag)) => settler.settle(tag, how),
+                    None => Ok(()),
+                }
+            }
+            #[cfg(feature = "kafka")]
+            Bond::Kafka(acker) => acker.settle_up_to(how),
+        }
     }
+}
 
-    /// How often it was delivered before without success, where the server counts that: RabbitMQ's quorum queues do
-    /// (`x-delivery-count`).
-    pub fn delivery_count(&self) -> Option<u64> {
-        crate::message::delivery_count(&self.message)
+impl Deref for Delivery {
+    type Target = Received;
+
+    #[inline]
+    fn deref(&self) -> &Received {
+        &self.received
     }
+}
 
-    /// The delivery tag: counts the deliveries of its channel (AMQP).
-    #[doc(alias = "delivery_no")]
-    pub fn delivery_tag(&self) -> Option<u64> {
-        match self.detail {
-            DeliveryDetail::Amqp { delivery_tag, .. } => Some(delivery_tag),
-            DeliveryDetail::Kafka { .. } => None,
+impl Drop for Delivery {
+    #[inline]
+    fn drop(&mut self) {
+        match &self.bond {
+            Bond::Amqp(OnDrop::Leave) => {}
+            Bond::Amqp(on_drop) => give_up(self.settler(), *on_drop),
+            // It leaves its record by itself.
+            #[cfg(feature = "kafka")]
+            Bond::Kafka(_) => {}
+        }
+    }
+}
+
+/// Settles a delivery that was dropped, unless that was done before.
+fn give_up(settler: Option<(&Settler, u64)>, on_drop: OnDrop) {
+    let how = match on_drop {
+        OnDrop::Release => Disposition::Release,
+        OnDrop::Reject => Disposition::Reject,
+        OnDrop::Leave => return,
+    };
+    if let Some((settler, tag)) = settler
+        && !settler.was_settled_with_later(tag)
+    {
+        // When its channel has ended the server has put it back.
+        let _ = settle(settler, tag, how);
+    }
+}
+
+#[inline]
+fn settle(settler: &Settler, tag: u64, how: Disposition) -> Result<()> {
+    match convert::settle(how) {
+        None => settler.ack(tag),
+        Some(how) => settler.settle(tag, how),
+    }
+}
+
+impl fmt::Debug for Bond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Amqp(on_drop) => f.debug_tuple("Amqp").field(on_drop).finish(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => f.debug_tuple("Kafka").finish_non_exhaustive(),
         }
     }
 }
@@ -132,23 +215,13 @@ pub struct Acker {
     kind: Kind,
 }
 
-pub(super) enum Kind {
-    Amqp(inbox::Acker),
+enum Kind {
+    Amqp {
+        settler: Option<(Settler, u64)>,
+        on_drop: OnDrop,
+    },
     #[cfg(feature = "kafka")]
-    Kafka(kafka::Acker),
-}
-
-#[cfg(feature = "kafka")]
-impl From<kafka::Acker> for Kind {
-    fn from(acker: kafka::Acker) -> Self {
-        Self::Kafka(acker)
-    }
-}
-
-impl From<inbox::Acker> for Kind {
-    fn from(acker: inbox::Acker) -> Self {
-        Self::Amqp(acker)
-    }
+    Kafka(Box<kafka::Acker>),
 }
 
 impl Acker {
@@ -184,10 +257,12 @@ impl Acker {
     /// # Errors
     ///
     /// As [`Delivery::settle`].
-    #[inline]
     pub fn settle(mut self, how: Disposition) -> Result<()> {
         match &mut self.kind {
-            Kind::Amqp(acker) => acker.settle(how),
+            Kind::Amqp { settler, .. } => match settler.take() {
+                Some((settler, tag)) => settle(&settler, tag, how),
+                None => Ok(()),
+            },
             #[cfg(feature = "kafka")]
             Kind::Kafka(acker) => acker.settle(how),
         }
@@ -196,17 +271,22 @@ impl Acker {
     /// Whether [`settle_up_to`](super::Receiver::settle_up_to) has settled it.
     pub fn is_settled(&self) -> bool {
         match &self.kind {
-            Kind::Amqp(acker) => acker.is_settled(),
+            Kind::Amqp { settler: Some((settler, tag)), .. } => settler.was_settled_with_later(*tag),
+            Kind::Amqp { settler: None, .. } => true,
             #[cfg(feature = "kafka")]
             Kind::Kafka(acker) => acker.is_settled(),
         }
     }
+}
 
-    pub(super) fn settle_up_to(&self, how: Disposition) -> Result<()> {
+impl Drop for Acker {
+    fn drop(&mut self) {
         match &self.kind {
-            Kind::Amqp(acker) => acker.settle_up_to(how),
+            Kind::Amqp { settler, on_drop } => {
+                give_up(settler.as_ref().map(|(settler, tag)| (settler, *tag)), *on_drop)
+            }
             #[cfg(feature = "kafka")]
-            Kind::Kafka(acker) => acker.settle_up_to(how),
+            Kind::Kafka(_) => {}
         }
     }
 }

@@ -10,9 +10,10 @@ use std::task::Poll;
 use tokio::task::JoinSet;
 
 use super::delivery::Acker;
+use super::received::Received;
 use super::receiver::Receiver;
 use crate::error::Result;
-use crate::message::{Disposition, Received};
+use crate::message::Disposition;
 
 impl Receiver {
     /// Hands each delivery to `handler`, up to `concurrency` of them at a time, each in a task of its own, and settles it as the
@@ -25,7 +26,7 @@ impl Receiver {
     ///
     /// receiver
     ///     .for_each(16, async |received| {
-    ///         let order = String::from_utf8(received.message.body().to_vec())?;
+    ///         let order = String::from_utf8(received.body().to_vec())?;
     ///         println!("{order}");
     ///         Ok::<_, std::string::FromUtf8Error>(Disposition::Accept)
     ///     })

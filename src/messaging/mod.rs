@@ -18,7 +18,7 @@
 //! let mut receiver = client.receiver(Source::queue("orders")).build().await?;
 //! while let Some(delivery) = receiver.recv().await {
 //!     let delivery = delivery?;
-//!     println!("{}", String::from_utf8_lossy(delivery.message.body()));
+//!     println!("{}", String::from_utf8_lossy(delivery.body()));
 //!     delivery.accept()?;
 //! #   break;
 //! }
@@ -76,6 +76,7 @@ mod over_amqp;
 #[cfg(feature = "kafka")]
 mod over_kafka;
 mod pending;
+mod received;
 mod receiver;
 mod requester;
 mod responder;
@@ -89,6 +90,7 @@ pub use config::{Config, Transport};
 pub use delivery::{Acker, Delivery};
 pub use events::{Event, EventStream};
 pub use pending::{PendingReceipt, SendState};
+pub use received::Received;
 pub use receiver::{MessageStream, Receiver, ReceiverBuilder};
 pub use requester::{ManagementReply, ReplyQueue, RequestError, Requester, RequesterBuilder};
 pub use responder::Responder;
@@ -97,6 +99,6 @@ pub use state::ClientState;
 
 pub use crate::message::{
     Address, Backoff, BatchError, BatchReport, CloseReport, DeliveryDetail, Disposition, Message, Modify, OnDrop,
-    OnUnknown, Receipt, ReceiptDetail, Received, RetryDecision, RetryPolicy, Returned, SendError, SharedProperties,
-    Source, Status, Target, Unsent,
+    OnUnknown, Receipt, ReceiptDetail, RetryDecision, RetryPolicy, Returned, SendError, SharedProperties, Source,
+    Status, Target, Unsent,
 };

@@ -11,12 +11,13 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
-use super::over_amqp::inbox::{Inbox, NoAckInbox, Plan};
-use crate::amqp::{FieldTable, FieldValue, ShortString};
+use super::over_amqp::inbox::{Inbox, Plan};
+use super::received::Received;
+use crate::amqp::{self, FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{Disposition, Modify, OnDrop, Received, Source};
+use crate::message::{Disposition, Modify, OnDrop, Source};
 
 /// How messages are received.
 ///
@@ -24,6 +25,7 @@ use crate::message::{Disposition, Modify, OnDrop, Received, Source};
 /// |---|---|
 /// | prefetch | 256 deliveries unsettled, for each consumer |
 /// | consumers | 1 |
+/// | acks | each by itself |
 /// | idle timeout | none |
 /// | dropped deliveries | go back at once |
 /// | failed handlers | the delivery goes back after 1 s, as failed |
@@ -36,6 +38,7 @@ pub struct ReceiverBuilder {
     exclusive: bool,
     prefetch: u16,
     consumers: u16,
+    coalesce_acks: bool,
     tag_prefix: Option<String>,
     settings: Settings,
 }
@@ -64,6 +67,7 @@ impl ReceiverBuilder {
             exclusive: false,
             prefetch: 256,
             consumers: 1,
+            coalesce_acks: false,
             tag_prefix: None,
             settings,
         }
@@ -80,6 +84,15 @@ impl ReceiverBuilder {
     #[doc(alias = "pool_size")]
     pub fn consumers(mut self, count: u16) -> Self {
         self.consumers = count.max(1);
+        self
+    }
+
+    /// Deliveries that are accepted one after the other are acked together: the server gets one `basic.ack` with `multiple` for those
+    /// of a consumer that were accepted since the last write and follow one another. A delivery that is held is never settled by
+    /// another's ack, and nothing is sent later than without this; see
+    /// [`BasicConsume::coalesce_acks`](crate::amqp::BasicConsume::coalesce_acks). Worth it where messages are many and small.
+    pub fn coalesce_acks(mut self, coalesce: bool) -> Self {
+        self.coalesce_acks = coalesce;
         self
     }
 
@@ -144,6 +157,7 @@ impl ReceiverBuilder {
             exclusive: *exclusive || self.exclusive,
             prefetch: self.prefetch,
             consumers: self.consumers,
+            coalesce_acks: self.coalesce_acks,
             tag_prefix: self.tag_prefix.clone(),
         })
     }
@@ -153,8 +167,8 @@ impl ReceiverBuilder {
         let Source::Topic { topics, group } = &self.source else {
             return Err(Error::new(ErrorKind::Unsupported, "a queue cannot be received from here: Kafka has topics"));
         };
-        if self.tag_prefix.is_some() || self.exclusive || !self.arguments.is_empty() {
-            let message = "consumer tags, exclusive consumers and arguments are AMQP's; Kafka has none of them";
+        if self.tag_prefix.is_some() || self.exclusive || self.coalesce_acks || !self.arguments.is_empty() {
+            let message = "consumer tags, exclusive consumers, acks and arguments are AMQP's; Kafka has none of them";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let (prefetch, members) = (self.prefetch, self.consumers);
@@ -177,7 +191,7 @@ impl ReceiverBuilder {
     #[doc(alias = "PeekLock")]
     pub async fn build(self) -> Result<Receiver> {
         let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?, self.settings.on_drop).await?),
+            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
@@ -197,7 +211,7 @@ impl ReceiverBuilder {
     #[doc(alias = "ReceiveAndDelete")]
     pub async fn build_no_ack(self) -> Result<MessageStream> {
         let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => NoAckBackend::Amqp(NoAckInbox::open(link, &self.plan()?).await?),
+            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open_no_ack(link, self.plan()?).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
@@ -247,7 +261,7 @@ pub struct Receiver {
 }
 
 enum Backend {
-    Amqp(Inbox),
+    Amqp(Inbox<amqp::Consumer>),
     #[cfg(feature = "kafka")]
     Kafka(Option<kafka::Inbox>),
 }
@@ -262,13 +276,15 @@ impl Receiver {
             return Poll::Ready(Some(Err(error)));
         }
         let next = match &mut self.backend {
-            Backend::Amqp(inbox) => inbox.poll_next(cx, Delivery::new),
+            Backend::Amqp(inbox) => {
+                inbox.poll_next(cx).map_ok(|delivery| Delivery::over_amqp(delivery, self.settings.on_drop))
+            }
             #[cfg(feature = "kafka")]
             Backend::Kafka(None) => Poll::Ready(None),
             #[cfg(feature = "kafka")]
-            Backend::Kafka(Some(inbox)) => inbox
-                .poll_next(cx)
-                .map(|next| next.map(|next| next.map(|(received, acker)| Delivery::new(received, acker)))),
+            Backend::Kafka(Some(inbox)) => {
+                inbox.poll_next(cx).map_ok(|(arrived, acker)| Delivery::over_kafka(arrived, acker))
+            }
         };
         match &next {
             Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.settings.idle_timeout),
@@ -345,7 +361,7 @@ impl Receiver {
     ///
     /// `Stale`, as [`Delivery::accept`]; `Unsupported` for [`Disposition::Modify`], which AMQP 0-9-1 has for single deliveries only.
     pub fn settle_up_to(&self, delivery: &Delivery, how: Disposition) -> Result<()> {
-        delivery.acker().settle_up_to(how)
+        delivery.settle_up_to(how)
     }
 
     /// Changes how many deliveries of each consumer may be unsettled. AMQP 0-9-1 can do that for new consumers only, so the consumers
@@ -448,7 +464,7 @@ pub struct MessageStream {
 }
 
 enum NoAckBackend {
-    Amqp(NoAckInbox),
+    Amqp(Inbox<amqp::MessageStream>),
     #[cfg(feature = "kafka")]
     Kafka(kafka::Inbox),
 }
@@ -459,15 +475,12 @@ impl MessageStream {
             return Poll::Ready(None);
         }
         let next = match &mut self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx),
+            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx).map_ok(Received::from),
             #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map(|next| {
-                next.map(|next| {
-                    let (received, mut acker) = next?;
-                    // Where the partition is somebody else's by now, it comes there as well.
-                    let _ = acker.settle(Disposition::Accept);
-                    Ok(received)
-                })
+            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map_ok(|(arrived, mut acker)| {
+                // Where the partition is somebody else's by now, it comes there as well.
+                let _ = acker.settle(Disposition::Accept);
+                Received::from(arrived)
             }),
         };
         match next {

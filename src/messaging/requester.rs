@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
 use super::over_amqp::replies::Replies;
-use crate::amqp::{FieldValue, ShortString};
+use crate::amqp::{FieldValue, Properties, ShortString};
 use crate::error::{Error, Outcome, Result};
 use crate::message::{Cargo, Message, Returned, SendError, Target};
 
@@ -267,8 +267,7 @@ impl fmt::Debug for Requester {
 }
 
 /// What a request's reply goes back to, and how it is recognised there.
-pub(super) fn return_address(request: &Message) -> (Option<ShortString>, Option<ShortString>) {
-    let properties = &request.properties;
+pub(super) fn return_address(properties: &Properties) -> (Option<ShortString>, Option<ShortString>) {
     // Where the requester has given its request no id of the kind, it knows the reply by the request's own.
     let id = properties.correlation_id.clone().or_else(|| properties.message_id.clone());
     (properties.reply_to.clone(), id)

@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::client::Client;
+use super::received::Received;
 use super::requester::return_address;
 use crate::error::Result;
-use crate::message::{Disposition, Message, Received, Source, Target};
+use crate::message::{Disposition, Message, Source, Target};
 
 /// Answers the requests that come to a queue.
 ///
@@ -16,7 +17,7 @@ use crate::message::{Disposition, Message, Received, Source, Target};
 ///
 /// client
 ///     .responder(Source::queue("echo"))
-///     .serve(async |request| Ok::<_, std::convert::Infallible>(Message::new(request.message.body().to_vec())))
+///     .serve(async |request| Ok::<_, std::convert::Infallible>(Message::new(request.body().to_vec())))
 ///     .await
 /// # }
 /// ```
@@ -75,7 +76,7 @@ impl Responder {
         let sender = self.client.sender().mandatory(false).timeout(self.timeout).build()?;
         let receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
         let answer = |request: Received| {
-            let (reply_to, id) = return_address(&request.message);
+            let (reply_to, id) = return_address(request.properties());
             let (reply, sender) = (handler(request), sender.clone());
             async move {
                 let mut reply = reply.await?;

@@ -22,6 +22,7 @@ mod scripted;
 
 mod certificates;
 mod chaos;
+mod coalescing;
 mod connecting;
 mod consuming;
 mod differences;

@@ -56,8 +56,8 @@ on_every_server! {
         until("two to be back", async || ready(&channel, &queue).await == 2).await;
         fourth.ack_multiple().unwrap();
         assert_eq!(ready(&channel, &queue).await, 2);
+        assert_eq!(third.ack().unwrap_err().kind(), ErrorKind::Stale, "it was settled with the fourth");
         assert_works(&channel).await;
-        drop(third); // settled by `multiple`: nothing more is to be said of it
         let last = [get(&channel, &queue).await, get(&channel, &queue).await];
         assert_eq!([number(&last[0]), number(&last[1])], [3, 4]);
         let [_, last] = last;

@@ -35,7 +35,7 @@ on_every_server! {
         let mut receiver = receiver(&client, &queue).await;
         for n in (0..100).filter(|n| ![10, 20, 30].contains(n)) {
             let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-            assert_eq!(number(&delivery.message), n, "in order");
+            assert_eq!(number(delivery.body()), n, "in order");
             delivery.accept().unwrap();
         }
         let nothing: [(Target, &str); 0] = [];

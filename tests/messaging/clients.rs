@@ -124,7 +124,7 @@ on_every_server! {
         let mut receiver = receiver(&client, &queue).await;
         for body in ["0", "1"] {
             let delivery = next(&mut receiver).await;
-            assert_eq!(delivery.message.body(), body.as_bytes());
+            assert_eq!(delivery.body(), body.as_bytes());
             delivery.accept().unwrap();
         }
         within("an answer", client.ping(Duration::from_secs(10))).await.unwrap();
@@ -177,7 +177,7 @@ on_every_server! {
         fill(&client, &queue, 0..3).await;
         assert_eq!(client.as_amqp().await.unwrap().tuning(), clone.as_amqp().await.unwrap().tuning());
         drop(client);
-        assert_eq!(crate::support::number(&next(&mut receiver(&clone, &queue).await).await.message), 0);
+        assert_eq!(crate::support::number(next(&mut receiver(&clone, &queue).await).await.body()), 0);
     }
 
     /// A connection that is ended on purpose, in AMQP's words, is not the client's end.

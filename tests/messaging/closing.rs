@@ -62,7 +62,7 @@ on_every_server! {
         });
         tokio::task::yield_now().await;
         let report = within("the end", client.close_within(Duration::from_millis(100))).await;
-        let mut bodies: Vec<u32> = report.unconfirmed.iter().map(|unsent| crate::support::number(&unsent.message)).collect();
+        let mut bodies: Vec<u32> = report.unconfirmed.iter().map(|unsent| crate::support::number(unsent.message.body())).collect();
         assert!(report.unconfirmed.iter().all(|unsent| unsent.outcome == Outcome::Unknown && unsent.target == target));
         assert!(bodies.is_sorted(), "in the order of sending");
         bodies.dedup();

@@ -123,7 +123,7 @@ on_every_own_server! {
         let queue = exclusive_queue(&client).await;
         fill(&client, &queue, 0..1).await;
         let mut receiver = receiver(&client, &queue).await;
-        assert_eq!(number(&next(&mut receiver).await.message), 0);
+        assert_eq!(number(next(&mut receiver).await.body()), 0);
         server.close_connections().await;
         let error = loop {
             // The delivery that was dropped comes again before that.

@@ -35,17 +35,17 @@ on_every_server! {
             .header("a", 2i32)
             .header("b", true)
             .delivery_mode(1);
-        assert_eq!(first.message.properties, expected);
+        assert_eq!(*first.properties(), expected);
         let second = next(&mut receiver).await;
         let expected =
             Properties::new().priority(5).app_id("template").content_type("text/plain").header("a", 1i32).persistent();
-        assert_eq!(second.message.properties, expected);
+        assert_eq!(*second.properties(), expected);
         let third = next(&mut receiver).await;
-        assert_eq!(third.message.properties, Properties::new().persistent(), "no expiration, no header, nothing");
+        assert_eq!(*third.properties(), Properties::new().persistent(), "no expiration, no header, nothing");
         let fourth = next(&mut receiver).await;
-        assert_eq!(fourth.message.body(), [0xff, 0x00, 0xfe], "octets, not text");
-        assert_eq!(fourth.message.properties.expiration, Some("3600000".into()));
-        assert_eq!(fourth.message.time_to_live(), Some(Duration::from_secs(3600)));
+        assert_eq!(fourth.body(), [0xff, 0x00, 0xfe], "octets, not text");
+        assert_eq!(fourth.properties().expiration, Some("3600000".into()));
+        assert_eq!(fourth.message().time_to_live(), Some(Duration::from_secs(3600)));
 
         for message in [
             Message::new("x").message_id("y".repeat(256)),
@@ -95,10 +95,10 @@ on_every_server! {
         let sender = client.sender().build().unwrap();
         sender.send(Target::exchange(&exchange, "a.b.c"), message.clone()).await.unwrap();
         let delivery = next(&mut receiver(&client, &queue).await).await;
-        assert_eq!(delivery.message, message);
-        assert!(!delivery.redelivered);
+        assert_eq!(delivery.message(), message);
+        assert!(!delivery.redelivered());
         assert_eq!((delivery.delivery_tag(), delivery.delivery_count()), (Some(1), None));
-        match &delivery.detail {
+        match delivery.detail() {
             DeliveryDetail::Amqp { exchange: from, routing_key, delivery_tag: 1, .. } => {
                 assert_eq!((from.to_string(), routing_key.to_string()), (exchange, "a.b.c".to_owned()));
             }
@@ -126,8 +126,8 @@ on_every_server! {
         let mut receiver = receiver(&client, &queue).await;
         for time in ["now", "own"] {
             let delivery = next(&mut receiver).await;
-            assert_eq!(delivery.message.get_header("X-Zato-Msg-TS").and_then(FieldValue::as_str), Some(time));
-            let to = delivery.message.get_header("X-To").and_then(FieldValue::as_str);
+            assert_eq!(delivery.get_header("X-Zato-Msg-TS").and_then(FieldValue::as_str), Some(time));
+            let to = delivery.get_header("X-To").and_then(FieldValue::as_str);
             assert_eq!(to, Some(format!("/queues/{queue}").as_str()));
         }
     }
@@ -143,7 +143,7 @@ on_every_server! {
         sender.send(Target::queue(&second), message).await.unwrap();
         acker.accept().unwrap();
         let delivery = next(&mut receiver(&client, &second).await).await;
-        assert_eq!(delivery.message.properties.headers, Some(FieldTable::new().with("k", 1i32)));
+        assert_eq!(delivery.properties().headers, Some(FieldTable::new().with("k", 1i32)));
         // In the protocol's own words it is there: the tag of the second journey, once.
         delivery.release().unwrap();
         let raw = channel(&client).await.basic_get(&second).no_ack().await.unwrap().unwrap();

@@ -41,7 +41,7 @@ on_every_server! {
             let batch = within("a batch", receiver.recv_batch(7, None)).await.unwrap();
             assert!(!batch.is_empty() && batch.len() <= 7);
             for delivery in batch {
-                got.push(number(&delivery.message));
+                got.push(number(delivery.body()));
                 delivery.accept().unwrap();
             }
         }
@@ -75,7 +75,7 @@ on_every_server! {
             assert!(polled.is_pending());
             fill(&client, &queue, 7..8).await;
             until("the receiver is woken", async || woken.0.load(Ordering::SeqCst)).await;
-            assert_eq!(number(&next(&mut receiver).await.message), 7);
+            assert_eq!(number(next(&mut receiver).await.body()), 7);
         }
     }
 
@@ -86,12 +86,12 @@ on_every_server! {
         fill(&client, &queue, 0..10).await;
         let mut receiver = receiver(&client, &queue).await;
         let numbers: Vec<_> =
-            within("ten", (&mut receiver).take(10).map(|delivery| number(&delivery.unwrap().message)).collect::<Vec<_>>()).await;
+            within("ten", (&mut receiver).take(10).map(|delivery| number(delivery.unwrap().body())).collect::<Vec<_>>()).await;
         assert_eq!(numbers, (0..10).collect::<Vec<_>>());
         // All of them were dropped, and came back.
         let settled = tap.settled(10).await;
         assert!(settled.iter().all(|one| matches!(one, Settlement::Nack { requeue: true, .. })), "{settled:?}");
-        assert!(next(&mut receiver).await.redelivered);
+        assert!(next(&mut receiver).await.redelivered());
     }
 
     /// Scenario 7; Z15, U39: without acknowledgements nothing is settled on the wire, and nothing can be: what comes has no
@@ -103,7 +103,7 @@ on_every_server! {
         let mut stream = client.receiver(Source::queue(&queue)).build_no_ack().await.unwrap();
         for n in 0..100 {
             let received = within("a message", stream.recv()).await.unwrap().unwrap();
-            assert_eq!(number(&received.message), n);
+            assert_eq!(number(received.body()), n);
         }
         stream.cancel().await.unwrap();
         assert!(within("the end", stream.next()).await.is_none());
@@ -129,16 +129,16 @@ on_every_server! {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (told, mut tell) = mpsc::unbounded_channel();
         let handler = |received: leveret::messaging::Received| {
-            let n = number(&received.message);
-            assert!(n != 5 || received.redelivered, "a panic before there is a future");
+            let n = number(received.body());
+            assert!(n != 5 || received.redelivered(), "a panic before there is a future");
             let (now, most, told) = (now.clone(), most.clone(), told.clone());
             async move {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
                 now.fetch_sub(1, Ordering::SeqCst);
-                assert!(n != 7 || received.redelivered, "a panic in the future");
-                told.send((n, received.redelivered)).unwrap();
-                match (n, received.redelivered) {
+                assert!(n != 7 || received.redelivered(), "a panic in the future");
+                told.send((n, received.redelivered())).unwrap();
+                match (n, received.redelivered()) {
                     (11, false) => Err("a failure"),
                     (13, _) => Ok(Disposition::Reject),
                     _ => Ok(Disposition::Accept),
@@ -180,7 +180,7 @@ on_every_server! {
         let handler = |received: leveret::messaging::Received| {
             let (attempts, done) = (attempts.clone(), done.clone());
             async move {
-                if number(&received.message) == 0 {
+                if number(received.body()) == 0 {
                     attempts.fetch_add(1, Ordering::SeqCst);
                     return Err("never");
                 }
@@ -195,7 +195,7 @@ on_every_server! {
         assert_eq!(attempts.load(Ordering::SeqCst), 1);
         // The function is gone, and what rested goes back at once.
         let delivery = next(&mut self::receiver(&client, &queue).await).await;
-        assert_eq!((number(&delivery.message), delivery.redelivered), (0, true));
+        assert_eq!((number(delivery.body()), delivery.redelivered()), (0, true));
     }
 
     /// Dropping `for_each` stops the handlers where they wait, and what they had goes back.
@@ -219,8 +219,8 @@ on_every_server! {
         let (mut numbers, mut receiver) = (Vec::new(), receiver(&client, &queue).await);
         for _ in 0..5 {
             let delivery = next(&mut receiver).await;
-            assert!(delivery.redelivered);
-            numbers.push(number(&delivery.message));
+            assert!(delivery.redelivered());
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         numbers.sort_unstable();
@@ -238,9 +238,9 @@ on_every_server! {
         let look = channel(&client).await;
         until("the deliveries", async || look_at(&look, &kept.name).await.message_count() == 0).await;
         let rest = within("the rest", receiver.close()).await.unwrap();
-        assert_eq!(rest.iter().map(|delivery| number(&delivery.message)).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
+        assert_eq!(rest.iter().map(|delivery| number(delivery.body())).collect::<Vec<_>>(), (1..10).collect::<Vec<_>>());
         for delivery in rest {
-            if number(&delivery.message).is_multiple_of(2) {
+            if number(delivery.body()).is_multiple_of(2) {
                 delivery.accept().unwrap();
             }
         }
@@ -261,7 +261,7 @@ on_every_server! {
         for n in 0..3 {
             fill(&client, &queue, n..n + 1).await;
             let delivery = next(&mut receiver).await;
-            numbers.push(number(&delivery.message));
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         let last = tokio::time::Instant::now();
@@ -320,12 +320,12 @@ on_every_server! {
         }
         let mut numbers = Vec::new();
         for delivery in held {
-            numbers.push(number(&delivery.message));
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         while numbers.len() < 20 {
             let delivery = next(&mut receiver).await;
-            numbers.push(number(&delivery.message));
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         numbers.sort_unstable();
@@ -361,7 +361,7 @@ on_every_server! {
             }
             let wait = Duration::from_micros(u64::from(sent % 5) * 100);
             for delivery in within("a batch", receiver.recv_batch(3, Some(wait))).await.unwrap() {
-                got.push(number(&delivery.message));
+                got.push(number(delivery.body()));
                 delivery.accept().unwrap();
             }
         }

@@ -50,14 +50,14 @@ on_every_server! {
             let mut waiting = VecDeque::new();
             for _ in 0..100 {
                 let delivery = next(&mut receiver).await;
-                waiting.push_front(delivery.message.clone());
+                waiting.push_front(delivery.message());
                 delivery.accept().unwrap();
             }
             for request in &waiting {
                 reply(&sender, request).await;
             }
             for (n, answered) in (0..).zip(within("the replies", join_all(requests)).await) {
-                assert_eq!(number(&answered.unwrap().unwrap()), n);
+                assert_eq!(number(answered.unwrap().unwrap().body()), n);
             }
         }
     }
@@ -77,8 +77,8 @@ on_every_server! {
             assert!(matches!(late, RequestError::Timeout), "{late}");
             assert_eq!(late.outcome(), Outcome::Unknown);
             let request = next(&mut receiver).await;
-            let late_id = request.message.properties.correlation_id.clone().unwrap().to_string();
-            reply(&sender, &request.message).await;
+            let late_id = request.properties().correlation_id.clone().unwrap().to_string();
+            reply(&sender, &request.message()).await;
             request.accept().unwrap();
             match within("an event", events.next()).await {
                 Some(Event::StrayReply(Some(id))) => assert_eq!(id, late_id),
@@ -86,15 +86,15 @@ on_every_server! {
             }
             let (answered, ()) = tokio::join!(within("a reply", requester.request(&target, "2")), async {
                 let request = next(&mut receiver).await;
-                let reply_to = Target::queue(request.message.properties.reply_to.clone().unwrap());
+                let reply_to = Target::queue(request.properties().reply_to.clone().unwrap());
                 sender.send(&reply_to, Message::new("strange").correlation_id("unknown")).await.unwrap();
                 sender.send(&reply_to, Message::new("stranger")).await.unwrap();
-                reply(&sender, &request.message).await;
+                reply(&sender, &request.message()).await;
                 // Twice, even.
-                reply(&sender, &request.message).await;
+                reply(&sender, &request.message()).await;
                 request.accept().unwrap();
             });
-            assert_eq!(number(&answered.unwrap()), 2);
+            assert_eq!(number(answered.unwrap().body()), 2);
             let mut stray = Vec::new();
             for _ in 0..3 {
                 match within("an event", events.next()).await {
@@ -111,7 +111,7 @@ on_every_server! {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
         let server = serve(&client, &queue, async |request| {
-            let header = |name: &str| request.message.get_header(name).and_then(FieldValue::as_str).map(str::to_owned);
+            let header = |name: &str| request.get_header(name).and_then(FieldValue::as_str).map(str::to_owned);
             let said = format!("{:?} {:?}", header("operation"), header("type"));
             let reply = Message::new(said);
             Ok(match header("operation").as_deref() {
@@ -190,7 +190,7 @@ on_every_server! {
                 assert!(matches!(error, RequestError::Lost(_)), "{error:?}");
                 assert_eq!(error.outcome(), Outcome::Unknown);
             }
-            let echo = serve(&service, &queue, async |request| Ok(request.message));
+            let echo = serve(&service, &queue, async |request| Ok(request.message()));
             assert_eq!(within("a reply", requester.request(Target::queue(&queue), "again")).await.unwrap().body(), b"again");
             echo.abort();
         }
@@ -208,13 +208,13 @@ on_every_server! {
             async move { requester.request(target, "lost").await }
         });
         let request = next(&mut requests).await;
-        let reply_to = request.message.properties.reply_to.clone().unwrap().to_string();
+        let reply_to = request.properties().reply_to.clone().unwrap().to_string();
         request.accept().unwrap();
         drop(requests);
         channel(&client).await.queue_delete(&reply_to).await.unwrap();
         let error = within("an error", lost).await.unwrap().unwrap_err();
         assert!(matches!(&error, RequestError::Lost(error) if error.kind() == ErrorKind::Cancelled), "{error:?}");
-        let echo = serve(&client, &queue, async |request| Ok(request.message));
+        let echo = serve(&client, &queue, async |request| Ok(request.message()));
         assert_eq!(within("a reply", requester.request(&target, "again")).await.unwrap().body(), b"again");
         echo.abort();
     }
@@ -223,9 +223,9 @@ on_every_server! {
     async fn a_responder_that_fails_now_and_then(server: Server) {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
-        let echo = serve(&client, &queue, async |request| match request.redelivered {
-            false if request.message.body() == b"twice" => Err("not the first time"),
-            _ => Ok(request.message),
+        let echo = serve(&client, &queue, async |request| match request.redelivered() {
+            false if request.body() == b"twice" => Err("not the first time"),
+            _ => Ok(request.message()),
         });
         let requester = client.requester().build().unwrap();
         let target = Target::queue(&queue);

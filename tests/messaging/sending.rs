@@ -118,7 +118,7 @@ on_every_server! {
         assert_eq!(failed, (0..100).filter(|at| at % 2 == 1).collect::<Vec<_>>());
         let mut receiver = receiver(&client, &queue).await;
         let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-        assert_eq!(delivery.message.headers(), None);
+        assert_eq!(delivery.headers(), None);
     }
 
     /// 2.1: one who publishes to an exchange that is not there disturbs no other sender, and his own other messages have an outcome.
@@ -168,7 +168,7 @@ on_every_server! {
         let mut receiver = receiver(&client, &queue).await;
         for n in 0..100 {
             let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-            assert_eq!(number(&delivery.message), n);
+            assert_eq!(number(delivery.body()), n);
             delivery.accept().unwrap();
         }
     }
@@ -360,7 +360,7 @@ on_every_server! {
         }
         let mut receiver = receiver(&client, &queue).await;
         let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
-        let times = delivery.message.get_header("times").and_then(leveret::amqp::FieldValue::as_i64);
+        let times = delivery.get_header("times").and_then(leveret::amqp::FieldValue::as_i64);
         assert_eq!(times, Some(hooked.load(Ordering::Relaxed).into()), "once for each send");
     }
 

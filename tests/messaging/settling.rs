@@ -51,8 +51,8 @@ on_every_server! {
         let mut again = Vec::new();
         for _ in 0..3 {
             let delivery = next(&mut receiver).await;
-            assert!(delivery.redelivered);
-            again.push((number(&delivery.message), delivery.delivery_count()));
+            assert!(delivery.redelivered());
+            again.push((number(delivery.body()), delivery.delivery_count()));
             delivery.accept().unwrap();
         }
         again.sort_unstable();
@@ -76,7 +76,7 @@ on_every_server! {
         next(&mut receiver).await.release().unwrap();
         next(&mut receiver).await.modify(ELSEWHERE).unwrap();
         let (message, acker) = next(&mut receiver).await.detach();
-        assert_eq!(number(&message), 4);
+        assert_eq!(number(message.body()), 4);
         assert!(!acker.is_settled());
         // On another thread, without a runtime.
         std::thread::spawn(move || acker.accept()).join().unwrap().unwrap();
@@ -127,7 +127,7 @@ on_every_server! {
         drop(rest);
         for n in [3, 4] {
             let delivery = next(&mut receiver).await;
-            assert_eq!((number(&delivery.message), delivery.redelivered), (n, true));
+            assert_eq!((number(delivery.body()), delivery.redelivered()), (n, true));
             delivery.accept().unwrap();
         }
         let settled = tap.settled(6).await;
@@ -144,6 +144,40 @@ on_every_server! {
         );
         let look = channel(&client).await;
         assert_eq!(look_at(&look, &queue).await.message_count(), 0);
+    }
+
+    /// One ack for those that follow one another, and each other verdict in its place.
+    async fn acks_are_coalesced_where_that_is_asked_for(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        fill(&client, &queue, 0..200).await;
+        let mut receiver = client.receiver(Source::queue(&queue)).prefetch(50).coalesce_acks(true).build().await.unwrap();
+        let mut held = Vec::new();
+        for n in 0..200 {
+            let delivery = next(&mut receiver).await;
+            assert_eq!(number(delivery.body()), n);
+            match n {
+                7 | 150 => held.push(delivery),
+                70 => delivery.reject().unwrap(),
+                _ if n % 3 == 0 => delivery.detach().1.accept().unwrap(),
+                _ => delivery.accept().unwrap(),
+            }
+        }
+        held.swap_remove(0).accept().unwrap();
+        client.close().await;
+        let mut settled = vec![false; 201];
+        for one in tap.settlements() {
+            let (tag, multiple) = match one {
+                Settlement::Ack { tag, multiple } => (usize::try_from(tag).unwrap(), multiple),
+                Settlement::Reject { tag: 71, requeue: false } => (71, false),
+                other => panic!("{other:?}"),
+            };
+            assert!(!settled[tag], "{tag} twice");
+            settled[if multiple { 1 } else { tag }..=tag].fill(true);
+        }
+        let unsettled: Vec<usize> = (1..=200).filter(|tag| !settled[*tag]).collect();
+        assert_eq!(unsettled, [151], "it is held");
+        drop(held);
     }
 
     /// What becomes of a delivery that is dropped, and of those that nobody has looked at when the receiver is.
@@ -200,7 +234,7 @@ on_every_server! {
         let mut numbers = Vec::new();
         for _ in 0..3 {
             let delivery = next(&mut second).await;
-            numbers.push(number(&delivery.message));
+            numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
         }
         numbers.sort_unstable();

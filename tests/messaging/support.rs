@@ -246,6 +246,6 @@ pub(crate) async fn next(receiver: &mut Receiver) -> Delivery {
 }
 
 /// A message's body as the number that `fill` put there.
-pub(crate) fn number(message: &leveret::messaging::Message) -> u32 {
-    std::str::from_utf8(message.body()).unwrap().parse().unwrap()
+pub(crate) fn number(body: &[u8]) -> u32 {
+    std::str::from_utf8(body).unwrap().parse().unwrap()
 }

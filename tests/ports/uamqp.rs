@@ -94,7 +94,7 @@ on_every_server! {
             messages.extend(within("a batch", batch).await.unwrap());
         }
         for message in messages {
-            match message.message.body() {
+            match message.body() {
                 [0] => message.accept().unwrap(),
                 [1] => message.reject().unwrap(),
                 [2] => message.release().unwrap(),
@@ -105,8 +105,8 @@ on_every_server! {
         let mut again = Vec::new();
         while again.len() < 2 {
             for delivery in within("a batch", receiver.recv_batch(10, Some(Duration::from_secs(5)))).await.unwrap() {
-                assert!(delivery.redelivered);
-                again.push(delivery.message.body().to_vec());
+                assert!(delivery.redelivered());
+                again.push(delivery.body().to_vec());
                 delivery.accept().unwrap();
             }
         }
@@ -133,7 +133,7 @@ on_every_server! {
         let callback = move |received: leveret::messaging::Received| {
             let seen = seen.clone();
             async move {
-                seen.send(received.message.body().to_vec()).await.map_err(|_| std::io::Error::other("nobody listens"))?;
+                seen.send(received.body().to_vec()).await.map_err(|_| std::io::Error::other("nobody listens"))?;
                 Ok::<_, std::io::Error>(Disposition::Accept)
             }
         };
@@ -152,7 +152,7 @@ on_every_server! {
         prepared(&server, "$management").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let serving = tokio::spawn(client.responder(Source::queue("$management")).serve(async |request| {
-            let header = |name: &str| request.message.get_header(name).and_then(FieldValue::as_str).unwrap_or_default();
+            let header = |name: &str| request.get_header(name).and_then(FieldValue::as_str).unwrap_or_default();
             let (status, words) = match (header("operation"), header("type")) {
                 ("READ", "com.microsoft:eventhub") => (200, "OK"),
                 _ => (404, "no such operation"),

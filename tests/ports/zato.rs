@@ -141,8 +141,8 @@ on_every_server! {
         let service = move |received: Received| {
             let told = told.clone();
             async move {
-                told.send((received.message.body().to_vec(), received.redelivered)).await.unwrap();
-                if received.redelivered { Ok(Disposition::Accept) } else { Err(std::io::Error::other("not yet")) }
+                told.send((received.body().to_vec(), received.redelivered())).await.unwrap();
+                if received.redelivered() { Ok(Disposition::Accept) } else { Err(std::io::Error::other("not yet")) }
             }
         };
         let definition = ChannelDefinition {

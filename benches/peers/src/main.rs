@@ -53,9 +53,9 @@ const CLIENTS: &[Client] = &[
     Client { name: "leveret, one thread", run: client::run, does: |_| true, share: 1 },
     Client { name: "leveret, two threads", run: client::run_on_two_threads, does: |_| true, share: 1 },
     Client { name: "leveret's facade, one thread", run: facade::run, does: |_| true, share: 1 },
-    Client { name: "amqp-client 0.1", run: peer::run::<AmqpClient>, does: |work| !work.tls, share: 4 },
-    Client { name: "amqprs 2", run: peer::run::<Amqprs>, does: |_| true, share: 10 },
-    Client { name: "lapin 4", run: peer::run::<Lapin>, does: |_| true, share: 50 },
+    Client { name: "amqp-client 0.1", run: peer::run::<AmqpClient>, does: |work| !work.tls && !work.coalesced, share: 4 },
+    Client { name: "amqprs 2", run: peer::run::<Amqprs>, does: |work| !work.coalesced, share: 10 },
+    Client { name: "lapin 4", run: peer::run::<Lapin>, does: |work| !work.coalesced, share: 50 },
 ];
 
 const HOLDERS: &[(&str, memory::Hold)] = &[

@@ -1,6 +1,6 @@
 //! The facade's handles over AMQP 0-9-1: a connection that is opened on demand, channels for sending, consumers.
 
-mod convert;
+pub(super) mod convert;
 pub(super) mod flights;
 pub(super) mod inbox;
 mod ledger;

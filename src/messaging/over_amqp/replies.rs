@@ -237,7 +237,7 @@ async fn read(mut replies: MessageStream, waiting: Arc<Waiting>, events: Arc<Eve
     let end = loop {
         match replies.next().await {
             Some(Ok(reply)) => {
-                if let Err(id) = waiting.answer(convert::Seen::default().received(reply, 0).message) {
+                if let Err(id) = waiting.answer(convert::message(&reply)) {
                     events.tell(&Event::StrayReply(id));
                 }
             }

@@ -11,8 +11,7 @@
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
-use crate::codec::method::MethodInfo;
-use crate::codec::method::basic;
+use crate::codec::method::{MethodFields, MethodInfo, basic};
 use crate::codec::{Method, ShortString};
 use crate::protocol::Content;
 
@@ -82,6 +81,15 @@ impl Calls {
         self.next += 1;
         self.slots.push_back((id, Slot::Expected { request, tag, unsettled, caller: Caller::Busy }));
         CallId(id)
+    }
+
+    /// Whether the message that answers the next `basic.get` has to be settled.
+    pub(crate) fn next_get_is_unsettled(&self) -> bool {
+        let get = self.slots.iter().find_map(|(_, slot)| match slot {
+            Slot::Expected { request, unsettled, .. } if *request == basic::Get::INFO => Some(*unsettled),
+            _ => None,
+        });
+        get.unwrap_or(true)
     }
 
     /// Gives `reply` to the first unanswered call that it can answer; its name is the error when there is none. `Ok(Some)` is a
@@ -164,7 +172,7 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::method::{MethodFields, basic, queue};
+    use crate::codec::method::queue;
 
     fn reply(method: impl Into<Method>) -> Reply {
         Reply { method: method.into(), content: None }

@@ -15,11 +15,13 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::acks::Acks;
 use super::batch::Batch;
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::{Envelope, STAMP};
+use super::requests::{Settle, settle_frame};
 use super::wakers::WakerSet;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
@@ -47,6 +49,12 @@ pub(crate) struct Channel {
     /// The server allows content (`channel.flow`).
     pub(crate) flow: bool,
     pub(crate) consumers: Consumers,
+    /// Deliveries that have to be settled were asked for.
+    pub(crate) unsettled: bool,
+    /// Up to which tag they were settled by the settling of a later one.
+    pub(crate) settled_up_to: u64,
+    /// What is known of them, where acks are to be coalesced.
+    pub(crate) acks: Option<Box<Acks>>,
     returned: VecDeque<Box<Returned>>,
     /// In `returned`.
     returned_octets: usize,
@@ -121,6 +129,9 @@ impl Channel {
             transactional: false,
             flow: true,
             consumers: Consumers::default(),
+            unsettled: false,
+            settled_up_to: 0,
+            acks: None,
             returned: VecDeque::new(),
             returned_octets: 0,
             returned_lost: 0,
@@ -150,12 +161,23 @@ impl Channel {
         match whole {
             None => {}
             Some((Pending::Deliver { consumer, delivery_tag, redelivered }, whole)) => {
-                if let Some(consumer) = self.consumers.get_mut(consumer) {
-                    consumer.deliver(self.number, (delivery_tag, redelivered), whole, hands);
+                let consumer = self.consumers.get_mut(consumer);
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(delivery_tag, consumer.as_ref().is_some_and(|consumer| consumer.no_ack));
+                }
+                // c107: where nobody is left to handle it, it goes back at once and not when the channel ends.
+                if let Some(consumer) = consumer
+                    && !consumer.deliver((delivery_tag, redelivered), whole, hands)
+                    && !consumer.no_ack
+                {
+                    *hands.answers += self.requeue(delivery_tag, hands);
                 }
             }
             Some((Pending::GetOk(get_ok), whole)) => {
                 let content = Some(whole.into_content());
+                if let Some(acks) = &mut self.acks {
+                    acks.delivered(get_ok.delivery_tag, !self.calls.next_get_is_unsettled());
+                }
                 self.answer(Reply { method: get_ok.into(), content }, hands)?;
             }
             Some((Pending::Return { reply_code, reply_text }, whole)) => {
@@ -243,7 +265,13 @@ impl Channel {
                 let address = address(&get_ok.exchange, &get_ok.routing_key);
                 self.assembler.begin(Pending::GetOk(get_ok), &address);
             }
-            method => self.answer(Reply { method, content: None }, hands)?,
+            method => {
+                if let (Method::Basic(basic::Method::RecoverOk(_)), Some(acks)) = (&method, &mut self.acks) {
+                    // Whatever came before is the server's again, and will have another tag.
+                    acks.settle_up_to(0);
+                }
+                self.answer(Reply { method, content: None }, hands)?;
+            }
         }
         Ok(())
     }
@@ -264,11 +292,32 @@ impl Channel {
     }
 
     /// A fetched message whose caller has gone goes back into its queue.
-    pub(crate) fn put_back(&self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
+    pub(crate) fn put_back(&mut self, unwanted: Option<Reply>, hands: &mut Hands<'_>) {
         if self.state == State::Open
             && let Some(Reply { method: Method::Basic(basic::Method::GetOk(get_ok)), .. }) = unwanted
         {
-            hands.send(self.number, basic::Reject { delivery_tag: get_ok.delivery_tag, requeue: true });
+            self.requeue(get_ok.delivery_tag, hands);
+        }
+    }
+
+    /// Sends `basic.reject` for a message that nobody here handles. Returns the octets.
+    pub(crate) fn requeue(&mut self, delivery_tag: u64, hands: &mut Hands<'_>) -> usize {
+        self.send_acks(hands.out, hands.answers);
+        if let Some(acks) = &mut self.acks {
+            acks.settle(delivery_tag);
+        }
+        let frame = settle_frame(self.number, delivery_tag, Settle::Reject { requeue: true });
+        hands.out.put(&frame);
+        frame.len()
+    }
+
+    /// Sends the coalesced acks that wait. Whatever depends on the order comes after it.
+    #[inline]
+    pub(crate) fn send_acks(&mut self, out: &mut OutBuffer, answers: &mut usize) {
+        if let Some(acks) = &mut self.acks
+            && acks.wait()
+        {
+            *answers += acks.send(self.number, out);
         }
     }
 
@@ -312,6 +361,9 @@ impl Channel {
             return false;
         }
         let DeliverView { delivery_tag, redelivered, address, .. } = view;
+        if let Some(acks) = &mut self.acks {
+            acks.delivered(delivery_tag, consumer.no_ack);
+        }
         *hands.buffered += Batch::push(&mut consumer.queue, (delivery_tag, redelivered), [address, properties, body]);
         consumer.wake(hands.wakes);
         true
@@ -425,6 +477,7 @@ impl Channel {
 
     /// Sends `channel.close`; nothing else is sent or accepted from now on.
     pub(crate) fn close(&mut self, close: channel::Close, hands: &mut Hands<'_>) -> Result<(), Error> {
+        self.send_acks(hands.out, hands.answers);
         hands.out.put_method(self.number, &close.into(), hands.max_payload)?;
         self.finish(&Error::new(ErrorKind::Closed, "the channel was closed on this side"), hands.wakes, hands.buffered);
         self.state = State::Closing;
@@ -439,6 +492,7 @@ impl Channel {
             return;
         }
         self.end = Some(reason.clone());
+        self.acks = None;
         self.assembler.reset();
         self.calls.fail_all(wakes);
         if let Some(confirms) = &mut self.confirms {
@@ -472,17 +526,14 @@ impl Channel {
 }
 
 impl Consumer {
-    /// A message for this consumer is complete.
-    fn deliver(&mut self, channel: u16, tag: (u64, bool), whole: Whole<'_>, hands: &mut Hands<'_>) {
-        match self.state {
-            ConsumerState::Live | ConsumerState::Cancelling => {
-                *hands.buffered += Batch::push_whole(&mut self.queue, tag, whole);
-                self.wake(hands.wakes);
-            }
-            // c107: nobody is left to handle it, so it goes back at once and not when the channel ends.
-            _ if !self.no_ack => hands.answer(channel, basic::Reject { delivery_tag: tag.0, requeue: true }),
-            _ => {}
+    /// A message for this consumer is complete. Returns whether anybody is there to handle it.
+    fn deliver(&mut self, tag: (u64, bool), whole: Whole<'_>, hands: &mut Hands<'_>) -> bool {
+        let handled = matches!(self.state, ConsumerState::Live | ConsumerState::Cancelling);
+        if handled {
+            *hands.buffered += Batch::push_whole(&mut self.queue, tag, whole);
+            self.wake(hands.wakes);
         }
+        handled
     }
 
     #[inline]

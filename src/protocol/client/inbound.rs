@@ -230,6 +230,7 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
+        self.send_acks();
         // A server of another protocol would not understand it, and one that is being left was told already.
         if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_))) | Phase::Closing { .. }) {
             let mut text = error.to_string();

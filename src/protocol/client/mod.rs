@@ -4,6 +4,7 @@
 //! It is driven as [`protocol`](super) describes, and used through methods that name a channel by its [`ChannelId`] and that
 //! answer with a [`Poll`] where the answer may have to wait for the server.
 
+mod acks;
 mod batch;
 mod calls;
 mod channel;
@@ -86,6 +87,8 @@ pub struct Connection {
     buffered: usize,
     /// Octets in `out` about what the server has sent: acks, and answers that it called for.
     answers: usize,
+    /// Channels with coalesced acks that wait for the driver to take the output.
+    acking: Vec<ChannelId>,
     /// The driver was told to stop reading.
     paused: bool,
     driver: Option<Waker>,
@@ -146,6 +149,7 @@ impl Connection {
             watchers: WakerQueue::default(),
             buffered: 0,
             answers: 0,
+            acking: Vec::new(),
             paused: false,
             driver: None,
             turns: 0,
@@ -170,7 +174,11 @@ impl Connection {
 
     /// Puts what is to be written into `out`, provided that is empty.
     pub fn take_output(&mut self, out: &mut OutBuffer, now: Instant) {
-        if out.is_empty() && !self.out.is_empty() {
+        if !out.is_empty() {
+            return;
+        }
+        self.send_acks();
+        if !self.out.is_empty() {
             std::mem::swap(out, &mut self.out);
             self.answers = 0;
             self.heartbeat.sent(now);
@@ -310,7 +318,7 @@ impl Connection {
     #[inline]
     fn wants_driver(&self) -> bool {
         let resume = self.paused && self.buffered < self.config.max_buffered && !self.is_unheard();
-        !self.out.is_empty() || resume || matches!(self.phase, Phase::Ended)
+        !self.out.is_empty() || !self.acking.is_empty() || resume || matches!(self.phase, Phase::Ended)
     }
 }
 
@@ -340,6 +348,7 @@ impl Connection {
             }
             Phase::Closing { .. } | Phase::Ended => return Ok(()),
         }
+        self.send_acks();
         let close = connection::Close { reply_code: code.0, reply_text: text.into(), class_id: 0, method_id: 0 };
         self.out.put_method(0, &close.into(), self.max_payload)?;
         // A limit that is longer than any program is no reason to overflow.

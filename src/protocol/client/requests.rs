@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
+use super::acks::Acks;
 use super::batch::Batch;
 use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
@@ -12,6 +13,7 @@ use super::{ChannelId, Connection, Phase};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::protocol::OutBuffer;
 
 /// What becomes of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,9 @@ pub enum Settle {
         /// All up to and including the tag.
         multiple: bool,
     },
+    /// `basic.ack`, together with those of its neighbours when the driver takes the output, where
+    /// [`coalesce_acks`](Connection::coalesce_acks) has asked for that; otherwise by itself and at once.
+    CoalescedAck,
     /// `basic.nack`
     Nack {
         /// All up to and including the tag.
@@ -79,10 +84,18 @@ impl Connection {
         match info {
             confirm::Select::INFO => channel.begin_confirms(window),
             tx::Select::INFO => channel.transactional = true,
+            tx::Rollback::INFO => {
+                // What was settled since the last commit is unsettled again.
+                channel.settled_up_to = 0;
+                if let Some(acks) = &mut channel.acks {
+                    acks.give_up();
+                }
+            }
             _ => {}
         }
         match method {
             Method::Basic(basic::Method::Get(basic::Get { no_ack: false, .. })) => {
+                channel.unsettled = true;
                 Ok(channel.calls.expect_unsettled(info))
             }
             _ => Ok(channel.calls.expect(info)),
@@ -248,6 +261,18 @@ impl Connection {
 
     // ---------------------------------------------------------------------------------------------------- consuming
 
+    /// Lets acks be coalesced ([`Settle::CoalescedAck`]) on a channel from which nothing that has to be settled was asked for before: what
+    /// became of that would not be known.
+    pub fn coalesce_acks(&mut self, id: ChannelId) -> Result<(), Error> {
+        let (channel, _) = self.open(id)?;
+        if channel.acks.is_none() && channel.unsettled {
+            let message = "acks can be coalesced only from the first consumer or basic.get of their channel on";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        channel.acks.get_or_insert_with(Box::<Acks>::default);
+        Ok(())
+    }
+
     /// Starts a consumer, which takes deliveries from now on (`basic.consume`). With an empty tag it gets one of its own.
     pub fn consume(&mut self, id: ChannelId, mut consume: basic::Consume) -> Result<(ConsumerId, CallId), Error> {
         let max_payload = self.max_payload;
@@ -257,7 +282,8 @@ impl Connection {
             consume.consumer_tag = channel.consumers.new_tag(&mut tags_given);
         }
         let tag = consume.consumer_tag.clone();
-        let Some(consumer) = channel.consumers.add(tag.clone(), consume.no_ack) else {
+        let no_ack = consume.no_ack;
+        let Some(consumer) = channel.consumers.add(tag.clone(), no_ack) else {
             // c105: the server would close the whole connection.
             let message = format!("the channel has a consumer with the tag {tag} already");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -266,6 +292,7 @@ impl Connection {
             channel.consumers.remove(consumer);
             return Err(error.into());
         }
+        channel.unsettled |= !no_ack;
         let call = channel.calls.expect_for(basic::Consume::INFO, tag);
         self.consumer_tags_given = tags_given;
         Ok((consumer, call))
@@ -343,6 +370,7 @@ impl Connection {
             released.state = ConsumerState::Draining;
         }
         if channel.state == State::Open {
+            channel.send_acks(hands.out, hands.answers);
             // Cancelled first, or the server would deliver them here again.
             if let Some(tag) = to_be_cancelled {
                 channel.cancel_for_nobody(tag, &mut hands);
@@ -350,19 +378,38 @@ impl Connection {
             if !no_ack {
                 let queued = queue.iter().flat_map(Batch::delivered).map(|delivered| delivered.delivery_tag);
                 for delivery_tag in unhandled.iter().copied().chain(queued) {
-                    let frame = settle_frame(channel.number, delivery_tag, Settle::Reject { requeue: true });
-                    hands.out.put(&frame);
+                    channel.requeue(delivery_tag, &mut hands);
                 }
             }
         }
     }
 
-    /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`).
+    /// Settles deliveries (`basic.ack`, `basic.nack`, `basic.reject`). `Stale` when the channel has ended, or when the delivery was settled
+    /// with a later one; nothing is sent then.
     #[inline]
     pub fn settle(&mut self, id: ChannelId, delivery_tag: u64, settle: Settle) -> Result<(), Error> {
-        match self.channels.get(id.0).and_then(Option::as_ref) {
+        match self.channels.get_mut(id.0).and_then(Option::as_mut) {
             Some(channel) if channel.state == State::Open => {
-                let frame = settle_frame(channel.number, delivery_tag, settle);
+                let number = channel.number;
+                if (1..=channel.settled_up_to).contains(&delivery_tag) {
+                    return Err(settled_already());
+                }
+                if let Settle::Ack { multiple: true } | Settle::Nack { multiple: true, .. } = settle {
+                    channel.settled_up_to = delivery_tag;
+                }
+                if let Some(acks) = &mut channel.acks {
+                    let waits = match settle {
+                        Settle::CoalescedAck => acks.ack(delivery_tag),
+                        _ => acks.note(delivery_tag, settle, number, (&mut self.out, &mut self.answers)),
+                    };
+                    if waits {
+                        if !std::mem::replace(&mut acks.listed, true) {
+                            self.acking.push(id);
+                        }
+                        return Ok(());
+                    }
+                }
+                let frame = settle_frame(number, delivery_tag, settle);
                 self.out.put(&frame);
                 self.answers += frame.len();
                 Ok(())
@@ -371,6 +418,25 @@ impl Connection {
                 let end = channel.and_then(|channel| channel.end.clone()).unwrap_or_else(unknown_channel);
                 let message = "the delivery's channel has ended, and the server has put the message back";
                 Err(Error::because(ErrorKind::Stale, message, &end))
+            }
+        }
+    }
+
+    /// Whether a delivery was settled by the settling of a later one, with `multiple`.
+    pub fn was_settled_with_later(&self, id: ChannelId, delivery_tag: u64) -> bool {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.is_some_and(|channel| (1..=channel.settled_up_to).contains(&delivery_tag))
+    }
+
+    /// Sends the coalesced acks that wait, of all channels.
+    pub(super) fn send_acks(&mut self) {
+        let Self { acking, channels, out, answers, .. } = self;
+        for id in acking.drain(..) {
+            if let Some(channel) = channels.get_mut(id.0).and_then(Option::as_mut)
+                && let Some(acks) = &mut channel.acks
+            {
+                acks.listed = false;
+                channel.send_acks(out, answers);
             }
         }
     }
@@ -389,11 +455,14 @@ impl Connection {
         }
     }
 
-    /// An open channel, and where its frames go.
-    fn open(&mut self, id: ChannelId) -> Result<(&mut Channel, &mut super::OutBuffer), Error> {
+    /// An open channel, and where its frames go: requests, which come behind the acks that wait.
+    fn open(&mut self, id: ChannelId) -> Result<(&mut Channel, &mut OutBuffer), Error> {
         let channel = self.channels.get_mut(id.0).and_then(Option::as_mut);
         match channel {
-            Some(channel) if channel.state == State::Open => Ok((channel, &mut self.out)),
+            Some(channel) if channel.state == State::Open => {
+                channel.send_acks(&mut self.out, &mut self.answers);
+                Ok((channel, &mut self.out))
+            }
             Some(channel) => Err(channel.end.clone().unwrap_or_else(unknown_channel)),
             None => Err(unknown_channel()),
         }
@@ -416,15 +485,21 @@ impl Connection {
 
 /// `basic.ack`, `basic.nack` and `basic.reject` have the same shape: a delivery tag and an octet of bits, 21 octets with the frame.
 #[inline]
-fn settle_frame(channel: u16, delivery_tag: u64, settle: Settle) -> [u8; 21] {
+pub(super) fn settle_frame(channel: u16, delivery_tag: u64, settle: Settle) -> [u8; 21] {
     let (method, bits) = match settle {
         Settle::Ack { multiple } => (80, u8::from(multiple)),
+        Settle::CoalescedAck => (80, 0),
         Settle::Nack { multiple, requeue } => (120, u8::from(multiple) | u8::from(requeue) << 1),
         Settle::Reject { requeue } => (90, u8::from(requeue)),
     };
     let [c1, c0] = channel.to_be_bytes();
     let [t7, t6, t5, t4, t3, t2, t1, t0] = delivery_tag.to_be_bytes();
     [1, c1, c0, 0, 0, 0, 13, 0, 60, 0, method, t7, t6, t5, t4, t3, t2, t1, t0, bits, 0xCE]
+}
+
+#[cold]
+fn settled_already() -> Error {
+    Error::new(ErrorKind::Stale, "the delivery is settled already; nothing was sent")
 }
 
 #[cold]

@@ -180,6 +180,7 @@ impl<'a> Session<'a> {
                     Settle::Ack { multiple },
                     Settle::Nack { multiple, requeue: true },
                     Settle::Reject { requeue: false },
+                    Settle::CoalescedAck,
                 ])?;
                 // On a channel that has ended it is an error, and nothing is sent, which the words show.
                 let _ = self.machine.settle(id, tag, settle);
@@ -215,6 +216,9 @@ impl<'a> Session<'a> {
                 if !self.poll(&mut wait) {
                     self.waits.push(wait);
                 }
+            }
+            20 => {
+                let _ = self.machine.coalesce_acks(id);
             }
             // What the driver asks after each turn.
             _ => {

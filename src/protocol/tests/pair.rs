@@ -191,6 +191,21 @@ impl Pair {
         self.server.send_content(number, deliver, &properties, &body, self.now);
     }
 
+    /// Answers `basic.get` with a message.
+    pub(super) fn get_ok(&mut self, number: u16) {
+        self.delivery_tag += 1;
+        let get_ok = basic::GetOk { delivery_tag: self.delivery_tag, ..Default::default() };
+        self.server.send_content(number, get_ok, &RawProperties::default(), &"body".into(), self.now);
+    }
+
+    /// The client hears what the server says, and says nothing itself.
+    pub(super) fn hear(&mut self) {
+        let mut out = OutBuffer::new();
+        self.server.take_output(&mut out, self.now);
+        self.to_client.input.extend_from_slice(&out.to_vec());
+        self.client.feed(&mut self.to_client.input, self.now);
+    }
+
     pub(super) fn open_channel(&mut self) -> ChannelId {
         let (id, call) = self.client.open_channel().unwrap();
         self.drive();
