@@ -130,8 +130,14 @@ impl Outbox {
         let mut flights = self.ledger.lock();
         let Some(lane) = flights.current(at) else { return Err(target) };
         let Ok(address) = address(&target, message) else { return Err(target) };
-        let published = self.request(&lane, address, message, mandatory).post(Waker::noop(), &mut posted);
-        let Ok(tag) = published else { return Err(target) };
+        let mut publish = self.request(&lane, address, message, mandatory);
+        let Ok(tag) = publish.post(Waker::noop(), &mut posted) else {
+            // It gives up its place in the line, and whoever is next may be woken.
+            drop(flights);
+            drop(publish);
+            return Err(target);
+        };
+        drop(publish);
         let pending = flights.enter(lane, tag, posted.turn, (target, message), due);
         let loose = flights.has_loose();
         drop(flights);
