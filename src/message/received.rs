@@ -75,6 +75,7 @@ pub struct Modify {
 
 /// What becomes of a delivery that is dropped without a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(usize)] // a word: deliveries have it, and are handed on a lot, and an octet in a word would stall the processor each time
 pub enum OnDrop {
     /// It goes back at once: `basic.nack` with requeue. On Kafka as [`Leave`](Self::Leave).
     #[default]

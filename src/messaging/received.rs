@@ -1,7 +1,8 @@
 //! Messages that came: looked at where they are, and decoded when that is asked for.
 
 use std::fmt;
-use std::sync::OnceLock;
+
+use once_cell::race::OnceBox;
 
 use super::over_amqp::convert;
 use crate::amqp::{self, FieldTable, FieldValue, Properties};
@@ -24,8 +25,8 @@ pub struct Received {
 enum Inner {
     Amqp {
         message: amqp::Message,
-        /// What was decoded of it. Boxed: most are never asked.
-        head: OnceLock<Box<Head>>,
+        /// What was decoded of it: most are never asked.
+        head: OnceBox<Head>,
     },
     #[cfg(feature = "kafka")]
     Kafka(std::sync::Arc<Arrived>),
@@ -40,7 +41,7 @@ struct Head {
 impl From<amqp::Message> for Received {
     #[inline]
     fn from(message: amqp::Message) -> Self {
-        Self { inner: Inner::Amqp { message, head: OnceLock::new() } }
+        Self { inner: Inner::Amqp { message, head: OnceBox::new() } }
     }
 }
 
@@ -152,7 +153,7 @@ impl Received {
     }
 }
 
-fn read<'a>(message: &amqp::Message, head: &'a OnceLock<Box<Head>>) -> &'a Head {
+fn read<'a>(message: &amqp::Message, head: &'a OnceBox<Head>) -> &'a Head {
     head.get_or_init(|| {
         let (properties, malformed) = convert::properties(message);
         Box::new(Head { properties, malformed })
@@ -230,7 +231,7 @@ mod tests {
     /// It is handed from task to task.
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Received>() <= 40, "{}", size_of::<Received>());
-        assert!(size_of::<super::super::Delivery>() <= 56, "{}", size_of::<super::super::Delivery>());
+        assert!(size_of::<Received>() <= 32, "{}", size_of::<Received>());
+        assert!(size_of::<super::super::Delivery>() <= 48, "{}", size_of::<super::super::Delivery>());
     }
 }

@@ -267,6 +267,7 @@ enum Backend {
 }
 
 impl Receiver {
+    #[inline]
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         if self.over {
             return Poll::Ready(None);
@@ -275,27 +276,40 @@ impl Receiver {
             self.over = true;
             return Poll::Ready(Some(Err(error)));
         }
-        let next = match &mut self.backend {
-            Backend::Amqp(inbox) => {
-                inbox.poll_next(cx).map_ok(|delivery| Delivery::over_amqp(delivery, self.settings.on_drop))
-            }
+        // A delivery is made where it is handed out: it is not moved as a whole just after it was written in pieces.
+        let end = match &mut self.backend {
+            Backend::Amqp(inbox) => match inbox.poll_next(cx) {
+                Poll::Ready(Some(Ok(delivery))) => {
+                    self.idle.message_came(self.settings.idle_timeout);
+                    return Poll::Ready(Some(Ok(Delivery::over_amqp(delivery, self.settings.on_drop))));
+                }
+                end => end.map(|end| end.and_then(Result::err)),
+            },
             #[cfg(feature = "kafka")]
             Backend::Kafka(None) => Poll::Ready(None),
             #[cfg(feature = "kafka")]
-            Backend::Kafka(Some(inbox)) => {
-                inbox.poll_next(cx).map_ok(|(arrived, acker)| Delivery::over_kafka(arrived, acker))
-            }
+            Backend::Kafka(Some(inbox)) => match inbox.poll_next(cx) {
+                Poll::Ready(Some(Ok((arrived, acker)))) => {
+                    self.idle.message_came(self.settings.idle_timeout);
+                    return Poll::Ready(Some(Ok(Delivery::over_kafka(arrived, acker))));
+                }
+                end => end.map(|end| end.and_then(Result::err)),
+            },
         };
-        match &next {
-            Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.settings.idle_timeout),
-            Poll::Ready(_) => self.over = true,
+        self.poll_end(end, cx)
+    }
+
+    /// There is no delivery: there are no more, or none for the time being.
+    fn poll_end(&mut self, end: Poll<Option<Error>>, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        let reason = match end {
+            Poll::Ready(reason) => reason,
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
-                self.over = true;
-                return Poll::Ready(None);
+                None
             }
-        }
-        next
+        };
+        self.over = true;
+        Poll::Ready(reason.map(Err))
     }
 
     /// The next delivery. `None` after it was ended on this side or nothing has come for the idle timeout, or after the error that
