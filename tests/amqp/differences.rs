@@ -34,6 +34,8 @@ const PRODUCT: &str = "garagemq";
 /// Test, what becomes of it, and why.
 const LIST: &[(&str, Then, &str)] = &[
     ("chaos::anything_in_any_order", Skip, "no basic.recover (540)"),
+    ("coalescing::acks_come_before_recover_and_the_end", Fails, "no basic.recover (540)"),
+    ("coalescing::acks_in_a_transaction", Skip, "no answer to the class tx"),
     ("connecting::a_wrong_password_is_an_error_of_its_own", Fails, "a refused login is 530, not 403"),
     ("connecting::an_unknown_virtual_host_is_refused", Fails, "an unknown virtual host is 402, not 530"),
     ("connecting::logs_in_with_each_mechanism", Fails, "only PLAIN"),
