@@ -223,6 +223,7 @@ pub mod registry;
 pub mod relay;
 #[cfg(feature = "transport")]
 pub mod transport;
+mod wakes;
 
 /// The README's programs compile.
 #[cfg(all(doctest, feature = "client", feature = "broker"))]

@@ -271,7 +271,8 @@ impl Confirm {
             let message = "what became of this message has been told already";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown)));
         }
-        let polled = self.channel.poll_confirm(self.tag, cx.waker());
+        let ChannelGuard { guard, id, .. } = &*self.channel;
+        let polled = guard.shared.with(|machine| machine.poll_confirm(*id, self.tag, cx.waker()));
         if polled.is_ready() {
             self.tag |= KNOWN;
         }
@@ -280,7 +281,8 @@ impl Confirm {
 
     #[inline(never)]
     fn forget(&self) {
-        self.channel.forget_confirm(self.tag);
+        let ChannelGuard { guard, id, .. } = &*self.channel;
+        guard.shared.with(|machine| machine.forget_confirm(*id, self.tag));
     }
 }
 

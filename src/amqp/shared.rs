@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::codec::ReplyCode;
 use crate::error::Result;
+use crate::protocol::Wakes;
 use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
 
@@ -65,12 +66,13 @@ impl Shared {
 /// Releases the lock, then wakes whoever has to be woken.
 #[cold]
 fn wake_all(mut machine: MutexGuard<'_, Machine>) {
-    let (driver, mut wakes) = (machine.wake_driver(), Vec::new());
+    let (driver, mut wakes) = (machine.wake_driver(), Wakes::default());
     machine.take_wakes(&mut wakes);
     drop(machine);
-    for waker in driver.into_iter().chain(wakes) {
-        waker.wake();
+    if let Some(driver) = driver {
+        driver.wake();
     }
+    wakes.release();
 }
 
 impl Endpoint for Shared {
@@ -129,14 +131,15 @@ pub(crate) struct ChannelGuard {
     pub(crate) prefetch_set: AtomicBool,
 }
 
-/// What became of the message with a tag is for [`Confirm`](super::Confirm), and for who looks after the tags himself.
+/// What became of the message with a tag, for one who looks after the tags himself, and does so under a lock of his own: nobody is
+/// woken, and a waker that is replaced stays with the machine until somebody is.
 impl ChannelGuard {
-    /// Ready once it is known. What is more than a plain ack is told once. Wakes nobody.
+    /// Ready once it is known. What is more than a plain ack is told once.
     pub(crate) fn poll_confirm(&self, tag: u64, waker: &Waker) -> Poll<Result<Confirmation>> {
         self.guard.shared.quietly(|machine| machine.poll_confirm(self.id, tag, waker))
     }
 
-    /// The same, if it is known now. Wakes nobody.
+    /// The same, if it is known now.
     pub(crate) fn confirmation(&self, tag: u64) -> Option<Result<Confirmation>> {
         if !self.is_decided(tag) {
             return None;
@@ -147,7 +150,7 @@ impl ChannelGuard {
         }
     }
 
-    /// Nobody will ask. Wakes nobody.
+    /// Nobody will ask.
     pub(crate) fn forget_confirm(&self, tag: u64) {
         self.guard.shared.quietly(|machine| machine.forget_confirm(self.id, tag));
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 
 use crate::error::Error;
+use crate::wakes::keep;
 
 /// Something that happened to a client.
 #[non_exhaustive]
@@ -93,8 +94,10 @@ impl Events {
         }
         subscribers.over = over;
         let mut wakers = Vec::new();
-        for subscriber in subscribers.list.iter().filter_map(Weak::upgrade) {
-            let mut subscriber = lock(&subscriber);
+        // Whose stream is dropped in the meantime goes with this.
+        let told: Vec<_> = subscribers.list.iter().filter_map(Weak::upgrade).collect();
+        for subscriber in &told {
+            let mut subscriber = lock(subscriber);
             if subscriber.waiting.len() >= MOST {
                 subscriber.waiting.pop_front();
                 subscriber.missed += 1;
@@ -130,7 +133,9 @@ impl EventStream {
         if subscriber.over {
             return Poll::Ready(None);
         }
-        subscriber.waker = Some(cx.waker().clone());
+        let replaced = keep(&mut subscriber.waker, cx.waker());
+        drop(subscriber);
+        drop(replaced);
         Poll::Pending
     }
 }

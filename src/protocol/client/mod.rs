@@ -43,10 +43,11 @@ pub use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
-use super::{Heartbeat, OutBuffer};
+use super::{Heartbeat, OutBuffer, Wakes};
 use crate::codec::method::connection;
 use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
+use crate::wakes::keep;
 
 /// When so many octets wait to be written about what the server has sent (acks of its deliveries, answers that it called for), nothing
 /// more is read. They are fewer on any connection on which both sides read: this is more than the acks of a consumer with the largest
@@ -94,7 +95,7 @@ pub struct Connection {
     driver: Option<Waker>,
     /// How often the driver has had its turn.
     turns: u64,
-    wakes: Vec<Waker>,
+    wakes: Wakes,
 }
 
 /// ```text
@@ -153,7 +154,7 @@ impl Connection {
             paused: false,
             driver: None,
             turns: 0,
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
             config,
         }
     }
@@ -283,24 +284,21 @@ impl Connection {
         self.answers >= MAX_ANSWERS
     }
 
-    /// Whether anybody is to be woken once the lock is released: the driver, or those of `take_wakes`.
+    /// Whether there is anything to be done once the lock is released: for the driver, or with those of `take_wakes`.
     #[inline]
     pub fn has_wakes(&self) -> bool {
         self.driver.is_some() && self.wants_driver() || !self.wakes.is_empty()
     }
 
-    /// Who is to be woken once the lock is released.
-    pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
+    /// Who is to be woken, or dropped, once the lock is released.
+    pub fn take_wakes(&mut self, wakes: &mut Wakes) {
         wakes.append(&mut self.wakes);
     }
 
     /// The driver's turn is over: keeps its waker until there is something for it to do.
     pub fn set_driver(&mut self, driver: &Waker) {
         self.turns += 1;
-        match &mut self.driver {
-            Some(old) => old.clone_from(driver),
-            None => self.driver = Some(driver.clone()),
-        }
+        self.wakes.drop_later(keep(&mut self.driver, driver));
     }
 
     /// How often the driver has had its turn. What is published while this stays the same waits for one and the same turn, for
@@ -330,7 +328,7 @@ impl Connection {
         match (&self.phase, &self.end) {
             (_, Some(error)) => Poll::Ready(Err(error.clone())),
             (Phase::Handshake(_), None) => {
-                self.watchers.wait(place, waker);
+                self.watchers.wait(place, waker, &mut self.wakes);
                 Poll::Pending
             }
             (_, None) => Poll::Ready(Ok(())),
@@ -363,7 +361,7 @@ impl Connection {
             (Phase::Ended, Some(error)) if error.kind() != ErrorKind::Closed => Poll::Ready(Err(error.clone())),
             (Phase::Ended, _) => Poll::Ready(Ok(())),
             _ => {
-                self.watchers.wait(place, waker);
+                self.watchers.wait(place, waker, &mut self.wakes);
                 Poll::Pending
             }
         }
