@@ -21,6 +21,7 @@ use super::tracker::Tracker;
 use super::{convert, failure, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Arrived;
+use crate::wakes::keep;
 
 pub(super) type Consumer = BaseConsumer<Groups>;
 
@@ -81,7 +82,9 @@ impl Queue {
         if state.alive == 0 {
             return Next::Ended(None);
         }
-        state.waker = Some(waker.clone());
+        let replaced = keep(&mut state.waker, waker);
+        drop(state);
+        drop(replaced);
         Next::Nothing
     }
 

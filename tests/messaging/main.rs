@@ -15,6 +15,8 @@
 #[macro_use]
 #[path = "../shared/running.rs"]
 mod running;
+#[path = "../shared/tasks.rs"]
+mod tasks;
 #[macro_use]
 mod support;
 mod wire;
@@ -29,3 +31,4 @@ mod receiving;
 mod requests;
 mod sending;
 mod settling;
+mod wakers;
