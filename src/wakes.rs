@@ -1,11 +1,12 @@
 //! Wakers, and the locks that they are kept behind.
 //!
 //! A [`Waker`] is code of the program's executor. Where a task is its own waker, dropping the last one drops the task, its future,
-//! and every handle in that; these lock what they came from. So **no waker is woken or dropped while a lock is held**, whatever the lock:
-//! whoever takes one out of its place hands it on, and it is woken or dropped when the lock has been released.
+//! and every handle in that; and these lock what they came from. So **no waker is woken or dropped while a lock is held**, whichever
+//! lock that is: whoever takes one out of its place hands it on, and it is woken or dropped when the lock has been released. A place
+//! is filled by [`keep`] or [`replace`], which give back what was there; what gathers while a machine works is in [`Wakes`].
 //!
-//! Cloning one under a lock is fine, and [`keep`] and [`replace`] do it nowhere else: an executor that is asked for one more reference to a
-//! task has nothing of the task's to run. Cloning before the lock would cost every poll a reference, also where nothing is kept.
+//! Cloning one under a lock is fine. It counts a reference, and there is nothing of the task's that it could run; doing it before the
+//! lock is taken would cost every poll that reference, also those that find what they wait for.
 
 use std::task::Waker;
 
@@ -52,13 +53,18 @@ impl Wakes {
     /// Whether there is nothing to be done.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.dropped.is_empty()
+        self.woken.len() + self.dropped.len() == 0
     }
 
     /// Takes those of another one.
+    #[inline]
     pub(crate) fn append(&mut self, other: &mut Self) {
-        self.woken.append(&mut other.woken);
-        self.dropped.append(&mut other.dropped);
+        if !other.woken.is_empty() {
+            self.woken.append(&mut other.woken);
+        }
+        if !other.dropped.is_empty() {
+            self.dropped.append(&mut other.dropped);
+        }
     }
 
     /// Those to be woken.
@@ -68,8 +74,13 @@ impl Wakes {
     }
 
     /// Wakes and drops them all. No lock is held by the caller.
+    #[inline]
     pub fn release(&mut self) {
-        self.woken.drain(..).for_each(Waker::wake);
-        self.dropped.clear();
+        if !self.woken.is_empty() {
+            self.woken.drain(..).for_each(Waker::wake);
+        }
+        if !self.dropped.is_empty() {
+            self.dropped.clear();
+        }
     }
 }

@@ -1,4 +1,8 @@
 //! The machine behind its one lock, and the guards that close connections and channels when nobody holds a handle any more.
+//!
+//! Nothing is awaited under that lock, no system call is made, no other lock is taken, and no code of the program's runs: wakers least of
+//! all, which are neither woken nor dropped there ([`crate::wakes`] says why). The one exception is a login's
+//! [`SaslExchange`](super::SaslExchange), which is told so, and has no handle yet.
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -29,7 +33,7 @@ impl Shared {
         Arc::new(Self { machine: Mutex::new(machine) })
     }
 
-    /// Does something with the machine. Whoever has to be woken is woken when the lock is released.
+    /// Does something with the machine. Whoever has to be woken, or dropped, is when the lock has been released.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         let mut machine = self.lock();
@@ -40,13 +44,13 @@ impl Shared {
         result
     }
 
-    /// Does something that wakes nobody, or after which [`wake`](Self::wake) will be called.
+    /// Does something that wakes and replaces nobody, or after which [`wake`](Self::wake) will be called.
     #[inline]
     pub(crate) fn quietly<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         act(&mut self.lock())
     }
 
-    /// Wakes whoever has to be woken after something was done [`quietly`](Self::quietly).
+    /// Wakes, and drops, whoever has to be after something was done [`quietly`](Self::quietly).
     pub(crate) fn wake(&self) {
         self.with(|_| ());
     }
@@ -63,7 +67,7 @@ impl Shared {
     }
 }
 
-/// Releases the lock, then wakes whoever has to be woken.
+/// Releases the lock, then wakes and drops whoever has to be.
 #[cold]
 fn wake_all(mut machine: MutexGuard<'_, Machine>) {
     let (driver, mut wakes) = (machine.wake_driver(), Wakes::default());
