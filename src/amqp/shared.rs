@@ -99,9 +99,9 @@ impl Endpoint for Shared {
             ahead: machine.ahead(input),
             finished: machine.is_finished(),
         };
-        let end = next.finished.then(|| machine.end().cloned()).flatten();
+        let last = next.finished.then(|| (machine.take_unsent(), machine.end().cloned()));
         drop(machine);
-        if let Some(error) = end {
+        if let Some((_, Some(error))) = last {
             tracing::debug!(%error, "connection ended");
         }
         next

@@ -65,6 +65,8 @@ pub struct Connection {
     tuning: Tuning,
     max_payload: usize,
     out: OutBuffer,
+    /// What will not be written any more: bodies in it may have owners with code of their own.
+    unsent: OutBuffer,
     heartbeat: Heartbeat,
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
@@ -137,6 +139,7 @@ impl Connection {
             tuning,
             max_payload: tuning.frame_max as usize - FRAME_OVERHEAD,
             out,
+            unsent: OutBuffer::new(),
             heartbeat: Heartbeat::new(now),
             left_over: 0,
             joined: None,
@@ -189,6 +192,11 @@ impl Connection {
         }
     }
 
+    /// What will not be written any more, where the peer is taken for dead; to be dropped once the lock is released.
+    pub fn take_unsent(&mut self) -> OutBuffer {
+        std::mem::take(&mut self.unsent)
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
     pub fn timeout(&self) -> Option<Instant> {
         let close = match self.phase {
@@ -220,7 +228,7 @@ impl Connection {
                     false => "nothing came from the server",
                 };
                 // c40: without a handshake, since nobody would answer.
-                self.out.clear();
+                self.unsent = std::mem::take(&mut self.out);
                 let message = format!("{what} for two heartbeat intervals of {seconds} s");
                 self.terminate(Error::new(ErrorKind::Heartbeat, message));
             }
@@ -228,7 +236,7 @@ impl Connection {
         if let Phase::Closing { deadline } = self.phase
             && now >= deadline
         {
-            self.out.clear();
+            self.unsent = std::mem::take(&mut self.out);
             self.terminate(Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time"));
         }
     }
