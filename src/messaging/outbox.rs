@@ -161,15 +161,14 @@ impl Outbox {
     }
 
     /// Hands a message over if there is what it waits for by now, and says what it is otherwise.
-    pub(super) fn try_now(&self, mut delayed: Box<Delayed>) -> Result<PendingReceipt, SendError> {
-        let Delayed { lane, cargo, until } = &mut *delayed;
+    pub(super) fn try_now(&self, Delayed { lane, mut cargo, until }: Delayed) -> Result<PendingReceipt, SendError> {
         match &self.backend {
             Backend::Amqp(outbox) => {
                 let mandatory = cargo.target.is_mandatory().unwrap_or(self.mandatory);
-                outbox.try_enqueue(*lane, cargo, mandatory, *until).map(PendingReceipt::from)
+                outbox.try_enqueue(lane, &mut cargo, mandatory, until).map(PendingReceipt::from)
             }
             #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.try_enqueue(cargo, *until).map(PendingReceipt::from),
+            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
         }
     }
 

@@ -373,7 +373,7 @@ impl Sender {
     ) -> Result<PendingReceipt, SendError> {
         match self.outbox.begin(self.outbox.next_lane(), target.into(), message.into(), self.due()) {
             Begun::HandedOver(pending) => Ok(pending),
-            Begun::Waits(delayed) => self.outbox.try_now(delayed),
+            Begun::Waits(delayed) => self.outbox.try_now(*delayed),
             Begun::Refused(error) => Err(error),
         }
     }

@@ -205,11 +205,12 @@ impl Flights {
         };
         // Filled in where it stays: what was written in pieces is not read as a whole for a while, or the processor stalls.
         let is_large = message.body().len() > SMALL;
-        let flight = known.flights.enter(tag, spare);
-        flight.payload = message.payload.take();
-        flight.properties = std::mem::take(&mut message.properties);
-        flight.target = Some(target);
-        flight.until = until;
+        if let Some(flight) = known.flights.enter(tag, spare) {
+            flight.payload = message.payload.take();
+            flight.properties = std::mem::take(&mut message.properties);
+            flight.target = Some(target);
+            flight.until = until;
+        }
         lane.newest.store(tag, Ordering::Relaxed);
         Pending::new(lane, tag, is_large)
     }

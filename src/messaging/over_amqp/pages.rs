@@ -58,13 +58,13 @@ impl Default for Page {
 
 impl Page {
     #[inline]
-    fn place(&mut self, tag: u64) -> &mut Flight {
-        &mut self.flights[(tag % PAGE) as usize]
+    fn place(&mut self, tag: u64) -> Option<&mut Flight> {
+        self.flights.get_mut((tag % PAGE) as usize)
     }
 
     fn get(&mut self, tag: u64) -> Option<&mut Flight> {
         let was_entered = (self.first..self.end).contains(&tag);
-        was_entered.then(|| self.place(tag)).filter(|flight| flight.target.is_some())
+        self.place(tag).filter(|flight| was_entered && flight.target.is_some())
     }
 
     fn is_empty(&self) -> bool {
@@ -74,7 +74,9 @@ impl Page {
     /// Drops what stands here.
     pub(super) fn clear(&mut self) {
         for tag in self.first..self.end {
-            *self.place(tag) = Flight::GONE;
+            if let Some(flight) = self.place(tag) {
+                *flight = Flight::GONE;
+            }
         }
         (self.first, self.gone) = (self.end, 0);
     }
@@ -94,7 +96,7 @@ impl Pages {
 
     /// The place for the message with this tag, which is higher than all before. An empty page is taken from `spare` when it is needed.
     #[inline]
-    pub(super) fn enter(&mut self, tag: u64, spare: &mut Vec<Page>) -> &mut Flight {
+    pub(super) fn enter(&mut self, tag: u64, spare: &mut Vec<Page>) -> Option<&mut Flight> {
         if tag.is_multiple_of(PAGE) || tag != self.filling.end {
             self.turn(tag, spare);
         }
@@ -150,7 +152,11 @@ impl Pages {
     /// The tags of all messages that are still there.
     pub(super) fn tags(&self) -> impl Iterator<Item = u64> {
         let pages = self.full.iter().chain([&self.filling]);
-        pages.flat_map(|page| (page.first..page.end).filter(|tag| page.flights[(tag % PAGE) as usize].target.is_some()))
+        pages.flat_map(|page| {
+            let flights = page.flights.iter().skip((page.first % PAGE) as usize);
+            let there = (page.first..page.end).zip(flights).filter(|(_, flight)| flight.target.is_some());
+            there.map(|(tag, _)| tag)
+        })
     }
 
     /// How many places are taken, by messages that are still there or not.
@@ -167,7 +173,7 @@ mod tests {
     use super::*;
 
     fn enter(pages: &mut Pages, tag: u64, spare: &mut Vec<Page>) {
-        let place = pages.enter(tag, spare);
+        let place = pages.enter(tag, spare).unwrap();
         assert!(place.target.is_none() && place.payload.is_none(), "{tag} has a place of its own");
         (place.target, place.until) = (Some(Target::queue("q")), tag);
     }
