@@ -318,3 +318,63 @@ impl Drop for Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::message::{Message, Target};
+
+    /// The owner of a payload, and a task: each looks at the ledger when it is dropped.
+    struct Watch(Arc<Ledger>);
+
+    impl AsRef<[u8]> for Watch {
+        fn as_ref(&self) -> &[u8] {
+            b"payload"
+        }
+    }
+
+    impl std::task::Wake for Watch {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            assert!(self.0.state.try_lock().is_ok(), "under the lock");
+        }
+    }
+
+    /// Whatever becomes of a message, in whatever order: neither it nor a waker is dropped under the lock.
+    #[tokio::test]
+    async fn nothing_of_the_users_is_dropped_under_the_lock() {
+        for (accepted, asked, dropped_before) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+            let ledger = Arc::new(Ledger::new(1));
+            for serial in 0..3 {
+                let payload = Bytes::from_owner(Watch(Arc::clone(&ledger)));
+                let mut cargo = Cargo::new(Target::topic("t"), Message::new(payload));
+                let until = Instant::now() + std::time::Duration::from_secs(60);
+                let mut pending = ledger.enter(&mut cargo, &mut None, until, |_, _| Ok(())).unwrap();
+                for _ in 0..if asked { 2 } else { 0 } {
+                    let waker = Arc::new(Watch(Arc::clone(&ledger))).into();
+                    assert!(pending.poll(&mut Context::from_waker(&waker)).is_pending());
+                }
+                let report = || {
+                    let refused = Error::new(ErrorKind::Kafka, "no");
+                    ledger
+                        .report(serial, if accepted { Ok(Receipt::kafka(0, None, None, true)) } else { Err(refused) });
+                };
+                if dropped_before {
+                    drop(pending);
+                    report();
+                } else {
+                    report();
+                    drop(pending);
+                }
+            }
+            drop(ledger.fates());
+            assert_eq!(Arc::strong_count(&ledger), 1, "nothing is left");
+        }
+    }
+}

@@ -505,4 +505,24 @@ mod tests {
         queue.wait_for_room(begin + Duration::from_millis(20), || false);
         assert!(begin.elapsed() >= Duration::from_millis(20));
     }
+
+    /// Whose last waker is dropped may have deliveries, which are let go then.
+    #[test]
+    fn a_waker_that_is_replaced_is_dropped_without_the_lock() {
+        struct Task(Arc<Queue>);
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Task {
+            fn drop(&mut self) {
+                assert!(self.0.state.try_lock().is_ok(), "under the lock");
+            }
+        }
+        let queue = Queue::new(1, 1);
+        for _ in 0..2 {
+            assert!(matches!(queue.next(&Arc::new(Task(Arc::clone(&queue))).into()), Next::Nothing));
+        }
+        queue.push(item());
+        assert_eq!(Arc::strong_count(&queue), 1, "both are gone");
+    }
 }
