@@ -68,7 +68,7 @@ impl Wakes {
     }
 
     /// Those to be woken.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "arbitrary"))]
     pub(crate) fn woken(&mut self) -> &mut Vec<Waker> {
         &mut self.woken
     }

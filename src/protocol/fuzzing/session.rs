@@ -390,7 +390,7 @@ impl<'a> Session<'a> {
         }
         let mut wakes = Wakes::default();
         self.machine.take_wakes(&mut wakes);
-        assert!(wakes.is_empty(), "somebody is woken because nothing has changed");
+        assert!(wakes.woken().is_empty(), "somebody is woken because nothing has changed");
     }
 
     /// The connection is over: everybody learns of it.
