@@ -70,6 +70,7 @@ mod config;
 mod delivery;
 mod events;
 mod for_each;
+mod hook;
 mod on_demand;
 mod outbox;
 mod over_amqp;
@@ -99,6 +100,6 @@ pub use state::ClientState;
 
 pub use crate::message::{
     Address, Backoff, BatchError, BatchReport, CloseReport, DeliveryDetail, Disposition, Message, Modify, OnDrop,
-    OnUnknown, Receipt, ReceiptDetail, RetryDecision, RetryPolicy, Returned, SendError, SharedProperties, Source,
-    Status, Target, Unsent,
+    OnUnknown, Receipt, ReceiptDetail, RecoveryPolicy, RetryDecision, RetryPolicy, Returned, SendError,
+    SharedProperties, Source, Status, Target, Unsent,
 };

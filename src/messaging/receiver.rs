@@ -11,13 +11,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
-use super::over_amqp::inbox::{Inbox, Plan};
+use super::over_amqp::inbox::{Inbox, Origin, Plan};
 use super::received::Received;
 use crate::amqp::{self, FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{Disposition, Modify, OnDrop, Source};
+#[cfg(feature = "kafka")]
+use crate::message::Source;
+use crate::message::{Disposition, Modify, OnDrop, RecoveryPolicy};
 
 /// How messages are received.
 ///
@@ -33,13 +35,14 @@ use crate::message::{Disposition, Modify, OnDrop, Source};
 #[must_use = "nothing happens until build()"]
 pub struct ReceiverBuilder {
     client: Client,
-    source: Source,
+    origin: Origin,
     arguments: FieldTable,
     exclusive: bool,
     prefetch: u16,
     consumers: u16,
     coalesce_acks: bool,
     tag_prefix: Option<String>,
+    recovery: Option<RecoveryPolicy>,
     settings: Settings,
 }
 
@@ -52,7 +55,7 @@ pub(super) struct Settings {
 }
 
 impl ReceiverBuilder {
-    pub(super) fn new(client: Client, source: Source) -> Self {
+    pub(super) fn new(client: Client, origin: Origin) -> Self {
         let on_failure = Disposition::Modify(Modify { delivery_failed: true, undeliverable_here: false });
         let settings = Settings {
             idle_timeout: None,
@@ -62,13 +65,14 @@ impl ReceiverBuilder {
         };
         Self {
             client,
-            source,
+            origin,
             arguments: FieldTable::new(),
             exclusive: false,
             prefetch: 256,
             consumers: 1,
             coalesce_acks: false,
             tag_prefix: None,
+            recovery: None,
             settings,
         }
     }
@@ -142,34 +146,31 @@ impl ReceiverBuilder {
         self
     }
 
-    fn plan(&self) -> Result<Plan> {
-        let Source::Queue { name, arguments, exclusive } = &self.source else {
-            let message = "topics cannot be received from here: AMQP 0-9-1 has queues";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        };
-        let mut arguments = arguments.clone();
-        for (name, value) in self.arguments.iter() {
-            arguments.insert(name.clone(), value.clone());
-        }
-        Ok(Plan {
-            queue: name.clone(),
-            arguments,
-            exclusive: *exclusive || self.exclusive,
-            prefetch: self.prefetch,
-            consumers: self.consumers,
-            coalesce_acks: self.coalesce_acks,
-            tag_prefix: self.tag_prefix.clone(),
-        })
+    /// What becomes of it when the connection is lost, in place of what the client [says](super::ClientBuilder::recovery). AMQP only.
+    pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
+        self.recovery = Some(policy);
+        self
+    }
+
+    fn plan(self) -> Plan {
+        let Self { origin, arguments, exclusive, prefetch, consumers, coalesce_acks, tag_prefix, recovery, .. } = self;
+        Plan { origin, arguments, exclusive, prefetch, consumers, coalesce_acks, tag_prefix, recovery }
     }
 
     #[cfg(feature = "kafka")]
     fn kafka_plan(&self) -> Result<kafka::Plan> {
-        let Source::Topic { topics, group } = &self.source else {
+        let Origin::Fixed(source) = &self.origin else {
+            return Err(Error::new(ErrorKind::Unsupported, "Kafka has no channels that a source could be made on"));
+        };
+        let Source::Topic { topics, group } = source else {
             return Err(Error::new(ErrorKind::Unsupported, "a queue cannot be received from here: Kafka has topics"));
         };
         if self.tag_prefix.is_some() || self.exclusive || self.coalesce_acks || !self.arguments.is_empty() {
             let message = "consumer tags, exclusive consumers, acks and arguments are AMQP's; Kafka has none of them";
             return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if self.recovery.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "members of Kafka's groups come back by themselves"));
         }
         let (prefetch, members) = (self.prefetch, self.consumers);
         Ok(kafka::Plan { topics: topics.clone(), group: group.clone(), prefetch, members })
@@ -190,12 +191,13 @@ impl ReceiverBuilder {
     /// Dropping the future ends what was started.
     #[doc(alias = "PeekLock")]
     pub async fn build(self) -> Result<Receiver> {
-        let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?).await?),
+        let (client, settings) = (self.client.clone(), self.settings);
+        let backend = match client.backend() {
+            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings: self.settings, idle: Idle::default(), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::default(), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
@@ -210,12 +212,13 @@ impl ReceiverBuilder {
     /// Dropping the future ends what was started.
     #[doc(alias = "ReceiveAndDelete")]
     pub async fn build_no_ack(self) -> Result<MessageStream> {
-        let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open_no_ack(link, self.plan()?).await?),
+        let (client, idle_timeout) = (self.client.clone(), self.settings.idle_timeout);
+        let backend = match client.backend() {
+            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open(link, self.plan()).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream { backend, idle_timeout: self.settings.idle_timeout, idle: Idle::default(), over: false })
+        Ok(MessageStream { backend, idle_timeout, idle: Idle::default(), over: false })
     }
 }
 
@@ -445,6 +448,11 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if self.settings.on_drop == OnDrop::Reject {
             self.settings.idle_timeout = None;
+            match &self.backend {
+                Backend::Amqp(inbox) => inbox.end(),
+                #[cfg(feature = "kafka")]
+                Backend::Kafka(_) => {}
+            }
             while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
                 drop(delivery);
             }

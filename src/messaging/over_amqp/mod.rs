@@ -6,7 +6,9 @@ pub(super) mod inbox;
 mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
+mod pace;
 mod pending;
+mod recovery;
 pub(super) mod replies;
 
 pub(super) use outbox::Outbox;
