@@ -28,7 +28,7 @@ use crate::message::CloseReport;
 ///
 /// A cheap handle: clones share the connection, from any task of any runtime. The connection is opened
 /// ([`connect`](Self::connect)) or left for its first use ([`lazy`](ClientBuilder::lazy)). When it is lost, whoever waits on it is told what
-/// became of his message or stream, and the next use connects again; nothing hangs.
+/// became of his message, the next use connects again, and receivers [begin again](super#when-the-connection-is-lost); nothing hangs.
 ///
 /// ```
 /// use leveret::messaging::{Client, Target};

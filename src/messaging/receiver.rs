@@ -11,8 +11,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
+use super::message_stream::{MessageStream, NoAckBackend};
 use super::over_amqp::inbox::{Inbox, Origin, Plan};
-use super::received::Received;
 use crate::amqp::{self, FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
@@ -124,7 +124,7 @@ impl ReceiverBuilder {
         self
     }
 
-    /// The stream ends when no message has come for this long.
+    /// The stream ends when no message has come for this long, for whatever reason: while the connection is away as well.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = Some(limit);
         self
@@ -183,7 +183,7 @@ impl ReceiverBuilder {
     ///
     /// # Errors
     ///
-    /// `ChannelClosed` with 404 when there is no such queue, 405 or 403 when it is somebody else's; `Unsupported` for a source
+    /// What [`receiver_from`](super::Client::receiver_from) fails with; `ChannelClosed` with 404 when there is no such queue, 405 or 403 when it is somebody else's; `Unsupported` for a source
     /// of another transport; whatever keeps the client from connecting.
     ///
     /// # Cancel safety
@@ -201,7 +201,7 @@ impl ReceiverBuilder {
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
-    /// and what is on its way is lost with the connection.
+    /// and what is on its way to this side is lost with the connection.
     ///
     /// # Errors
     ///
@@ -218,26 +218,26 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream { backend, idle_timeout, idle: Idle::default(), over: false })
+        Ok(MessageStream::new(backend, idle_timeout))
     }
 }
 
 /// When the last message came.
 #[derive(Debug, Default)]
-struct Idle {
+pub(super) struct Idle {
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
-    fn message_came(&mut self, limit: Option<Duration>) {
+    pub(super) fn message_came(&mut self, limit: Option<Duration>) {
         if limit.is_some() {
             self.since = Some(Instant::now());
         }
     }
 
     /// Ready when no message has come for so long.
-    fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = limit else { return Poll::Pending };
         let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -250,8 +250,9 @@ impl Idle {
 
 /// A stream of deliveries, each of which is to be settled.
 ///
-/// It ends with an error when the queue is deleted, the channel is closed by the server, or the connection is lost; without one
-/// when this side has ended it. What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
+/// It ends with an error when the queue is deleted or the channel is closed by the server; without one when this side has ended
+/// it. When the connection is lost it [begins again](super#when-the-connection-is-lost), or ends as its [`RecoveryPolicy`] says.
+/// What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
 ///
 /// Dropping it ends the consumers, and puts back what nobody has looked at. Deliveries in hand can still be settled.
 pub struct Receiver {
@@ -267,6 +268,17 @@ enum Backend {
     Amqp(Inbox<amqp::Consumer>),
     #[cfg(feature = "kafka")]
     Kafka(Option<kafka::Inbox>),
+}
+
+impl Backend {
+    /// It does not begin again from now on.
+    fn stop(&mut self) {
+        match self {
+            Self::Amqp(inbox) => inbox.stop(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => {}
+        }
+    }
 }
 
 impl Receiver {
@@ -308,6 +320,7 @@ impl Receiver {
             Poll::Ready(reason) => reason,
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
+                self.backend.stop();
                 None
             }
         };
@@ -320,12 +333,12 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel or the
-    /// connection.
+    /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel; what keeps
+    /// it from beginning again when the connection was lost, or the loss itself where it is not to.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: beginning again goes on where it was.
     pub async fn recv(&mut self) -> Option<Result<Delivery>> {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }
@@ -382,7 +395,8 @@ impl Receiver {
     }
 
     /// Changes how many deliveries of each consumer may be unsettled. AMQP 0-9-1 can do that for new consumers only, so the consumers
-    /// are ended and started again (`basic.cancel`, `basic.qos`, `basic.consume`); nothing is lost on the way.
+    /// are ended and started again (`basic.cancel`, `basic.qos`, `basic.consume`); nothing is lost on the way. Where the receiver has to
+    /// begin again anyway, it does so with the new number, and this does not wait for it.
     ///
     /// # Errors
     ///
@@ -448,11 +462,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if self.settings.on_drop == OnDrop::Reject {
             self.settings.idle_timeout = None;
-            match &self.backend {
-                Backend::Amqp(inbox) => inbox.end(),
-                #[cfg(feature = "kafka")]
-                Backend::Kafka(_) => {}
-            }
+            self.backend.stop();
             while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
                 drop(delivery);
             }
@@ -463,104 +473,5 @@ impl Drop for Receiver {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").field("settings", &self.settings).field("over", &self.over).finish()
-    }
-}
-
-/// A stream of messages that need no settling: they were settled when the server sent them. What comes out of it cannot be settled.
-///
-/// It ends as a [`Receiver`] does. Dropping it ends the consumers; what nobody has looked at is lost.
-///
-/// ```compile_fail,E0599
-/// async fn settle(mut stream: leveret::messaging::MessageStream) -> leveret::error::Result<()> {
-///     match stream.recv().await {
-///         Some(received) => received?.accept(),
-///         None => Ok(()),
-///     }
-/// }
-/// ```
-pub struct MessageStream {
-    backend: NoAckBackend,
-    idle_timeout: Option<Duration>,
-    idle: Idle,
-    over: bool,
-}
-
-enum NoAckBackend {
-    Amqp(Inbox<amqp::MessageStream>),
-    #[cfg(feature = "kafka")]
-    Kafka(kafka::Inbox),
-}
-
-impl MessageStream {
-    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let next = match &mut self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx).map_ok(Received::from),
-            #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map_ok(|(arrived, mut acker)| {
-                // Where the partition is somebody else's by now, it comes there as well.
-                let _ = acker.settle(Disposition::Accept);
-                Received::from(arrived)
-            }),
-        };
-        match next {
-            Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.idle_timeout),
-            Poll::Ready(_) => self.over = true,
-            Poll::Pending => {
-                std::task::ready!(self.idle.poll(self.idle_timeout, cx));
-                self.over = true;
-                return Poll::Ready(None);
-            }
-        }
-        next
-    }
-
-    /// The next message. `None` as [`Receiver::recv`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Receiver::recv`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Result<Received>> {
-        poll_fn(|cx| self.poll_received(cx)).await
-    }
-
-    /// Ends the consumers (`basic.cancel`). What has been delivered by then can still be fetched.
-    ///
-    /// # Errors
-    ///
-    /// `Timeout`; whatever has ended the channel.
-    ///
-    /// # Cancel safety
-    ///
-    /// The consumers end even when the future is dropped.
-    pub async fn cancel(&self) -> Result<()> {
-        match &self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.cancel().await,
-            #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => {
-                inbox.drain();
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Stream for MessageStream {
-    type Item = Result<Received>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_received(cx)
-    }
-}
-
-impl fmt::Debug for MessageStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageStream").field("over", &self.over).finish()
     }
 }

@@ -1,11 +1,14 @@
 //! Receivers whose connection is lost begin again. The tests are named after what users of other clients have complained about.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use leveret::amqp::Channel;
 use leveret::broker::Broker;
-use leveret::codec::{Frame, Method, method::basic};
+use leveret::codec::method::{self as methods, basic};
+use leveret::codec::{Frame, Method};
 use leveret::error::ErrorKind;
 use leveret::messaging::{
     Backoff, Client, ClientState, Disposition, Event, EventStream, Message, MessageStream, Receiver, RecoveryPolicy,
@@ -344,6 +347,57 @@ on_every_server! {
         tap.cut();
         assert!(within("the end", receiver.recv()).await.is_none());
         assert!(receiver.recv().await.is_none());
+        assert_ne!(client.state(), ClientState::Recovering, "although the receiver is still there");
+        kept.delete().await;
+    }
+
+    /// net 1993: the answer to `basic.consume` does not come, and the connection is up: a consumer that is silently dead.
+    async fn recovery_hangs_on_an_answer_that_does_not_come(server: Server) {
+        let kept = Kept::new(server).await;
+        let tap = Arc::new(Tap::new(server.url()).await);
+        let limit = Duration::from_millis(100);
+        let builder = Client::builder(tap.url()).unwrap().recovery(quick()).call_deadline(limit);
+        let client = within("a connection", builder.connect()).await.unwrap();
+        let begun = Arc::new(AtomicU32::new(0));
+        let make = {
+            let (queue, tap, begun) = (kept.name.clone(), Arc::clone(&tap), Arc::clone(&begun));
+            move |_: Channel| {
+                // The second time the server falls silent at this very moment.
+                tap.stall(begun.fetch_add(1, Ordering::SeqCst) == 1);
+                std::future::ready(Ok(Source::queue(queue.as_str())))
+            }
+        };
+        let mut receiver = within("a receiver", client.receiver_from(make).build()).await.unwrap();
+        let mut events = client.events();
+        let unstall = async {
+            until("the silence", async || begun.load(Ordering::SeqCst) == 2).await;
+            let gives_up = |frame: &Frame| matches!(frame, Frame::Method(_, Method::Channel(methods::channel::Method::Close(_))));
+            until("the deadline", async || tap.frames().iter().any(gives_up)).await;
+            tap.stall(false);
+        };
+        tap.cut();
+        tokio::join!(recovered(&mut receiver, &mut events), unstall);
+        fill(&client, &kept.name, 0..1).await;
+        assert_eq!(numbers(&mut receiver, 1).await, [0]);
+        drop(receiver);
+        kept.delete().await;
+    }
+
+    /// lapin 401, 403: a connection that says nothing any more is dead, and nobody notices.
+    async fn a_silent_connection_is_never_replaced(server: Server) {
+        let kept = Kept::new(server).await;
+        let tap = Tap::new(server.url()).await;
+        let builder = Client::builder(tap.url()).unwrap().heartbeat(1).connect_timeout(Duration::from_millis(200));
+        let client = within("a connection", builder.recovery(quick()).connect()).await.unwrap();
+        let mut receiver = receiver(&client, &kept.name).await;
+        let mut events = client.events();
+        tap.stall(true);
+        glance_until(&mut receiver, &client, ClientState::Recovering).await;
+        let event = within("the event", events.next()).await;
+        assert!(matches!(&event, Some(Event::Lost(error)) if error.kind() == ErrorKind::Heartbeat), "{event:?}");
+        tap.stall(false);
+        recovered(&mut receiver, &mut events).await;
+        drop(receiver);
         kept.delete().await;
     }
 
@@ -532,6 +586,18 @@ on_its_own! {
         assert!(begun.elapsed() >= Duration::from_millis(50));
         assert!(within("the end", receiver.recv()).await.is_none());
         assert_ne!(client.state(), ClientState::Recovering);
+    }
+
+    /// lapin 468: who has never been connected is told at once that nobody is there.
+    async fn the_first_connect_hangs_while_nobody_is_there() {
+        let (client, receiver, _) = receiver_without_a_broker(RecoveryPolicy::default()).await;
+        drop(receiver);
+        let config = client.config().clone();
+        let error = within("the error", Client::from_config(config.clone()).connect()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+        let lazy = Client::from_config(config).lazy().unwrap();
+        let error = within("the error", lazy.receiver(Source::queue("q")).build()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
     }
 
     /// Not even once.

@@ -258,13 +258,14 @@ impl<C: Consume> Inbox<C> {
     }
 
     /// It does not begin again from now on.
-    pub(in crate::messaging) fn end(&self) {
+    pub(in crate::messaging) fn stop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.recovery.stop();
     }
 
-    /// Ends the consumers. What has been delivered can still be taken.
+    /// Ends the consumers, and does not begin again. What has been delivered can still be taken.
     pub(in crate::messaging) async fn cancel(&self) -> Result<()> {
-        self.end();
+        self.ended.store(true, Ordering::Relaxed);
         let mut result = Ok(());
         for running in &self.running {
             result = result.and(running.canceller.cancel().await);
