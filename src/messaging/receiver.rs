@@ -259,7 +259,7 @@ pub struct Receiver {
     backend: Backend,
     pub(super) settings: Settings,
     idle: Idle,
-    /// An error that came behind deliveries that were handed out together.
+    /// An error that came behind deliveries that were handed out together, and is still to be told when it is over.
     kept: Option<Error>,
     over: bool,
 }
@@ -285,11 +285,7 @@ impl Receiver {
     #[inline]
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         if self.over {
-            return Poll::Ready(None);
-        }
-        if let Some(error) = self.kept.take() {
-            self.over = true;
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(self.kept.take().map(Err));
         }
         // A delivery is made where it is handed out: it is not moved as a whole just after it was written in pieces.
         let end = match &mut self.backend {
@@ -374,7 +370,6 @@ impl Receiver {
                 Poll::Ready(Some(Err(error))) => {
                     // What came before comes first.
                     self.kept = Some(error);
-                    self.over = false;
                     break;
                 }
                 Poll::Ready(None) | Poll::Pending => break,

@@ -189,6 +189,12 @@ impl<C: Consume> Inbox<C> {
     /// The next one, of whichever consumer.
     #[inline]
     pub(in crate::messaging) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<C::Message>>> {
+        if C::REDELIVERED
+            && self.lost.load(Ordering::Relaxed)
+            && let Some(error) = self.discard(cx)
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
         loop {
             let mut checked = 0;
             while checked < self.running.len() {
@@ -202,13 +208,12 @@ impl<C: Consume> Inbox<C> {
                         checked = 0;
                     }
                     Poll::Ready(Some(Err(error))) => {
+                        self.running.remove(self.turn);
                         if let Some(error) = self.lose(error) {
                             return Poll::Ready(Some(Err(error)));
                         }
                         checked = 0;
                     }
-                    // It could not be settled, and comes again.
-                    Poll::Ready(Some(Ok(_))) if C::REDELIVERED && self.lost.load(Ordering::Relaxed) => checked = 0,
                     ready => return ready,
                 }
             }
@@ -221,10 +226,27 @@ impl<C: Consume> Inbox<C> {
         }
     }
 
-    /// The consumer whose turn it is has ended, for this reason. Gives it back when that is the end of all.
+    /// The connection was lost: what the consumers have could not be settled, and comes again. Gives the reason when that is the end
+    /// of all.
+    #[cold]
+    fn discard(&mut self, cx: &mut Context<'_>) -> Option<Error> {
+        let (mut at, mut reason) = (0, None);
+        while let Some(running) = self.running.get_mut(at) {
+            match Pin::new(&mut running.consumer).poll_next(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Pending => at += 1,
+                Poll::Ready(end) => {
+                    reason = reason.or(end.and_then(Result::err));
+                    self.running.remove(at);
+                }
+            }
+        }
+        reason.and_then(|reason| self.lose(reason))
+    }
+
+    /// A consumer has ended, for this reason. Gives it back when that is the end of all.
     #[cold]
     fn lose(&mut self, error: Error) -> Option<Error> {
-        self.running.remove(self.turn);
         if error.kind() == ErrorKind::Cancelled {
             self.recovery.link.events().tell(&Event::ConsumerCancelled(self.queue.name.clone()));
         }
