@@ -170,6 +170,12 @@ pub(in crate::messaging) struct Inbox<C> {
     turn: usize,
     /// The connection was lost: what they have is of no use, where it is delivered again.
     lost: Arc<AtomicBool>,
+    rest: Box<Rest<C>>,
+}
+
+/// What is not needed for each message.
+#[derive(Debug)]
+struct Rest<C> {
     queue: Queue,
     plan: Plan,
     recovery: Recovery<Begun<C>>,
@@ -182,8 +188,8 @@ impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) async fn open(link: &Arc<Link>, plan: Plan) -> Result<Self> {
         let recovery = Recovery::new(link, plan.recovery);
         let Begun { queue, running, lost } = plan.clone().begin(Arc::clone(link)).await?;
-        let _guest = link.guest();
-        Ok(Self { running, turn: 0, lost, queue, plan, recovery, ended: AtomicBool::new(false), _guest })
+        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), _guest: link.guest() };
+        Ok(Self { running, turn: 0, lost, rest: Box::new(rest) })
     }
 
     /// The next one, of whichever consumer.
@@ -236,7 +242,7 @@ impl<C: Consume> Inbox<C> {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Pending => at += 1,
                 Poll::Ready(end) => {
-                    reason = reason.or(end.and_then(Result::err));
+                    reason = reason.or_else(|| end.and_then(Result::err));
                     self.running.remove(at);
                 }
             }
@@ -248,12 +254,12 @@ impl<C: Consume> Inbox<C> {
     #[cold]
     fn lose(&mut self, error: Error) -> Option<Error> {
         if error.kind() == ErrorKind::Cancelled {
-            self.recovery.link.events().tell(&Event::ConsumerCancelled(self.queue.name.clone()));
+            self.rest.recovery.link.events().tell(&Event::ConsumerCancelled(self.rest.queue.name.clone()));
         }
-        if self.ended.load(Ordering::Relaxed) {
+        if self.rest.ended.load(Ordering::Relaxed) {
             return Some(error);
         }
-        let end = self.recovery.lose(error);
+        let end = self.rest.recovery.lose(error);
         // The others are on the same connection. What they have comes again, unless it counts as settled.
         if end.is_none() && C::REDELIVERED {
             self.running.clear();
@@ -264,14 +270,14 @@ impl<C: Consume> Inbox<C> {
     /// There are no consumers. Ready when there are some again; or with an error, if there is one, when there will be none.
     #[cold]
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
-        if self.ended.load(Ordering::Relaxed) {
-            self.recovery.stop();
+        if self.rest.ended.load(Ordering::Relaxed) {
+            self.rest.recovery.stop();
         }
-        let begun = self.recovery.poll(|link| self.plan.clone().begin(link), cx);
+        let begun = self.rest.recovery.poll(|link| self.rest.plan.clone().begin(link), cx);
         Poll::Ready(match ready!(begun) {
             Some(Ok(Begun { queue, running, lost })) => {
-                self.recovery.link.events().tell(&Event::Recovered(queue.name.clone()));
-                (self.queue, self.running, self.lost) = (queue, running, lost);
+                self.rest.recovery.link.events().tell(&Event::Recovered(queue.name.clone()));
+                (self.rest.queue, self.running, self.lost) = (queue, running, lost);
                 Ok(())
             }
             Some(Err(error)) => Err(Some(error)),
@@ -281,13 +287,13 @@ impl<C: Consume> Inbox<C> {
 
     /// It does not begin again from now on.
     pub(in crate::messaging) fn stop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.recovery.stop();
+        self.rest.ended.store(true, Ordering::Relaxed);
+        self.rest.recovery.stop();
     }
 
     /// Ends the consumers, and does not begin again. What has been delivered can still be taken.
     pub(in crate::messaging) async fn cancel(&self) -> Result<()> {
-        self.ended.store(true, Ordering::Relaxed);
+        self.rest.ended.store(true, Ordering::Relaxed);
         let mut result = Ok(());
         for running in &self.running {
             result = result.and(running.canceller.cancel().await);
@@ -299,14 +305,14 @@ impl<C: Consume> Inbox<C> {
 impl Inbox<amqp::Consumer> {
     /// New consumers with another prefetch in place of the old ones, which give what they have first.
     pub(in crate::messaging) async fn set_prefetch(&mut self, prefetch: u16) -> Result<()> {
-        self.plan.prefetch = prefetch;
+        self.rest.plan.prefetch = prefetch;
         // Those that are on their way would have the old one.
-        self.recovery.restart();
+        self.rest.recovery.restart();
         match self.replace().await {
             // Where they begin again, they do with the new one.
-            Err(error) if self.recovery.begins_again(&error) => {
+            Err(error) if self.rest.recovery.begins_again(&error) => {
                 self.running.clear();
-                self.recovery.lose(error).map_or(Ok(()), Err)
+                self.rest.recovery.lose(error).map_or(Ok(()), Err)
             }
             replaced => replaced,
         }
@@ -317,7 +323,7 @@ impl Inbox<amqp::Consumer> {
         for Running { channel, canceller, .. } in &self.running {
             // First the old one goes, because an exclusive consumer bears no other.
             canceller.cancel().await?;
-            fresh.push(self.plan.consume(channel.clone(), &self.queue).await?);
+            fresh.push(self.rest.plan.consume(channel.clone(), &self.rest.queue).await?);
         }
         self.running.append(&mut fresh);
         Ok(())
