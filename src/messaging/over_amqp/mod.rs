@@ -7,6 +7,7 @@ mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
 mod pace;
+mod pages;
 mod pending;
 mod recovery;
 pub(super) mod replies;
