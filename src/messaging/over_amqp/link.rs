@@ -37,6 +37,8 @@ pub(in crate::messaging) struct Link {
 struct Line {
     connection: Connection,
     lost: Arc<AtomicBool>,
+    /// Nothing more is told of it when its sender is gone.
+    told: watch::Receiver<()>,
 }
 
 impl Line {
@@ -44,8 +46,13 @@ impl Line {
     fn new(connection: Connection, events: &Arc<Events>) -> (Self, impl Future<Output = ()> + Send + use<>) {
         events.tell(&Event::Opened);
         let lost = Arc::new(AtomicBool::new(false));
+        let (tells, told) = watch::channel(());
         let watch = watch(connection.observer(), Arc::clone(&lost), Arc::clone(events));
-        (Self { connection, lost }, watch)
+        let watch = async move {
+            let _tells = tells;
+            watch.await;
+        };
+        (Self { connection, lost, told }, watch)
     }
 
     fn is_open(&self) -> bool {
@@ -140,9 +147,17 @@ impl Link {
     }
 
     async fn line(&self) -> Result<Line> {
+        let before = match self.connection.now() {
+            Now::Ready(line) => Some(line.told),
+            _ => None,
+        };
         let make = || {
-            let (setup, events) = (self.setup.clone(), Arc::clone(&self.events));
+            let (setup, events, before) = (self.setup.clone(), Arc::clone(&self.events), before.clone());
             async move {
+                // Somebody who is told that a connection is lost, and that one is open, is told so in this order.
+                if let Some(mut before) = before {
+                    let _ = before.changed().await;
+                }
                 match setup.open(ConnectionBuilder::open).await {
                     Ok(connection) => {
                         let (line, watch) = Line::new(connection, &events);
@@ -172,7 +187,7 @@ impl Link {
     /// So many new channels, at least one, all of one connection; a new one where that is necessary. And what says later whether
     /// that connection was lost.
     pub(super) async fn channels(&self, count: u16) -> Result<(Vec<Channel>, Arc<AtomicBool>)> {
-        async fn open(Line { connection, lost }: Line, count: u16) -> Result<(Vec<Channel>, Arc<AtomicBool>)> {
+        async fn open(Line { connection, lost, .. }: Line, count: u16) -> Result<(Vec<Channel>, Arc<AtomicBool>)> {
             let mut channels = Vec::new();
             for _ in 0..count.max(1) {
                 channels.push(connection.open_channel().await?);
