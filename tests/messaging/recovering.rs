@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use leveret::amqp::Channel;
+use leveret::amqp::{Channel, Connection};
 use leveret::broker::Broker;
 use leveret::codec::method::{self as methods, basic};
 use leveret::codec::{Frame, Method};
@@ -271,6 +271,52 @@ on_every_server! {
         kept.delete().await;
     }
 
+    /// The same of a queue that goes with its connection, and is declared again too early: 405, and connecting has failed until the
+    /// old owner is gone.
+    async fn an_exclusive_queue_that_is_locked_after_the_loss(server: Server) {
+        let queue = unique("locked");
+        let tap = Tap::new(server.url()).await;
+        let declare = {
+            let queue = queue.clone();
+            move |connection: Connection| {
+                let queue = queue.clone();
+                async move {
+                    connection.open_channel().await?.queue_declare(&queue).exclusive(true).await?;
+                    Ok(())
+                }
+            }
+        };
+        let builder = Client::builder(tap.url()).unwrap().recovery(quick()).on_open(declare);
+        let client = within("a connection", builder.connect()).await.unwrap();
+        let mut receiver = receiver(&client, &queue).await;
+        tap.refuse(true);
+        tap.cut();
+        let rival = server.client().await;
+        until("the name", async || {
+            let channel = channel(&rival).await;
+            channel.queue_declare(&queue).exclusive(true).await.is_ok()
+        })
+        .await;
+        let mut events = client.events();
+        tap.refuse(false);
+        let locked = async {
+            let mut times = 0;
+            while times < 2 {
+                if let Some(Event::ConnectFailed(error)) = events.next().await {
+                    times += u32::from(error.reply_code().is_some_and(|code| code.0 == 405));
+                }
+            }
+        };
+        tokio::select! {
+            () = within("refusals", locked) => {}
+            unexpected = receiver.recv() => panic!("{unexpected:?}"),
+        }
+        rival.close().await;
+        assert_eq!(recovered(&mut receiver, &mut events).await, queue);
+        fill(&client, &queue, 0..1).await;
+        assert_eq!(numbers(&mut receiver, 1).await, [0]);
+    }
+
     /// A future of `recv` that is dropped takes nothing with it.
     async fn a_recv_that_is_dropped_meanwhile(server: Server) {
         let (kept, client, tap, mut receiver) = cut_off(server, quick()).await;
@@ -493,7 +539,7 @@ on_every_server! {
 }
 
 /// Declares the queue that a test uses, wherever the client connects.
-fn declares(queue: &str) -> impl Fn(leveret::amqp::Connection) -> DeclaredQueue + Send + Sync + 'static {
+fn declares(queue: &str) -> impl Fn(Connection) -> DeclaredQueue + Send + Sync + 'static {
     let queue = queue.to_owned();
     move |connection| {
         let queue = queue.clone();
@@ -693,7 +739,7 @@ on_its_own! {
         let client = Client::builder(&broker.url()).unwrap().on_open(declares("orders")).lazy().unwrap();
         fill(&client, "orders", 0..1).await;
 
-        let taken = |connection: leveret::amqp::Connection| async move {
+        let taken = |connection: Connection| async move {
             connection.open_channel().await?.queue_declare("orders").await?;
             Ok(())
         };
