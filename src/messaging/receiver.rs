@@ -29,6 +29,7 @@ use crate::message::{Disposition, Modify, OnDrop, RecoveryPolicy};
 /// | consumers | 1 |
 /// | acks | each by itself |
 /// | idle timeout | none |
+/// | recovery | the client's: at once, then after waits of up to 10 s, for as long as it takes |
 /// | dropped deliveries | go back at once |
 /// | failed handlers | the delivery goes back after 1 s, as failed |
 #[derive(Clone, Debug)]

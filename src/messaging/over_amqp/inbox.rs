@@ -259,7 +259,7 @@ impl<C: Consume> Inbox<C> {
         if self.rest.ended.load(Ordering::Relaxed) {
             return Some(error);
         }
-        let end = self.rest.recovery.lose(error);
+        let end = self.rest.recovery.lose(error, &self.lost);
         // The others are on the same connection. What they have comes again, unless it counts as settled.
         if end.is_none() && C::REDELIVERED {
             self.running.clear();
@@ -312,7 +312,7 @@ impl Inbox<amqp::Consumer> {
             // Where they begin again, they do with the new one.
             Err(error) if self.rest.recovery.begins_again(&error) => {
                 self.running.clear();
-                self.rest.recovery.lose(error).map_or(Ok(()), Err)
+                self.rest.recovery.lose(error, &self.lost).map_or(Ok(()), Err)
             }
             replaced => replaced,
         }

@@ -1,6 +1,7 @@
 //! Whether a receiver begins again when its consumers have ended, and whether it tries once more when that has failed.
 
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -76,8 +77,8 @@ impl<T: 'static> Recovery<T> {
         is_loss(error) && !self.policy.give_up_after.is_zero()
     }
 
-    /// It was lost, for this reason. Gives the reason back when that is the end.
-    pub(super) fn lose(&mut self, loss: Error) -> Option<Error> {
+    /// It was lost, for this reason, and this is the connection's sign of it. Gives the reason back when that is the end.
+    pub(super) fn lose(&mut self, loss: Error, sign: &Arc<AtomicBool>) -> Option<Error> {
         if !self.begins_again(&loss) {
             return Some(loss);
         }
@@ -87,7 +88,7 @@ impl<T: 'static> Recovery<T> {
         let longest = self.policy.backoff.longest;
         if self.back.is_none_or(|back| back.elapsed() >= longest) {
             self.since = Instant::now();
-            self.link.pace.begin();
+            self.link.pace.begin(sign);
         } else {
             // It did not last.
             self.link.pace.failed(self.number, self.policy.backoff);
