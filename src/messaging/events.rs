@@ -23,8 +23,12 @@ pub enum Event {
     Blocked(String),
     /// The server takes messages again (`connection.unblocked`).
     Unblocked,
-    /// The connection was lost. The next use connects again.
+    /// The connection was lost. The next use connects again, and so do receivers, as their [`RecoveryPolicy`](super::RecoveryPolicy) says.
     Lost(Error),
+    /// The receiver of this queue has begun again, after its connection was lost.
+    Recovered(String),
+    /// The server has ended a consumer of this queue, mostly because the queue is gone, and so its receiver ends.
+    ConsumerCancelled(String),
     /// The server has closed a channel of a sender or a requester, which goes on with another one.
     ChannelClosed(Error),
     /// A reply came that no request waits for: it is late, or not meant for this requester. Its correlation id, if it has one.

@@ -94,7 +94,10 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
                     deaths += 1;
                     continue;
                 }
-                None => Err(Error::new(ErrorKind::Closed, "the runtime that was to hold it has ended")),
+                None => Err(Error::new(
+                    ErrorKind::Closed,
+                    "what was to make it has ended early: its runtime is gone, or on_open has panicked",
+                )),
             };
             self.settle(&making, &made)?;
             match made {

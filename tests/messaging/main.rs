@@ -28,6 +28,7 @@ mod closing;
 mod losses;
 mod properties;
 mod receiving;
+mod recovering;
 mod requests;
 mod sending;
 mod settling;
