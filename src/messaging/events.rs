@@ -97,13 +97,14 @@ impl Events {
             return;
         }
         subscribers.over = over;
-        let mut wakers = Vec::new();
+        let (mut wakers, mut given_way) = (Vec::new(), Vec::new());
         // Whose stream is dropped in the meantime goes with this.
         let told: Vec<_> = subscribers.list.iter().filter_map(Weak::upgrade).collect();
         for subscriber in &told {
             let mut subscriber = lock(subscriber);
             if subscriber.waiting.len() >= MOST {
-                subscriber.waiting.pop_front();
+                // An error may be the program's own.
+                given_way.extend(subscriber.waiting.pop_front());
                 subscriber.missed += 1;
             }
             subscriber.waiting.push_back(event.clone());
@@ -164,6 +165,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn the_oldest_events_give_way_and_are_counted() {
@@ -182,6 +184,34 @@ mod tests {
         drop(events);
         assert!(matches!(stream.next().now_or_never(), Some(Some(Event::Closed))));
         assert!(matches!(stream.next().now_or_never(), Some(None)));
+    }
+
+    /// An error of `on_open` may have code of the program's in it, which asks for events.
+    #[test]
+    fn what_gives_way_is_dropped_without_a_lock() {
+        #[derive(Debug)]
+        struct Own(Arc<Events>);
+        impl std::fmt::Display for Own {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("no such tenant")
+            }
+        }
+        impl std::error::Error for Own {}
+        impl Drop for Own {
+            fn drop(&mut self) {
+                let free = |subscriber: Arc<Mutex<Subscriber>>| subscriber.try_lock().is_ok();
+                let subscribers = self.0.subscribers.try_lock().expect("the list is not locked");
+                assert!(subscribers.list.iter().filter_map(Weak::upgrade).all(free));
+            }
+        }
+        let events = Arc::new(Events::default());
+        let _stream = events.subscribe();
+        let own = Box::new(Own(Arc::clone(&events)));
+        events.tell(&Event::ConnectFailed(Error::with_boxed(ErrorKind::Handshake, "on_open has failed", own)));
+        for _ in 0..MOST {
+            events.tell(&Event::Opened);
+        }
+        assert_eq!(Arc::strong_count(&events), 1, "it was dropped");
     }
 
     #[test]
