@@ -246,11 +246,16 @@ impl Flights {
         flights.sweep(|tag| channel.inner.watermark.has_passed(tag), spare, &mut remains.pages);
     }
 
-    /// Takes memory that can be used again, so that a steady stream of messages allocates nothing.
+    /// Takes memory that can be used again, so that a steady stream of messages allocates nothing. Gives back what is too much.
     pub(super) fn reuse(&mut self, mut cleared: Remains) -> Remains {
         let count = cleared.pages.len().min(SPARE.saturating_sub(self.spare.len()));
         self.spare.extend(cleared.pages.drain(..count));
-        if self.remains.is_empty() { std::mem::replace(&mut self.remains, cleared) } else { cleared }
+        // As long as pages remain there, every look into the books would clear them again.
+        if self.remains.is_empty() && cleared.is_empty() {
+            std::mem::replace(&mut self.remains, cleared)
+        } else {
+            cleared
+        }
     }
 
     /// This message's journey is over.

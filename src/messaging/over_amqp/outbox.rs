@@ -321,6 +321,35 @@ mod tests {
         assert_eq!(size(&sender), (0, 1));
     }
 
+    /// After a burst there are more empty pages than are kept. The rest is let go, and nobody clears it again and again.
+    #[tokio::test]
+    async fn pages_that_nobody_needs_are_let_go() {
+        let (broker, sender, target) = sender().await;
+        sender.send(&target, "x").await.unwrap();
+        let mut receipts = Vec::new();
+        for hold in [false, true] {
+            broker.hold_confirms(hold);
+            for _ in 0..700 {
+                receipts.push(sender.send_pipelined(&target, "x").await.unwrap());
+            }
+            while !hold && sender.in_flight() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for receipt in receipts.drain(..700) {
+            receipt.await.unwrap();
+        }
+        broker.hold_confirms(false);
+        for receipt in receipts {
+            receipt.await.unwrap();
+        }
+        match &sender.outbox().backend {
+            Backend::Amqp(outbox) => assert!(outbox.ledger.lock().remains.is_empty()),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => {}
+        }
+    }
+
     /// Not even its timer is kept, which would keep whoever waited until the next message is sent.
     #[tokio::test]
     async fn a_receipt_that_is_dropped_lets_go_of_its_task() {
