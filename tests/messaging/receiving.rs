@@ -332,6 +332,22 @@ on_every_server! {
         assert_eq!(numbers, (0..20).collect::<Vec<_>>());
     }
 
+    /// Consumers that have been replaced already, and have not been asked since, are not replaced again.
+    async fn another_prefetch_and_another(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let mut receiver = client.receiver(Source::queue(&queue).exclusive()).build().await.unwrap();
+        for count in [5, 6, 7] {
+            within("the answer", receiver.set_prefetch(count)).await.unwrap();
+        }
+        assert_eq!(look_at(&channel(&client).await, &queue).await.consumer_count(), 1);
+        fill(&client, &queue, 0..1).await;
+        let delivery = next(&mut receiver).await;
+        assert_eq!(number(delivery.body()), 0);
+        delivery.accept().unwrap();
+        assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
+    }
+
     /// What starting a receiver fails with.
     async fn receivers_that_cannot_be(server: Server) {
         let client = server.client().await;

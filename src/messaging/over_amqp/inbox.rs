@@ -71,7 +71,7 @@ impl Plan {
             None => consume,
         };
         let consumer = C::start(consume, self.prefetch).await?;
-        Ok(Running { canceller: consumer.canceller(), consumer, channel })
+        Ok(Running { canceller: Some(consumer.canceller()), consumer, channel })
     }
 
     /// Starts the consumers: what building a receiver does, and beginning again. All of them on one connection, where one's queue is
@@ -151,7 +151,8 @@ impl Consume for amqp::MessageStream {
 struct Running<C> {
     channel: Channel,
     consumer: C,
-    canceller: Canceller,
+    /// Unless it is ended already, and only gives what it has.
+    canceller: Option<Canceller>,
 }
 
 #[derive(Debug)]
@@ -295,8 +296,8 @@ impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) async fn cancel(&self) -> Result<()> {
         self.rest.ended.store(true, Ordering::Relaxed);
         let mut result = Ok(());
-        for running in &self.running {
-            result = result.and(running.canceller.cancel().await);
+        for canceller in self.running.iter().filter_map(|running| running.canceller.as_ref()) {
+            result = result.and(canceller.cancel().await);
         }
         result
     }
@@ -320,7 +321,8 @@ impl Inbox<amqp::Consumer> {
 
     async fn replace(&mut self) -> Result<()> {
         let mut fresh = Vec::new();
-        for Running { channel, canceller, .. } in &self.running {
+        for Running { channel, canceller, .. } in &mut self.running {
+            let Some(canceller) = canceller.take() else { continue };
             // First the old one goes, because an exclusive consumer bears no other.
             canceller.cancel().await?;
             fresh.push(self.rest.plan.consume(channel.clone(), &self.rest.queue).await?);
