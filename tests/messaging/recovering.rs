@@ -476,6 +476,41 @@ on_every_server! {
         kept.delete().await;
     }
 
+    /// The same where it does not begin again: what each of its consumers has is handed out before the reason is told.
+    async fn messages_without_acks_are_dropped_with_the_stream(server: Server) {
+        let kept = Kept::new(server).await;
+        fill(&server.client().await, &kept.name, 0..20).await;
+        let tap = Tap::new(server.url()).await;
+        let client = within("a connection", Client::connect(tap.url())).await.unwrap();
+        let builder = client.receiver(Source::queue(&kept.name)).consumers(2).recovery(RecoveryPolicy::never());
+        let mut stream = builder.build_no_ack().await.unwrap();
+        let look = server.client().await;
+        let look = channel(&look).await;
+        until("two consumers and nothing left", async || {
+            let queue = look_at(&look, &kept.name).await;
+            (queue.consumer_count(), queue.message_count()) == (2, 0)
+        })
+        .await;
+        // Each has some: the first of them may have had all the others. The last confirm comes behind them.
+        fill(&client, &kept.name, 20..40).await;
+        until("all to be sent", async || look_at(&look, &kept.name).await.message_count() == 0).await;
+        fill(&client, &kept.name, 40..41).await;
+        tap.cut();
+        until("the loss", async || client.state() == ClientState::Lost).await;
+        let mut numbers = Vec::new();
+        let reason = loop {
+            match within("a message", stream.recv()).await.unwrap() {
+                Ok(message) => numbers.push(number(message.body())),
+                Err(reason) => break reason,
+            }
+        };
+        assert_eq!(reason.kind(), ErrorKind::Io, "{reason}");
+        numbers.sort_unstable();
+        assert!(numbers.iter().take(40).copied().eq(0..40), "{numbers:?}");
+        assert!(within("the end", stream.recv()).await.is_none());
+        kept.delete().await;
+    }
+
     /// What was delivered and not fetched cannot be settled any more: nobody works on it in vain.
     async fn deliveries_that_cannot_be_acked_are_handed_out(server: Server) {
         let kept = Kept::new(server).await;

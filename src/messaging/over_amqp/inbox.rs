@@ -182,6 +182,8 @@ struct Rest<C> {
     recovery: Recovery<Begun<C>>,
     /// It was ended on this side, and does not begin again.
     ended: AtomicBool,
+    /// What it has ended with, until that is told.
+    end: Option<Error>,
     _guest: Guest,
 }
 
@@ -189,7 +191,7 @@ impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) async fn open(link: &Arc<Link>, plan: Plan) -> Result<Self> {
         let recovery = Recovery::new(link, plan.recovery);
         let Begun { queue, running, lost } = plan.clone().begin(Arc::clone(link)).await?;
-        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), _guest: link.guest() };
+        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), end: None, _guest: link.guest() };
         Ok(Self { running, turn: 0, lost, rest: Box::new(rest) })
     }
 
@@ -216,13 +218,23 @@ impl<C: Consume> Inbox<C> {
                     }
                     Poll::Ready(Some(Err(error))) => {
                         self.running.remove(self.turn);
-                        if let Some(error) = self.lose(error) {
-                            return Poll::Ready(Some(Err(error)));
+                        match self.lose(error) {
+                            Some(error) if C::REDELIVERED => return Poll::Ready(Some(Err(error))),
+                            // What the others have is nowhere else, and comes first.
+                            Some(error) => {
+                                self.rest.end.get_or_insert(error);
+                            }
+                            None => {}
                         }
                         checked = 0;
                     }
                     ready => return ready,
                 }
+            }
+            if !C::REDELIVERED
+                && let Some(error) = self.rest.end.take()
+            {
+                return Poll::Ready(Some(Err(error)));
             }
             if !self.running.is_empty() {
                 return Poll::Pending;
