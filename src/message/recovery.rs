@@ -28,8 +28,8 @@ pub struct RecoveryPolicy {
     /// How long to wait between tries; the first one is made at once. A connection that is lost again before it has stood for
     /// [`longest`](Backoff::longest) counts as one more failure: a server that accepts and drops is not asked in a busy loop.
     pub backoff: Backoff,
-    /// For how long it is tried in a row; without end. The try that is under way then is the last one, and takes what time connecting may
-    /// take.
+    /// For how long it is tried in a row; without end. Time in which there was a connection does not count. The try that is under way
+    /// then is the last one, and takes what time connecting may take.
     pub give_up_after: Duration,
 }
 

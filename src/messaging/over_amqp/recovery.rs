@@ -48,7 +48,7 @@ pub(super) struct Recovery<T> {
     policy: RecoveryPolicy,
     /// The number of the try that has brought what there is.
     number: u64,
-    /// When it was lost for the first time in a row.
+    /// When it was lost for the first time in a row, and later by as long as there was a connection meanwhile.
     since: Instant,
     /// When it came back, if it was ever lost.
     back: Option<Instant>,
@@ -85,15 +85,18 @@ impl<T: 'static> Recovery<T> {
         if self.lost.is_some() {
             return None;
         }
-        let longest = self.policy.backoff.longest;
-        if self.back.is_none_or(|back| back.elapsed() >= longest) {
-            self.since = Instant::now();
-            self.link.pace.begin(sign);
-        } else {
-            // It did not last.
-            self.link.pace.failed(self.number, self.policy.backoff);
-            if self.is_to_be_given_up() {
-                return Some(loss);
+        match self.back.map(|back| back.elapsed()) {
+            // It did not last. As long as it did, nothing was tried.
+            Some(stood) if stood < self.policy.backoff.longest => {
+                self.since += stood;
+                self.link.pace.failed(self.number, self.policy.backoff);
+                if self.is_to_be_given_up() {
+                    return Some(loss);
+                }
+            }
+            _ => {
+                self.since = Instant::now();
+                self.link.pace.begin(sign);
             }
         }
         tracing::debug!(error = %loss, "a receiver begins again, for its connection is lost");
@@ -201,7 +204,12 @@ impl<T> std::fmt::Debug for Lost<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::super::link::Setup;
     use super::*;
+    use crate::amqp::Connection;
 
     fn closed(kind: ErrorKind, code: u16, text: &str) -> Error {
         Error::closed_by_peer(kind, code, text.as_bytes(), (0, 0))
@@ -228,6 +236,30 @@ mod tests {
         ] {
             assert!(!is_loss(&error), "{error}");
         }
+    }
+
+    /// As long as the connection stands it is not tried, however soon it is lost again; nor does it go on without end.
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_for_a_while_is_not_counted_as_trying() {
+        let (seconds, policy) = (Duration::from_secs, RecoveryPolicy::default());
+        let builder = Connection::builder("amqp://nobody.example").unwrap();
+        let setup = Setup { builder, runtime: None, on_open: None, recovery: policy };
+        let link = Arc::new(Link::new(setup, Arc::default()));
+        let mut recovery = Recovery::<()>::new(&link, Some(policy.give_up_after(seconds(5))));
+        let mut lose = async || {
+            let end = recovery.lose(Error::new(ErrorKind::Io, "x"), &Arc::default());
+            if end.is_none() {
+                poll_fn(|cx| recovery.poll(|_| async { Ok(()) }, cx)).await.unwrap().unwrap();
+            }
+            end.is_some()
+        };
+        for _ in 0..3 {
+            assert!(!lose().await, "less than a second was spent on trying");
+            tokio::time::advance(seconds(6)).await;
+        }
+        let begun = Instant::now();
+        while !lose().await {}
+        assert!(begun.elapsed() > seconds(4) && begun.elapsed() < seconds(6), "{:?}", begun.elapsed());
     }
 
     /// The words are RabbitMQ's: `rabbit_amqqueue:priv_absent`, `rabbit_channel`, `rabbit_reader`.
