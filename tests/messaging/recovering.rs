@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -646,6 +647,24 @@ on_every_own_server! {
     }
 }
 
+/// An executor of one task, which knows nothing of tokio.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
 /// A broker that was there, and its URL.
 async fn receiver_without_a_broker(policy: RecoveryPolicy) -> (Client, Receiver, std::net::SocketAddr) {
     let broker = Broker::start().await.unwrap();
@@ -815,6 +834,36 @@ on_its_own! {
         let topic = |_| async { Ok(Source::topic("t", "g")) };
         let error = client.receiver_from(topic).build().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+
+    /// Receivers are streams like others, for whatever executor: beginning again, and waiting before that, is done with the runtime
+    /// that the receiver was built in.
+    async fn whoever_polls_it_has_no_runtime() {
+        let broker = Broker::start().await.unwrap();
+        let client = Client::builder(&broker.url()).unwrap().recovery(quick()).on_open(declares("q")).connect().await.unwrap();
+        let mut receiver = receiver(&client, "q").await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let thread = std::thread::spawn(move || {
+            while let Some(delivery) = block_on(receiver.recv()) {
+                let delivery = delivery.unwrap();
+                tell.send(number(delivery.body())).unwrap();
+                // Too late where the connection is cut just now.
+                let _ = delivery.accept();
+            }
+        });
+        for n in 0..3 {
+            fill(&Client::connect(&broker.url()).await.unwrap(), "q", n..n + 1).await;
+            while within("a message", told.recv()).await != Some(n) {}
+            let mut events = client.events();
+            broker.drop_connections();
+            within("the receiver to come back", async {
+                while !matches!(events.next().await, Some(Event::Recovered(_))) {}
+            })
+            .await;
+        }
+        client.close().await;
+        within("the end", async { while told.recv().await.is_some() {} }).await;
+        thread.join().unwrap();
     }
 
     /// Receivers can be anywhere.

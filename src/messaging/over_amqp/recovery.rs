@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 use super::link::{Guest, Link};
@@ -45,6 +46,8 @@ fn passes(error: &Error) -> bool {
 #[derive(Debug)]
 pub(super) struct Recovery<T> {
     pub(super) link: Arc<Link>,
+    /// Where timers and tasks belong that are made for whoever polls outside of any runtime: where this was made.
+    runtime: Option<Handle>,
     policy: RecoveryPolicy,
     /// The number of the try that has brought what there is.
     number: u64,
@@ -68,8 +71,9 @@ type Attempt<T> = Mutex<Pin<Box<dyn Future<Output = Result<T>> + Send>>>;
 impl<T: 'static> Recovery<T> {
     pub(super) fn new(link: &Arc<Link>, policy: Option<RecoveryPolicy>) -> Self {
         let policy = policy.unwrap_or_else(|| link.recovery());
+        let runtime = link.runtime().cloned().or_else(|| Handle::try_current().ok());
         let (number, _) = link.pace.next();
-        Self { link: Arc::clone(link), policy, number, since: Instant::now(), back: None, lost: None }
+        Self { link: Arc::clone(link), runtime, policy, number, since: Instant::now(), back: None, lost: None }
     }
 
     /// Whether there is an end to this that is not the end of the receiver.
@@ -129,9 +133,9 @@ impl<T: 'static> Recovery<T> {
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // Timers belong to a runtime, and whoever polls may be outside.
-        let runtime = self.link.runtime().cloned();
-        let _inside = runtime.as_ref().map(tokio::runtime::Handle::enter);
+        let is_elsewhere = self.link.runtime().is_some() || Handle::try_current().is_err();
+        let runtime = self.runtime.clone().filter(|_| is_elsewhere);
+        let _inside = runtime.as_ref().map(Handle::enter);
         loop {
             let Some(lost) = &mut self.lost else { return Poll::Ready(None) };
             let attempt = match &mut lost.attempt {
