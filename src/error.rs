@@ -190,6 +190,13 @@ impl Error {
         Self::build(kind, message.into(), cause.inner.reply.clone(), Some(Arc::new(cause.clone())))
     }
 
+    /// With the reply of another one, which this stands for.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_reply_of(mut self, other: &Self) -> Self {
+        Arc::make_mut(&mut self.inner).reply.clone_from(&other.inner.reply);
+        self
+    }
+
     pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
         Arc::make_mut(&mut self.inner).outcome = outcome;
         self

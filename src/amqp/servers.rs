@@ -47,18 +47,26 @@ impl Attempts {
         {
             return only.clone();
         }
-        let kind = match failures.split_first() {
-            // Each may have had a code of its own, without which this kind does not say whether it passes.
-            Some(((_, first), _)) if first.kind() == ErrorKind::ConnectionClosed => ErrorKind::Handshake,
-            Some(((_, first), rest)) if rest.iter().all(|(_, error)| error.kind() == first.kind()) => first.kind(),
-            _ => ErrorKind::Handshake,
+        // Whether it passes is a matter of the kind, and with this one of the code.
+        let same = |one: &Error, other: &Error| {
+            one.kind() == other.kind()
+                && (one.kind() != ErrorKind::ConnectionClosed || one.reply_code() == other.reply_code())
         };
-        let kind = if not_tried.is_empty() { kind } else { ErrorKind::Timeout };
+        let common = match failures.split_first() {
+            Some(((_, first), rest)) if rest.iter().all(|(_, error)| same(first, error)) => Some(first.clone()),
+            _ => None,
+        };
+        let common = common.filter(|_| not_tried.is_empty());
+        let other = if not_tried.is_empty() { ErrorKind::Handshake } else { ErrorKind::Timeout };
         let said =
             failures.drain(..).map(|(server, error)| format!("{server}: {}", without(&error.to_string(), &server)));
         let silent = not_tried.into_iter().map(|server| format!("{server}: not tried, the time was up"));
         let all: Vec<String> = said.chain(silent).collect();
-        Error::new(kind, format!("no server could be used ({})", all.join("; ")))
+        let message = format!("no server could be used ({})", all.join("; "));
+        match common {
+            Some(common) => Error::new(common.kind(), message).with_reply_of(&common),
+            None => Error::new(other, message),
+        }
     }
 }
 
@@ -73,6 +81,27 @@ fn without<'a>(words: &'a str, server: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A virtual host that none of them has will not be there the next time either; a limit that is reached on each may not be then.
+    #[test]
+    fn what_all_of_them_say_is_said() {
+        let mut attempts = Attempts::default();
+        for server in ["a:5672", "b:5672"] {
+            let text = b"NOT_ALLOWED - vhost nowhere not found";
+            let refused = Error::closed_by_peer(ErrorKind::ConnectionClosed, 530, text, (10, 40));
+            attempts.failed(server.to_owned(), refused);
+        }
+        let error = attempts.into_error();
+        assert_eq!((error.kind(), error.reply_code().unwrap().0), (ErrorKind::ConnectionClosed, 530), "{error:?}");
+        assert_eq!(error.reply_text(), Some("NOT_ALLOWED - vhost nowhere not found"));
+        assert!(!error.is_transient(), "{error:?}");
+        let mut attempts = Attempts::default();
+        for (server, code) in [("a:5672", 530), ("b:5672", 541)] {
+            attempts
+                .failed(server.to_owned(), Error::closed_by_peer(ErrorKind::ConnectionClosed, code, b"x", (10, 40)));
+        }
+        assert!(attempts.into_error().is_transient(), "it may pass at the second one");
+    }
 
     /// A virtual host that is down on each of them, as while they start, is no reason to give up.
     #[test]
