@@ -47,7 +47,7 @@ pub(super) enum NoAckBackend {
 
 impl MessageStream {
     pub(super) fn new(backend: NoAckBackend, idle_timeout: Option<Duration>) -> Self {
-        Self { backend, idle_timeout, idle: Idle::default(), over: false }
+        Self { backend, idle_timeout, idle: Idle::new(), over: false }
     }
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
@@ -198,7 +199,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings, idle: Idle::default(), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::new(), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
@@ -224,13 +225,19 @@ impl ReceiverBuilder {
 }
 
 /// When the last message came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Idle {
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made. Without one there are no timers.
+    runtime: Option<Handle>,
 }
 
 impl Idle {
+    pub(super) fn new() -> Self {
+        Self { since: None, timer: None, runtime: Handle::try_current().ok() }
+    }
+
     pub(super) fn message_came(&mut self, limit: Option<Duration>) {
         if limit.is_some() {
             self.since = Some(Instant::now());
@@ -241,7 +248,16 @@ impl Idle {
     pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = limit else { return Poll::Pending };
         let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            none => {
+                let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
+                    return Poll::Pending;
+                };
+                let _inside = runtime.enter();
+                none.insert(Box::pin(tokio::time::sleep_until(until)))
+            }
+        };
         if timer.deadline() != until {
             timer.as_mut().reset(until);
         }

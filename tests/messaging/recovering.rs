@@ -866,6 +866,22 @@ on_its_own! {
         thread.join().unwrap();
     }
 
+    /// The same of the time that nothing comes.
+    async fn whoever_polls_it_has_no_timers() {
+        let broker = Broker::start().await.unwrap();
+        let client = Client::connect(&broker.url()).await.unwrap();
+        let queue = exclusive_queue(&client).await;
+        let builder = || client.receiver(Source::queue(&queue)).idle_timeout(Duration::from_millis(20));
+        let (mut receiver, mut stream) = (builder().build().await.unwrap(), builder().build_no_ack().await.unwrap());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let ends = (block_on(receiver.recv()).is_none(), block_on(stream.recv()).is_none());
+            tell.send(ends).unwrap();
+        });
+        assert_eq!(within("the end", told).await, Ok((true, true)));
+        thread.join().unwrap();
+    }
+
     /// Receivers can be anywhere.
     async fn receivers_belong_to_one_thread() {
         fn is_shared<T: Send + Sync + Unpin + 'static>() {}
