@@ -9,8 +9,8 @@ use super::Backoff;
 /// Unless told otherwise it goes on for as long as it takes. A receiver waits for messages, however long none comes, and a server
 /// that is away for the night is one more reason why none comes: giving up would leave a program that runs and receives nothing. What does not
 /// pass by itself (no such queue, no permission, a refused login) ends the receiver all the same, with that error, and
-/// [`idle_timeout`](crate::messaging::ReceiverBuilder::idle_timeout) goes on counting. Who would rather begin anew in a program of another
-/// kind gives up [after some time](Self::give_up_after), or [does not begin again](Self::never) at all.
+/// [`idle_timeout`](crate::messaging::ReceiverBuilder::idle_timeout) goes on counting. A program that would rather be restarted
+/// gives up [after some time](Self::give_up_after), or [does not begin again](Self::never) at all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,10 +25,11 @@ use super::Backoff;
 #[doc(alias = "reconnect")]
 #[doc(alias = "enable_auto_recover")]
 pub struct RecoveryPolicy {
-    /// How long to wait between tries; the first one is made at once. A connection that is lost again before it has stood for
+    /// How long to wait between tries; the first one is made at once. Receivers of one client that have lost the same connection try
+    /// together, at the pace of the least patient. A connection that is lost again before it has stood for
     /// [`longest`](Backoff::longest) counts as one more failure: a server that accepts and drops is not asked in a busy loop.
     pub backoff: Backoff,
-    /// For how long it is tried in a row; without end. Time in which there was a connection does not count. The try that is under way
+    /// For how long it is tried in a row; by default without end. Time in which there was a connection does not count. The try that is under way
     /// then is the last one, and takes what time connecting may take.
     pub give_up_after: Duration,
 }

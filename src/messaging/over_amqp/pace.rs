@@ -21,6 +21,8 @@ struct State {
     failed: u32,
     /// When the next one is due; `None` for at once.
     due: Option<Instant>,
+    /// By which waits.
+    backoff: Backoff,
     /// What was lost before the first of them.
     lost: Option<Arc<AtomicBool>>,
 }
@@ -42,19 +44,25 @@ impl Pace {
     pub(super) fn begin(&self, lost: &Arc<AtomicBool>) {
         let mut state = self.lock();
         if !state.lost.as_ref().is_some_and(|known| Arc::ptr_eq(known, lost)) {
-            *state = State { number: state.number + 1, failed: 0, due: None, lost: Some(Arc::clone(lost)) };
+            let (number, lost) = (state.number + 1, Some(Arc::clone(lost)));
+            *state = State { number, lost, ..State::default() };
         }
     }
 
     /// The try of this number has come to nothing, or what came of it did not last. Whoever says so first is believed; the
-    /// others have tried the same.
+    /// others have tried the same. Only one who waits otherwise is asked as well, and does not wait for those who are more patient.
     pub(super) fn failed(&self, number: u64, backoff: Backoff) {
         let mut state = self.lock();
+        // What the clock cannot count `Backoff` does not let happen.
+        let due = |failed| Instant::now().checked_add(backoff.wait(failed));
         if state.number == number {
-            state.number += 1;
-            // What the clock cannot count `Backoff` does not let happen.
-            state.due = Instant::now().checked_add(backoff.wait(state.failed));
+            (state.number, state.due, state.backoff) = (number + 1, due(state.failed), backoff);
             state.failed = state.failed.saturating_add(1);
+        } else if state.number == number + 1 && state.failed > 0 && state.backoff != backoff {
+            let due = due(state.failed - 1);
+            if due < state.due {
+                (state.due, state.backoff) = (due, backoff);
+            }
         }
     }
 }
@@ -64,6 +72,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_patient_do_not_hold_up_the_others() {
+        let (pace, quick, hour) = (Pace::default(), Backoff::default(), Duration::from_secs(3600));
+        pace.begin(&Arc::new(AtomicBool::new(true)));
+        let first = pace.next().0;
+        pace.failed(first, Backoff { first: hour, longest: hour });
+        pace.failed(first, quick);
+        let (second, due) = pace.next();
+        assert!(due.unwrap() - Instant::now() <= quick.first, "{due:?}");
+        // It is one failure all the same, and those who are of one mind wait together.
+        for _ in 0..100 {
+            pace.failed(first, quick);
+        }
+        pace.failed(first, Backoff { first: hour, longest: hour });
+        assert_eq!(pace.next(), (second, due));
+        assert_eq!(second, first + 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn those_who_try_together_wait_together() {
