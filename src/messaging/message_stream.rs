@@ -22,7 +22,7 @@ use crate::message::Disposition;
 
 /// A stream of messages that need no settling: they were settled when the server sent them. What comes out of it cannot be settled.
 ///
-/// It begins again and ends as a [`Receiver`] does. Dropping it ends the consumers; what nobody has looked at is lost.
+/// It begins again and ends as a [`Receiver`] does, but hands out all that has come before it tells an error. Dropping it ends the consumers; what nobody has looked at is lost.
 ///
 /// ```compile_fail,E0599
 /// async fn settle(mut stream: leveret::messaging::MessageStream) -> leveret::error::Result<()> {
