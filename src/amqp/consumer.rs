@@ -13,7 +13,7 @@ use futures_core::Stream;
 
 use super::call::{awaited, reply};
 use super::channel::Channel;
-use super::delivery::{Delivery, Memory, Message, Settler};
+use super::delivery::{Delivery, Message, Settler, Shared};
 use super::shared::ChannelGuard;
 
 use super::{FieldTable, FieldValue, ShortString};
@@ -187,8 +187,8 @@ struct Queue {
     coalesces: Option<bool>,
     taken: VecDeque<Batch>,
     /// The batch at hand, and the places in it that are left.
-    batch: Option<Arc<Memory>>,
-    rest: Range<usize>,
+    batch: Option<Arc<Shared>>,
+    rest: Range<u32>,
     over: bool,
 }
 
@@ -229,9 +229,9 @@ impl Queue {
         }
         if let Some(mut batch) = self.taken.pop_front() {
             batch.seal();
-            self.rest = 0..batch.delivered().len();
+            self.rest = 0..batch.delivered().len() as u32;
             let settler = self.coalesces.map(|coalesces| Settler { channel: self.channel.clone(), coalesces });
-            self.batch = Some(Memory::shared(batch, settler));
+            self.batch = Some(Shared::new(batch, settler));
         }
         Poll::Ready(Poll::Pending)
     }
@@ -273,7 +273,7 @@ impl Canceller {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let rest = self.batch.iter().flat_map(|memory| self.rest.clone().map(|place| memory.delivery_tag(place)));
+        let rest = self.batch.iter().flat_map(|batch| self.rest.clone().map(|place| batch.delivery_tag(place)));
         let taken = self.taken.iter().flat_map(Batch::delivered).map(|one| one.delivery_tag);
         let unhandled: Vec<u64> = rest.chain(taken).collect();
         let (id, consumer) = (self.channel.id, self.consumer);

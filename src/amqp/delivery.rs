@@ -12,13 +12,13 @@ use crate::error::Result;
 use crate::protocol::Layout;
 use crate::protocol::client::{Batch, Returned, Settle, Single};
 
-/// Where messages are.
-#[derive(Debug)]
-pub(crate) enum Memory {
-    /// Several that came close together. Boxed, so that it is not this large for the other.
-    Shared(Box<Shared>),
-    /// One by itself, to be kept.
-    Single(Single),
+/// Where a message is.
+#[derive(Clone, Debug)]
+enum Memory {
+    /// With others that came close to it, at this place.
+    Shared(Arc<Shared>, u32),
+    /// By itself, to be kept.
+    Single(Arc<Single>),
 }
 
 /// Messages that came close together, and what settles them.
@@ -62,54 +62,40 @@ impl Settler {
     }
 }
 
-impl Memory {
-    pub(crate) fn shared(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
-        Arc::new(Self::Shared(Box::new(Shared { batch, settler })))
+impl Shared {
+    pub(crate) fn new(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
+        Arc::new(Self { batch, settler })
     }
 
     /// The tag of the message at this place.
     #[inline]
-    pub(crate) fn delivery_tag(&self, place: usize) -> u64 {
-        match self {
-            Self::Shared(shared) => shared.batch.at(place).delivery_tag,
-            Self::Single(_) => 0,
-        }
-    }
-
-    #[inline]
-    fn settler(&self) -> Option<&Settler> {
-        match self {
-            Self::Shared(shared) => shared.settler.as_ref(),
-            Self::Single(_) => None,
-        }
+    pub(crate) fn delivery_tag(&self, place: u32) -> u64 {
+        self.batch.at(place as usize).delivery_tag
     }
 }
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
-pub struct Message {
-    memory: Arc<Memory>,
-    place: usize,
-}
+pub struct Message(Memory);
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
-    pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
-        Self { memory, place }
+    pub(crate) fn at(shared: Arc<Shared>, place: u32) -> Self {
+        Self(Memory::Shared(shared, place))
     }
 
     /// A message that came alone.
     pub(crate) fn alone(batch: Batch, settler: Option<Settler>) -> Self {
-        Self::at(Memory::shared(batch, settler), 0)
+        Self::at(Shared::new(batch, settler), 0)
     }
 
     /// In memory of its own, to be kept.
     fn detached(&self) -> Self {
-        match &*self.memory {
-            Memory::Shared(shared) => match shared.batch.single(self.place) {
-                Some(single) => Self::at(Arc::new(Memory::Single(single)), 0),
-                None => Self::alone(shared.batch.alone(self.place), None),
+        match &self.0 {
+            Memory::Shared(shared, place) => match shared.batch.single(*place as usize) {
+                Some(single) => Self(Memory::Single(Arc::new(single))),
+                None => Self::alone(shared.batch.alone(*place as usize), None),
             },
             Memory::Single(_) => self.clone(),
         }
@@ -117,16 +103,16 @@ impl Message {
 
     /// Where it stands, and in which octets.
     fn place(&self) -> (Layout, &[u8]) {
-        match &*self.memory {
-            Memory::Shared(shared) => (shared.batch.at(self.place).layout, shared.batch.memory()),
+        match &self.0 {
+            Memory::Shared(shared, place) => (shared.batch.at(*place as usize).layout, shared.batch.memory()),
             Memory::Single(single) => (single.layout(), single.memory()),
         }
     }
 
     /// The body, where it stayed where it was read.
     fn apart(&self) -> Option<&Bytes> {
-        match &*self.memory {
-            Memory::Shared(shared) => shared.batch.apart(self.place),
+        match &self.0 {
+            Memory::Shared(shared, place) => shared.batch.apart(*place as usize),
             Memory::Single(_) => None,
         }
     }
@@ -158,13 +144,19 @@ impl Message {
     /// The tag it was delivered with.
     #[inline]
     pub(crate) fn delivery_tag(&self) -> u64 {
-        self.memory.delivery_tag(self.place)
+        match &self.0 {
+            Memory::Shared(shared, place) => shared.delivery_tag(*place),
+            Memory::Single(_) => 0,
+        }
     }
 
     /// What settles it, where it is to be settled.
     #[inline]
     pub(crate) fn settler(&self) -> Option<&Settler> {
-        self.memory.settler()
+        match &self.0 {
+            Memory::Shared(shared, _) => shared.settler.as_ref(),
+            Memory::Single(_) => None,
+        }
     }
 
     /// The exchange it was published to, and the routing key it was published with.
@@ -201,8 +193,8 @@ impl Message {
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        match &*self.memory {
-            Memory::Shared(shared) => shared.batch.at(self.place).redelivered,
+        match &self.0 {
+            Memory::Shared(shared, place) => shared.batch.at(*place as usize).redelivered,
             Memory::Single(single) => single.redelivered,
         }
     }
