@@ -187,8 +187,8 @@ struct Queue {
     coalesces: Option<bool>,
     taken: VecDeque<Batch>,
     /// The batch at hand, and the places in it that are left.
-    batch: Option<Arc<Shared>>,
-    rest: Range<u32>,
+    batch: Option<triomphe::Arc<Shared>>,
+    rest: Range<usize>,
     over: bool,
 }
 
@@ -229,7 +229,7 @@ impl Queue {
         }
         if let Some(mut batch) = self.taken.pop_front() {
             batch.seal();
-            self.rest = 0..batch.delivered().len() as u32;
+            self.rest = 0..batch.delivered().len();
             let settler = self.coalesces.map(|coalesces| Settler { channel: self.channel.clone(), coalesces });
             self.batch = Some(Shared::new(batch, settler));
         }

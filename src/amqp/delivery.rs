@@ -5,21 +5,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use triomphe::{ArcUnion, ArcUnionBorrow};
 
 use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
 use crate::protocol::Layout;
 use crate::protocol::client::{Batch, Returned, Settle, Single};
-
-/// Where a message is.
-#[derive(Clone, Debug)]
-enum Memory {
-    /// With others that came close to it, at this place.
-    Shared(Arc<Shared>, u32),
-    /// By itself, to be kept.
-    Single(Arc<Single>),
-}
 
 /// Messages that came close together, and what settles them.
 #[derive(Debug)]
@@ -63,26 +55,31 @@ impl Settler {
 }
 
 impl Shared {
-    pub(crate) fn new(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
-        Arc::new(Self { batch, settler })
+    pub(crate) fn new(batch: Batch, settler: Option<Settler>) -> triomphe::Arc<Self> {
+        triomphe::Arc::new(Self { batch, settler })
     }
 
     /// The tag of the message at this place.
     #[inline]
-    pub(crate) fn delivery_tag(&self, place: u32) -> u64 {
-        self.batch.at(place as usize).delivery_tag
+    pub(crate) fn delivery_tag(&self, place: usize) -> u64 {
+        self.batch.at(place).delivery_tag
     }
 }
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
-pub struct Message(Memory);
+pub struct Message {
+    /// With others that came close to it, or by itself, to be kept. One pointer for both: an `enum` is written in pieces and read as a
+    /// whole when the message is handed over, for which the processor waits longer than for all else that it does with a small one.
+    memory: ArcUnion<Shared, Single>,
+    place: usize,
+}
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
-    pub(crate) fn at(shared: Arc<Shared>, place: u32) -> Self {
-        Self(Memory::Shared(shared, place))
+    pub(crate) fn at(shared: triomphe::Arc<Shared>, place: usize) -> Self {
+        Self { memory: ArcUnion::from_first(shared), place }
     }
 
     /// A message that came alone.
@@ -92,28 +89,28 @@ impl Message {
 
     /// In memory of its own, to be kept.
     fn detached(&self) -> Self {
-        match &self.0 {
-            Memory::Shared(shared, place) => match shared.batch.single(*place as usize) {
-                Some(single) => Self(Memory::Single(Arc::new(single))),
-                None => Self::alone(shared.batch.alone(*place as usize), None),
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => match shared.get().batch.single(self.place) {
+                Some(single) => Self { memory: ArcUnion::from_second(triomphe::Arc::new(single)), place: 0 },
+                None => Self::alone(shared.get().batch.alone(self.place), None),
             },
-            Memory::Single(_) => self.clone(),
+            ArcUnionBorrow::Second(_) => self.clone(),
         }
     }
 
     /// Where it stands, and in which octets.
     fn place(&self) -> (Layout, &[u8]) {
-        match &self.0 {
-            Memory::Shared(shared, place) => (shared.batch.at(*place as usize).layout, shared.batch.memory()),
-            Memory::Single(single) => (single.layout(), single.memory()),
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => (shared.get().batch.at(self.place).layout, shared.get().batch.memory()),
+            ArcUnionBorrow::Second(single) => (single.get().layout(), single.get().memory()),
         }
     }
 
     /// The body, where it stayed where it was read.
     fn apart(&self) -> Option<&Bytes> {
-        match &self.0 {
-            Memory::Shared(shared, place) => shared.batch.apart(*place as usize),
-            Memory::Single(_) => None,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().batch.apart(self.place),
+            ArcUnionBorrow::Second(_) => None,
         }
     }
 
@@ -144,18 +141,18 @@ impl Message {
     /// The tag it was delivered with.
     #[inline]
     pub(crate) fn delivery_tag(&self) -> u64 {
-        match &self.0 {
-            Memory::Shared(shared, place) => shared.delivery_tag(*place),
-            Memory::Single(_) => 0,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().delivery_tag(self.place),
+            ArcUnionBorrow::Second(_) => 0,
         }
     }
 
     /// What settles it, where it is to be settled.
     #[inline]
     pub(crate) fn settler(&self) -> Option<&Settler> {
-        match &self.0 {
-            Memory::Shared(shared, _) => shared.settler.as_ref(),
-            Memory::Single(_) => None,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().settler.as_ref(),
+            ArcUnionBorrow::Second(_) => None,
         }
     }
 
@@ -193,9 +190,9 @@ impl Message {
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        match &self.0 {
-            Memory::Shared(shared, place) => shared.batch.at(*place as usize).redelivered,
-            Memory::Single(single) => single.redelivered,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().batch.at(self.place).redelivered,
+            ArcUnionBorrow::Second(single) => single.get().redelivered,
         }
     }
 }
