@@ -67,8 +67,8 @@ mod shared;
 mod topology;
 mod url;
 
-pub(crate) use crate::protocol::client::Watermark;
-pub(crate) use crate::protocol::client::{STAMP, Settle};
+pub(crate) use crate::protocol::Body;
+pub(crate) use crate::protocol::client::{PropertiesRef, Publish, STAMP, Settle, Watermark};
 pub(crate) use config::settings;
 pub(crate) use connection::{Happening, Observer};
 pub(crate) use delivery::Settler;

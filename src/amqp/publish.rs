@@ -15,7 +15,7 @@ use super::shared::ChannelGuard;
 use super::{Confirmation, Properties};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::protocol::Body;
-use crate::protocol::client::{PropertiesRef, Publish, Waiting};
+use crate::protocol::client::{ChannelId, Connection as Machine, PropertiesRef, Publish, Waiting};
 
 /// The body of a message that is published: octets, which are copied into the connection's buffer, or a [`Bytes`], which is
 /// written from where it lies when it is large.
@@ -84,18 +84,16 @@ impl<'a> BasicPublish<'a> {
             properties: None,
             body,
         };
+        Self::of(channel, publish)
+    }
+
+    pub(crate) fn of(channel: &'a Channel, publish: Publish<'a>) -> Self {
         Self { channel, publish, deadline: None, place: None, timer: None }
     }
 
     /// The message's properties. Without them it has none, and is transient.
     pub fn properties(mut self, properties: &'a Properties) -> Self {
         self.publish.properties = Some(PropertiesRef::Own(properties));
-        self
-    }
-
-    /// Properties that other messages may have as well.
-    pub(crate) fn shared_properties(mut self, properties: &'a Arc<Properties>) -> Self {
-        self.publish.properties = Some(PropertiesRef::Shared(properties));
         self
     }
 
@@ -126,16 +124,7 @@ impl<'a> BasicPublish<'a> {
     #[inline(never)]
     pub(crate) fn post(&mut self, waker: &Waker, posted: &mut Posted) -> std::result::Result<u64, Option<Error>> {
         let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
-        channel.guard.shared.quietly(|machine| {
-            posted.turn = machine.turns();
-            let polled = machine.poll_publish(channel.id, publish, place, waker);
-            posted.wakes = machine.has_wakes();
-            match polled {
-                Poll::Ready(Ok(tag)) => Ok(tag),
-                Poll::Ready(Err(error)) => Err(Some(error)),
-                Poll::Pending => Err(None),
-            }
-        })
+        channel.guard.shared.quietly(|machine| posted.post(machine, channel.id, publish, place, waker))
     }
 
     /// How long to wait for room, in place of [`ConnectionBuilder::call_deadline`](super::ConnectionBuilder::call_deadline).
@@ -159,6 +148,27 @@ impl<'a> BasicPublish<'a> {
         if let Some(place) = self.place.take() {
             channel.guard.shared.with(|machine| machine.leave(channel.id, place));
         }
+    }
+}
+
+impl Channel {
+    /// As [`BasicPublish::post`], of a message that does not wait for room.
+    #[inline(never)]
+    pub(crate) fn post_at_once(
+        &self,
+        publish: &Publish<'_>,
+        posted: &mut Posted,
+    ) -> std::result::Result<u64, Option<Error>> {
+        let channel = &self.inner;
+        channel.guard.shared.quietly(|machine| {
+            let mut place = None;
+            let tag = posted.post(machine, channel.id, publish, &mut place, Waker::noop());
+            if let Some(place) = place {
+                machine.leave(channel.id, place);
+                posted.wakes = machine.has_wakes();
+            }
+            tag
+        })
     }
 }
 
@@ -196,6 +206,27 @@ pub(crate) struct Posted {
     pub(crate) turn: u64,
     /// Somebody is to be [woken](Channel::wake), most likely the driver.
     pub(crate) wakes: bool,
+}
+
+impl Posted {
+    #[inline(always)] // as publishing is
+    fn post(
+        &mut self,
+        machine: &mut Machine,
+        channel: ChannelId,
+        publish: &Publish<'_>,
+        place: &mut Option<Waiting>,
+        waker: &Waker,
+    ) -> std::result::Result<u64, Option<Error>> {
+        self.turn = machine.turns();
+        let polled = machine.poll_publish(channel, publish, place, waker);
+        self.wakes = machine.has_wakes();
+        match polled {
+            Poll::Ready(Ok(tag)) => Ok(tag),
+            Poll::Ready(Err(error)) => Err(Some(error)),
+            Poll::Pending => Err(None),
+        }
+    }
 }
 
 /// What will become of a published message: a future that is ready when the server has said it.

@@ -71,7 +71,7 @@ impl Outbox {
     /// A message that says nothing is left as it is: its defaults are those of all such messages, and need not be written into each
     /// of them. It gets them when it is handed back, or has to [wait](Self::complete).
     #[inline]
-    pub(super) fn prepare(&self, target: &Target, message: &mut Message) -> Result<()> {
+    fn prepare(&self, target: &Target, message: &mut Message) -> Result<()> {
         if !message.says_nothing() {
             message.inherit(&self.defaults);
         }
@@ -86,7 +86,7 @@ impl Outbox {
         self.check(target, message)
     }
 
-    pub(super) fn complete(&self, message: &mut Message) {
+    fn complete(&self, message: &mut Message) {
         if message.says_nothing() {
             message.inherit(&self.defaults);
         }
@@ -157,6 +157,18 @@ impl Outbox {
             }
             #[cfg(feature = "kafka")]
             Backend::Kafka(outbox) => outbox.enqueue(cargo, until).await.map(PendingReceipt::from),
+        }
+    }
+
+    /// Hands a message over if there is what it waits for by now, and says what it is otherwise.
+    pub(super) fn try_now(&self, Delayed { lane, mut cargo, until }: Delayed) -> Result<PendingReceipt, SendError> {
+        match &self.backend {
+            Backend::Amqp(outbox) => {
+                let mandatory = cargo.target.is_mandatory().unwrap_or(self.mandatory);
+                outbox.try_enqueue(lane, &mut cargo, mandatory, until).map(PendingReceipt::from)
+            }
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
         }
     }
 

@@ -371,17 +371,10 @@ impl Sender {
         target: impl Into<Target>,
         message: impl Into<Message>,
     ) -> Result<PendingReceipt, SendError> {
-        let mut cargo = Cargo::new(target.into(), message.into());
-        let prepared = self.outbox.prepare(&cargo.target, &mut cargo.message);
-        self.outbox.complete(&mut cargo.message);
-        prepared.map_err(|error| cargo.refuse(error))?;
-        match &self.outbox.backend {
-            Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.is_mandatory().unwrap_or(self.outbox.mandatory);
-                outbox.try_enqueue(outbox.next_lane(), &mut cargo, mandatory, self.due()).map(PendingReceipt::from)
-            }
-            #[cfg(feature = "kafka")]
-            Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, self.until()).map(PendingReceipt::from),
+        match self.outbox.begin(self.outbox.next_lane(), target.into(), message.into(), self.due()) {
+            Begun::HandedOver(pending) => Ok(pending),
+            Begun::Waits(delayed) => self.outbox.try_now(*delayed),
+            Begun::Refused(error) => Err(error),
         }
     }
 

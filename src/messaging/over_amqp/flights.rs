@@ -1,7 +1,7 @@
 //! The books of a sender: which messages are on their way on which of its channels, and what became of those that nobody waits
 //! for.
 //!
-//! A message on its way takes 72 octets here, and its payload, properties and target where they are.
+//! A message on its way takes 64 octets here, and its payload, properties and target where they are.
 //!
 //! ```text
 //!   entered ──► on its way ──┬── acked ──► let go, together with others: when the newest is asked for, or some have gathered
@@ -17,11 +17,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::convert;
 use super::ledger::Lane;
+use super::pages::{Flight, Page, Pages};
 use super::pending::{Pending, Timer, late};
 use crate::amqp::{Channel, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
@@ -48,6 +48,8 @@ pub(super) struct Flights {
     defaults: SharedProperties,
     /// What fails from now on stays, for the report.
     closing: bool,
+    /// Empty pages.
+    spare: Vec<Page>,
     pub(super) remains: Remains,
 }
 
@@ -63,10 +65,7 @@ pub(super) struct Known {
     number: u16,
     /// Its number among all lanes there have been.
     order: u64,
-    /// In the order of their tags.
-    flights: VecDeque<Flight>,
-    /// How many of them are not there any more.
-    gone: usize,
+    flights: Pages,
     /// How many messages nobody waits for, on their way or not.
     loose: usize,
     /// When the first of those was published that wait for this turn of the driver, in milliseconds. All of them count from then: the driver
@@ -74,30 +73,10 @@ pub(super) struct Known {
     clock: Option<(u64, u64)>,
 }
 
-/// A message on its way.
-#[derive(Debug)]
-struct Flight {
-    tag: u64,
-    payload: Option<Bytes>,
-    properties: SharedProperties,
-    /// Without one, the message is not there any more.
-    target: Option<Target>,
-    /// In milliseconds.
-    until: u64,
-    /// Of somebody who waits.
-    timer: Option<Timer>,
-}
-
-impl Flight {
-    const GONE: Self =
-        Self { tag: 0, payload: None, properties: SharedProperties::NONE, target: None, until: 0, timer: None };
-}
-
 /// A message that nobody waits for.
 #[derive(Clone, Copy, Debug)]
 struct Loose {
     lane: u32,
-    order: u64,
     tag: NonZeroU64,
 }
 
@@ -122,27 +101,28 @@ impl Due {
 /// What is not needed any more, to be dropped where no lock is held: a payload or a name may have an owner with code of its own.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
+    pages: Vec<Page>,
     flights: Vec<Flight>,
     fates: Vec<Fate>,
 }
 
+/// So many empty pages are kept, and room for so many messages.
+const SPARE: usize = 32;
+
 impl Remains {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.flights.is_empty() && self.fates.is_empty()
+        self.pages.is_empty() && self.flights.is_empty() && self.fates.is_empty()
     }
 
+    /// Drops everything but some memory that can be used again.
     pub(super) fn clear(&mut self) {
+        self.pages.truncate(SPARE);
+        self.pages.iter_mut().for_each(Page::clear);
         self.flights.clear();
+        self.flights.shrink_to(SPARE);
         self.fates.clear();
-    }
-
-    /// Takes memory that can be used again, so that a steady stream of messages allocates nothing.
-    pub(super) fn reuse(&mut self, cleared: Self) {
-        const MOST: usize = 1024;
-        if self.is_empty() && (self.flights.capacity()..=MOST).contains(&cleared.flights.capacity()) {
-            *self = cleared;
-        }
+        self.fates.shrink_to(SPARE);
     }
 }
 
@@ -159,6 +139,7 @@ impl Flights {
             keep,
             defaults,
             closing: false,
+            spare: Vec::new(),
             remains: Remains::default(),
         }
     }
@@ -177,8 +158,7 @@ impl Flights {
             channel: lane.channel.clone(),
             number: lane.number,
             order: self.opened,
-            flights: VecDeque::new(),
-            gone: 0,
+            flights: Pages::default(),
             loose: 0,
             clock: None,
         };
@@ -215,18 +195,17 @@ impl Flights {
         (target, message): (Target, &mut Message),
         due: Due,
     ) -> Pending {
-        let Some(known) = self.lanes.get_mut(lane.place as usize).filter(|_| tag != 0) else {
+        let Self { lanes, epoch, spare, .. } = self;
+        let Some(known) = lanes.get_mut(lane.place as usize).filter(|_| tag != 0) else {
             return Pending::unconfirmed(lane);
         };
         let until = match due {
-            Due::At(until) => millis(until.saturating_duration_since(self.epoch)) + 1,
-            Due::After(limit) => known.time_of(turn, self.epoch) + millis(limit),
+            Due::At(until) => millis(until.saturating_duration_since(*epoch)) + 1,
+            Due::After(limit) => known.time_of(turn, *epoch) + millis(limit),
         };
         // Filled in where it stays: what was written in pieces is not read as a whole for a while, or the processor stalls.
-        known.flights.push_back(Flight::GONE);
         let is_large = message.body().len() > SMALL;
-        if let Some(flight) = known.flights.back_mut() {
-            flight.tag = tag;
+        if let Some(flight) = known.flights.enter(tag, spare) {
             flight.payload = message.payload.take();
             flight.properties = std::mem::take(&mut message.properties);
             flight.target = Some(target);
@@ -245,7 +224,7 @@ impl Flights {
     pub(super) fn loosen(&mut self, lane: u32, tag: NonZeroU64) {
         let Some(known) = self.lanes.get_mut(lane as usize) else { return };
         known.loose += 1;
-        self.loose.push_back(Loose { lane, order: known.order, tag });
+        self.loose.push_back(Loose { lane, tag });
     }
 
     /// By when it is to be known what became of a message.
@@ -259,17 +238,18 @@ impl Flights {
         self.get(lane, tag).map(|flight| &mut flight.timer)
     }
 
-    /// Lets go of everything at the front of a lane that has been acked.
+    /// Lets go of what has been acked, at the front of a lane.
     pub(super) fn sweep(&mut self, lane: u32) {
-        let Self { lanes, remains, .. } = self;
-        let Some(Known { flights, channel, gone, .. }) = lanes.get_mut(lane as usize) else { return };
-        let watermark = &channel.inner.watermark;
-        let over = |flight: &&Flight| flight.target.is_none() || watermark.has_passed(flight.tag);
-        let count = flights.iter().take_while(over).count();
-        if *gone > 0 {
-            *gone -= flights.range(..count).filter(|flight| flight.target.is_none()).count();
-        }
-        remains.flights.extend(flights.drain(..count));
+        let Self { lanes, spare, remains, .. } = self;
+        let Some(Known { flights, channel, .. }) = lanes.get_mut(lane as usize) else { return };
+        flights.sweep(|tag| channel.inner.watermark.has_passed(tag), spare, &mut remains.pages);
+    }
+
+    /// Takes memory that can be used again, so that a steady stream of messages allocates nothing.
+    pub(super) fn reuse(&mut self, mut cleared: Remains) -> Remains {
+        let count = cleared.pages.len().min(SPARE.saturating_sub(self.spare.len()));
+        self.spare.extend(cleared.pages.drain(..count));
+        if self.remains.is_empty() { std::mem::replace(&mut self.remains, cleared) } else { cleared }
     }
 
     /// This message's journey is over.
@@ -278,17 +258,12 @@ impl Flights {
         self.sweep(lane);
     }
 
-    /// Takes a message out. Its place stays until those before it are gone, or most places are of that kind.
+    /// Takes a message out.
     fn remove(&mut self, lane: u32, tag: NonZeroU64) {
-        let Some(flight) = self.get(lane, tag) else { return };
-        let flight = std::mem::replace(flight, Flight { tag: tag.get(), ..Flight::GONE });
+        let Some(known) = self.lanes.get_mut(lane as usize) else { return };
+        let Some((flight, page)) = known.flights.take(tag.get()) else { return };
         self.remains.flights.push(flight);
-        let Some(Known { flights, gone, .. }) = self.lanes.get_mut(lane as usize) else { return };
-        *gone += 1;
-        if *gone > FEW && *gone > flights.len() / 2 {
-            flights.retain(|flight| flight.target.is_some());
-            *gone = 0;
-        }
+        self.remains.pages.extend(page);
     }
 
     /// A message was not accepted: gives it back. While closing, that of which the server has said nothing stays for the report.
@@ -302,9 +277,7 @@ impl Flights {
     }
 
     fn get(&mut self, lane: u32, tag: NonZeroU64) -> Option<&mut Flight> {
-        let flights = &mut self.lanes.get_mut(lane as usize)?.flights;
-        let at = flights.binary_search_by_key(&tag.get(), |flight| flight.tag).ok()?;
-        flights.get_mut(at).filter(|flight| flight.target.is_some())
+        self.lanes.get_mut(lane as usize)?.flights.get(tag.get())
     }
 
     /// A message that is still there. It leaves a copy behind, which shares everything with it.
@@ -328,9 +301,8 @@ impl Flights {
     pub(super) fn hand_back(&mut self) -> Vec<Cargo> {
         let mut unsettled = Vec::new();
         for (lane, known) in (0..).zip(&self.lanes) {
-            let there = known.flights.iter().filter(|flight| flight.target.is_some());
-            let open = there.filter(|flight| !known.channel.inner.is_settled(flight.tag));
-            unsettled.extend(open.map(|flight| (known.order, flight.tag, lane)));
+            let open = known.flights.tags().filter(|tag| !known.channel.inner.is_settled(*tag));
+            unsettled.extend(open.map(|tag| (known.order, tag, lane)));
         }
         unsettled.sort_unstable();
         let mut cargoes = Vec::with_capacity(unsettled.len());
@@ -343,9 +315,10 @@ impl Flights {
     }
 
     /// What became of a message that nobody waits for, if it is known.
-    fn settle(&mut self, Loose { lane, tag, .. }: Loose) -> Option<Fate> {
+    fn settle(&mut self, Loose { lane, tag }: Loose) -> Option<(Sent, Fate)> {
         let known = self.lanes.get_mut(lane as usize)?;
-        let (confirmation, number) = (known.channel.inner.confirmation(tag.get())?, known.number);
+        let confirmation = known.channel.inner.confirmation(tag.get())?;
+        let (sent, number) = ((known.order, tag.get()), known.number);
         known.loose -= 1;
         // While closing, what fails stays for the report.
         let stays = self.closing && confirmation.is_err();
@@ -353,7 +326,7 @@ impl Flights {
         if !stays {
             self.land(lane, tag);
         }
-        Some(fate(confirmation, (number, tag), || cargo))
+        Some((sent, fate(confirmation, (number, tag), || cargo)))
     }
 
     /// The first of those that nobody waits for, if it is known what became of it. If not it goes to the end of the line, so that it
@@ -367,7 +340,7 @@ impl Flights {
         if self.fates.len() >= self.keep {
             self.remains.fates.extend(self.fates.pop_front().map(|(_, fate)| fate));
         }
-        self.fates.push_back(((first.order, first.tag.get()), fate));
+        self.fates.push_back(fate);
         self.fates.back().map(|(_, fate)| fate)
     }
 
@@ -375,19 +348,16 @@ impl Flights {
     pub(super) fn fates(&mut self) -> Vec<(Sent, Fate)> {
         let mut fates: Vec<_> = self.fates.drain(..).collect();
         for loose in std::mem::take(&mut self.loose) {
-            let fate = self.settle(loose).unwrap_or_else(|| {
+            fates.extend(self.settle(loose).or_else(|| {
                 self.loose.push_back(loose);
-                Err(SendError::new(late()))
-            });
-            fates.push(((loose.order, loose.tag.get()), fate));
+                let known = self.lanes.get(loose.lane as usize)?;
+                Some(((known.order, loose.tag.get()), Err(SendError::new(late()))))
+            }));
         }
         fates.sort_unstable_by_key(|(sent, _)| *sent);
         fates
     }
 }
-
-/// So many places of messages that are gone may stand among the others in any case.
-const FEW: usize = 64;
 
 /// Payloads of more octets than this are let go as soon as they are acked.
 const SMALL: usize = 1024;
@@ -451,7 +421,7 @@ fn small(count: usize) -> u32 {
 impl Flights {
     /// How many places for messages there are, and how many lanes.
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.lanes.iter().map(|known| known.flights.len()).sum(), self.lanes.len())
+        (self.lanes.iter().map(|known| known.flights.places()).sum(), self.lanes.len())
     }
 }
 
@@ -461,6 +431,6 @@ mod tests {
 
     #[test]
     fn a_message_on_its_way_takes_no_more_than_it_says() {
-        assert_eq!((size_of::<Flight>(), size_of::<Pending>()), (72, 16));
+        assert_eq!((size_of::<Flight>(), size_of::<Pending>()), (64, 16));
     }
 }

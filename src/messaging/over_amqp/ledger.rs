@@ -57,7 +57,7 @@ impl Ledger {
             let mut remains = std::mem::take(&mut flights.remains);
             drop(flights);
             remains.clear();
-            self.lock().remains.reuse(remains);
+            let _not_needed = self.lock().reuse(remains);
         }
         result
     }
@@ -74,6 +74,20 @@ impl Ledger {
         lane
     }
 
+    /// A message was handed over: releases the books, wakes who is waiting for that channel's connection, and sees to those that nobody waits
+    /// for.
+    #[inline]
+    pub(super) fn conclude(&self, flights: MutexGuard<'_, Flights>, to_wake: Option<&Channel>) {
+        let loose = flights.has_loose();
+        drop(flights);
+        if let Some(channel) = to_wake {
+            channel.wake();
+        }
+        if loose {
+            self.reap();
+        }
+    }
+
     /// From now on messages take this lane at this place, or have to ask for one.
     pub(super) fn set_current(&self, at: usize, lane: Option<Arc<Lane>>) {
         let _unused = self.lock().set_current(at, lane);
@@ -81,7 +95,7 @@ impl Ledger {
 
     /// Lets go of what has been settled and nobody waits for, a few at a time: more than come in.
     #[cold]
-    pub(super) fn reap(&self) {
+    fn reap(&self) {
         for _ in 0..4 {
             let error = self.with(|flights| Some(flights.settle_first_loose()?.as_ref().err().cloned()));
             match error {
@@ -123,12 +137,7 @@ impl Lane {
         let entered = publish
             .post(waker, &mut posted)
             .map(|tag| flights.enter(Arc::clone(self), tag, posted.turn, (target.clone(), &mut message.clone()), due));
-        let loose = flights.has_loose();
-        drop(flights);
-        self.channel.wake();
-        if loose {
-            self.ledger.reap();
-        }
+        self.ledger.conclude(flights, posted.wakes.then_some(&self.channel));
         entered
     }
 

@@ -6,6 +6,7 @@ pub(super) mod inbox;
 mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
+mod pages;
 mod pending;
 pub(super) mod replies;
 

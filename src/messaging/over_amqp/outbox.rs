@@ -12,7 +12,7 @@ use super::flights::Due;
 use super::ledger::{Lane, Ledger};
 use super::link::Link;
 use super::pending::Pending;
-use crate::amqp::{BasicPublish, Posted};
+use crate::amqp::{BasicPublish, Body, Posted, PropertiesRef, Publish};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{BatchReport, Cargo, CloseReport, Message, SendError, SharedProperties, Target};
 use crate::messaging::events::Event;
@@ -91,12 +91,12 @@ impl Outbox {
 
     async fn publish(&self, at: usize, cargo: &Cargo, mandatory: bool, until: Instant) -> Result<Pending> {
         let place = self.lane(at)?;
-        let address = address(&cargo.target, &cargo.message)?;
+        let publish = self.request(address(&cargo.target, &cargo.message)?, &cargo.message, mandatory);
         loop {
             let opened = place.get(self.link.runtime(), |_| true, || self.open());
             let lane = timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?;
             let limit = until.saturating_duration_since(Instant::now());
-            let mut publish = self.request(&lane, address, &cargo.message, mandatory).deadline(limit);
+            let mut publish = BasicPublish::of(&lane.channel, publish.clone()).deadline(limit);
             let posted = poll_fn(|cx| match lane.post(&mut publish, cx.waker(), cargo, Due::At(until)) {
                 Ok(pending) => Poll::Ready(Ok(pending)),
                 Err(Some(error)) => Poll::Ready(Err(error)),
@@ -126,27 +126,19 @@ impl Outbox {
         mandatory: bool,
         due: Due,
     ) -> std::result::Result<Pending, Target> {
+        let Ok(address) = address(&target, message) else { return Err(target) };
+        let publish = self.request(address, message, mandatory);
         let mut posted = Posted::default();
         let mut flights = self.ledger.lock();
         let Some(lane) = flights.current(at) else { return Err(target) };
-        let Ok(address) = address(&target, message) else { return Err(target) };
-        let mut publish = self.request(&lane, address, message, mandatory);
-        let Ok(tag) = publish.post(Waker::noop(), &mut posted) else {
-            // It gives up its place in the line, and whoever is next may be woken.
+        let tag = lane.channel.post_at_once(&publish, &mut posted);
+        let Ok(tag) = tag else {
             drop(flights);
-            drop(publish);
+            lane.channel.wake();
             return Err(target);
         };
-        drop(publish);
         let pending = flights.enter(lane, tag, posted.turn, (target, message), due);
-        let loose = flights.has_loose();
-        drop(flights);
-        if posted.wakes {
-            pending.wake();
-        }
-        if loose {
-            self.ledger.reap();
-        }
+        self.ledger.conclude(flights, posted.wakes.then(|| pending.channel()));
         Ok(pending)
     }
 
@@ -156,26 +148,22 @@ impl Outbox {
         at: usize,
         cargo: &mut Cargo,
         mandatory: bool,
-        due: Due,
+        until: Instant,
     ) -> Result<Pending, SendError> {
-        let target = cargo.target.clone();
-        if let Ok(pending) = self.enqueue_at_once(at, target, &mut cargo.message, mandatory, due) {
-            return Ok(pending);
-        }
-        self.try_publish(at, cargo, mandatory, due).map_err(|error| cargo.refuse(error))
+        self.try_publish(at, cargo, mandatory, until).map_err(|error| cargo.refuse(error))
     }
 
-    fn try_publish(&self, at: usize, cargo: &Cargo, mandatory: bool, due: Due) -> Result<Pending> {
+    fn try_publish(&self, at: usize, cargo: &Cargo, mandatory: bool, until: Instant) -> Result<Pending> {
         let place = self.lane(at)?;
-        let address = address(&cargo.target, &cargo.message)?;
+        let publish = self.request(address(&cargo.target, &cargo.message)?, &cargo.message, mandatory);
         loop {
             // Opening begins, for the next one.
             let Ok(lane) = place.begin(self.link.runtime(), |_| true, || self.open())? else {
                 let message = "there is no channel yet; it is being opened";
                 return Err(Error::new(ErrorKind::Timeout, message).with_outcome(Outcome::NotSent));
             };
-            let mut publish = self.request(&lane, address, &cargo.message, mandatory);
-            match lane.post(&mut publish, Waker::noop(), cargo, due) {
+            let mut publish = BasicPublish::of(&lane.channel, publish.clone());
+            match lane.post(&mut publish, Waker::noop(), cargo, Due::At(until)) {
                 Ok(pending) => {
                     drop(publish);
                     self.ledger.set_current(at, Some(lane));
@@ -189,24 +177,25 @@ impl Outbox {
         }
     }
 
-    #[inline]
+    /// What a message is to the channel. Filled in where it stays: it is not moved for free.
+    #[inline(always)]
     fn request<'a>(
         &'a self,
-        lane: &'a Lane,
         (exchange, routing_key): (&'a [u8], &'a [u8]),
         message: &'a Message,
         mandatory: bool,
-    ) -> BasicPublish<'a> {
-        let publish = match &message.payload {
-            Some(payload) => lane.channel.basic_publish(exchange, routing_key, payload),
-            None => lane.channel.basic_publish(exchange, routing_key, &[]),
+    ) -> Publish<'a> {
+        let body = match &message.payload {
+            Some(payload) => Body::Shared(payload),
+            None => Body::Borrowed(&[]),
         };
-        let publish = match message.properties.get().or_else(|| self.defaults.get()) {
-            Some((properties, true)) => publish.shared_properties(properties),
-            Some((properties, false)) => publish.properties(properties),
-            None => publish,
-        };
-        publish.mandatory(mandatory).stamped(self.settings.stamped)
+        let properties = message.properties.get().or_else(|| self.defaults.get());
+        let properties = properties.map(|(properties, is_shared)| match is_shared {
+            true => PropertiesRef::Shared(properties),
+            false => PropertiesRef::Own(properties),
+        });
+        let stamped = self.settings.stamped;
+        Publish { exchange, routing_key, mandatory, immediate: false, stamped, properties, body }
     }
 
     /// A channel is of no use any more: the next message gets another one.

@@ -11,6 +11,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::flights::Fate;
 use super::ledger::Lane;
+use super::pages;
+use crate::amqp::Channel;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::message::{Receipt, SendError};
 
@@ -31,9 +33,6 @@ const TOLD: u64 = 1 << 63;
 /// The message is one to be let go at once.
 const LARGE: u64 = 1 << 62;
 
-/// Others are let go when so many have gathered, or when the newest has been acked.
-const GATHERED: u64 = 32;
-
 impl Pending {
     #[inline]
     pub(super) fn new(lane: Arc<Lane>, tag: u64, is_large: bool) -> Self {
@@ -53,9 +52,8 @@ impl Pending {
         self.tag & TOLD != 0
     }
 
-    /// Wakes whoever has to be woken after the message was posted.
-    pub(super) fn wake(&self) {
-        self.lane.channel.wake();
+    pub(super) fn channel(&self) -> &Channel {
+        &self.lane.channel
     }
 
     /// By when it is to be known, while it is not.
@@ -77,7 +75,8 @@ impl Pending {
         // Most have been acked when somebody asks for the first time.
         if self.lane.watermark.has_passed(tag) {
             self.tag |= TOLD;
-            if tag.is_multiple_of(GATHERED) || tag == self.lane.newest.load(Ordering::Relaxed) {
+            // Those that are not large are let go when a page of them has gathered, or when the newest has been acked.
+            if pages::ends_page(tag) || tag == self.lane.newest.load(Ordering::Relaxed) {
                 self.lane.sweep();
             }
         } else {

@@ -131,9 +131,13 @@ impl Connection {
                 .whole(number, max_payload, publish)
                 .map(|head| self.out.put_small(head, publish.body.as_slice())),
             Some(PropertiesRef::Shared(properties)) if small => {
-                envelope.shared(number, max_payload, publish, properties, stamp).map(|(head, stamp_at)| {
-                    self.out.put_small_stamped(head, stamp_at.zip(stamp), publish.body.as_slice());
-                })
+                match envelope.shared(number, max_payload, publish, properties, stamp) {
+                    Ok((head, stamp_at)) => {
+                        self.out.put_small_stamped(head, stamp_at.zip(stamp), publish.body.as_slice());
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
             }
             properties => envelope.method(number, max_payload, publish).and_then(|frame| {
                 let properties = properties.map(PropertiesRef::get);
@@ -241,7 +245,7 @@ impl Envelope {
     }
 
     /// The same for a message with these properties; and where the number of its stamp is to be written.
-    #[inline]
+    #[inline(always)]
     fn shared(
         &mut self,
         channel: u16,
