@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -23,10 +24,10 @@ use crate::protocol::{Ahead, OutBuffer};
 
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
-/// So many octets are read before those who were woken have their turn, where there are other threads: the driver mostly goes on on another
-/// one then, which costs the switch, and it reads into memory that is in another core's cache. On a thread of its own it costs next to
-/// nothing, and less memory passes through the cache when it comes after each block.
-const READ_ON: usize = 2 * 1024 * 1024;
+/// Where the runtime has several threads, a pass that has read so much goes on to the upper end, as long as there is more, before those
+/// who were woken have their turn: the driver mostly moves to another thread then, which costs the switch, and reads into memory that is
+/// in another core's cache. Where little comes that move is worth more than it costs: the two no longer share a thread.
+const READ_ON: Range<usize> = 64 * 1024..2 * 1024 * 1024;
 /// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long memory for reading is kept while nothing is read into it.
@@ -88,8 +89,8 @@ struct Driver<E: Endpoint + ?Sized> {
     /// Whether the endpoint wants more input.
     read: bool,
     ahead: Ahead,
-    /// Nobody else has a turn before so many octets were read, or there are no more.
-    read_on: usize,
+    /// A pass that has read so much goes on even if its block is used up.
+    read_on: Range<usize>,
     /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
     /// arrived, but the runtime need not know yet that there is something to read.
     write_error: Option<(io::Error, Instant)>,
@@ -112,7 +113,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             armed: None,
             read: true,
             ahead: Ahead::default(),
-            read_on: if has_threads() { READ_ON } else { 0 },
+            read_on: if has_threads() { READ_ON } else { 0..0 },
             write_error: None,
             unflushed: false,
             over: false,
@@ -143,7 +144,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             let _ = self.poll_write(cx);
             woken = backlog && self.output.is_empty();
             total += got;
-            if got > 0 && total >= self.read_on && self.blocks.is_used_up(self.ahead) {
+            if got > 0 && self.blocks.is_used_up(self.ahead) && !self.read_on.contains(&total) {
                 // Those who were woken have a right to run, and may drop what is in the blocks.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
