@@ -36,8 +36,8 @@
 //! ```
 //!
 //! The same without the protocol's words is [`messaging`]: confirms, returns and deadlines are its business there, it connects
-//! again when the connection was lost, and each message ends as accepted or as an error that says whether it was sent. Not there
-//! yet: bringing back receivers and queues after a loss.
+//! again when the connection was lost, brings its receivers back, and each message ends as accepted or as an error that says
+//! whether it was sent.
 //!
 //! # Behaviour
 //!
@@ -223,6 +223,7 @@ pub mod registry;
 pub mod relay;
 #[cfg(feature = "transport")]
 pub mod transport;
+mod wakes;
 
 /// The README's programs compile.
 #[cfg(all(doctest, feature = "client", feature = "broker"))]

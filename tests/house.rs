@@ -13,17 +13,18 @@ use std::path::{Path, PathBuf};
 /// The rooms, and which others each of them may use. Whoever adds a room adds its arrows here.
 const ROOMS: &[(&str, &[&str])] = &[
     ("codec", &[]),
+    ("wakes", &[]),
     ("error", &["codec"]),
-    ("protocol", &["codec", "error"]),
+    ("protocol", &["codec", "error", "wakes"]),
     ("transport", &["protocol", "codec", "error"]),
     ("amqp", &["transport", "protocol", "codec", "error"]),
     ("message", &["codec", "error"]),
-    ("kafka", &["message", "codec", "error"]),
-    ("messaging", &["amqp", "kafka", "message", "codec", "error"]),
+    ("kafka", &["message", "codec", "error", "wakes"]),
+    ("messaging", &["amqp", "kafka", "message", "codec", "error", "wakes"]),
     ("guide", &[]),
     ("registry", &["messaging", "amqp", "error"]),
     ("relay", &["registry", "messaging", "amqp", "error"]),
-    ("broker", &["codec", "protocol", "transport", "error"]),
+    ("broker", &["codec", "protocol", "transport", "error", "wakes"]),
 ];
 
 /// Rooms that know bytes and values, and an instant that is handed in.
@@ -34,6 +35,14 @@ const IMPURE: &[&[&str]] =
     &[&["tokio"], &["std", "net"], &["core", "net"], &["std", "thread"], &["Instant", "now"], &["SystemTime"]];
 
 const MOST_LINES: usize = 600;
+
+/// How a waker would be replaced, and so dropped, where it is kept: behind a lock, most likely.
+const REPLACED_WAKERS: &[&[&str]] = &[
+    &["clone_from", "(", "waker"],
+    &["clone_from", "(", "cx", ".", "waker"],
+    &["Some", "(", "waker", ".", "clone"],
+    &["Some", "(", "cx", ".", "waker"],
+];
 
 const MACROS_FOR_LATER: &[&str] = &["todo", "unimplemented", "dbg"];
 
@@ -103,6 +112,16 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
         }
     }
     let module = module_path(name);
+    if !is_test_file(name) && module != ["wakes"] {
+        for at in 0..code.len() {
+            if REPLACED_WAKERS
+                .iter()
+                .any(|form| form.iter().enumerate().all(|(ahead, text)| is(&code, at + ahead, text)))
+            {
+                rule(code[at].line, "a waker is kept by `wakes::keep`, and dropped without the lock".to_owned());
+            }
+        }
+    }
     if !is_test_file(name) {
         let lines = text.lines().count() - test_lines;
         if lines > MOST_LINES {
@@ -566,6 +585,19 @@ fn what_is_left_for_later_is_found() {
         assert_broken("src/codec/tests.rs", &format!("{allow}\nfn f() {{}}"), 2, "use `#[expect");
     }
     assert_kept("src/codec/a.rs", "#[expect(dead_code, reason = \"x\")]\nfn f(x: [u8; 2]) { allow(x[0]); }");
+}
+
+#[test]
+fn wakers_that_are_replaced_in_their_place_are_found() {
+    for form in ["old.clone_from(waker);", "old.clone_from(cx.waker());"] {
+        assert_broken("src/codec/a.rs", &format!("fn f() {{\n {form} }}"), 3, "wakes::keep");
+    }
+    for form in ["*place = Some(waker.clone());", "place = Some(cx.waker().clone());"] {
+        assert_broken("src/codec/a.rs", &format!("fn f() {{\n {form} }}"), 3, "wakes::keep");
+        assert_kept("src/wakes.rs", &format!("fn f() {{ {form} }}"));
+        assert_kept("src/codec/a.rs", &format!("#[cfg(test)]\nmod tests {{ fn f() {{ {form} }} }}"));
+    }
+    assert_kept("src/codec/a.rs", "fn f() { queue.push_back((next, waker.clone())); }");
 }
 
 #[test]

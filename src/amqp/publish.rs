@@ -117,10 +117,17 @@ impl<'a> BasicPublish<'a> {
     }
 
     /// Publishes the message if there is room: its delivery tag, 0 on a channel without confirms. `Err(None)` says that there is none;
-    /// the waker is woken when there is. Nobody else is woken before [`Channel::wake`] is called.
+    /// the waker is woken when there is.
     ///
     /// Not inlined: this is all there is to publishing, and the fewer registers the code around it takes the better. The tag
     /// comes back in two of them, which a `Poll` of it would not.
+    #[inline(never)]
+    fn publish(&mut self, waker: &Waker) -> std::result::Result<u64, Option<Error>> {
+        let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
+        channel.guard.shared.with(|machine| post(machine, channel.id, publish, place, waker))
+    }
+
+    /// The same, for one who holds a lock of his own: nobody is woken before [`Channel::wake`] is called.
     #[inline(never)]
     pub(crate) fn post(&mut self, waker: &Waker, posted: &mut Posted) -> std::result::Result<u64, Option<Error>> {
         let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
@@ -177,12 +184,7 @@ impl Future for BasicPublish<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Confirm>> {
-        let mut posted = Posted::default();
-        let published = self.post(cx.waker(), &mut posted);
-        if posted.wakes {
-            self.channel.wake();
-        }
-        match published {
+        match self.publish(cx.waker()) {
             Ok(tag) => Poll::Ready(Ok(Confirm::new(Arc::clone(&self.channel.inner), tag))),
             Err(Some(error)) => Poll::Ready(Err(error)),
             Err(None) => self.poll_timer(cx).map(Err),
@@ -219,13 +221,24 @@ impl Posted {
         waker: &Waker,
     ) -> std::result::Result<u64, Option<Error>> {
         self.turn = machine.turns();
-        let polled = machine.poll_publish(channel, publish, place, waker);
+        let tag = post(machine, channel, publish, place, waker);
         self.wakes = machine.has_wakes();
-        match polled {
-            Poll::Ready(Ok(tag)) => Ok(tag),
-            Poll::Ready(Err(error)) => Err(Some(error)),
-            Poll::Pending => Err(None),
-        }
+        tag
+    }
+}
+
+#[inline(always)] // as publishing is
+fn post(
+    machine: &mut Machine,
+    channel: ChannelId,
+    publish: &Publish<'_>,
+    place: &mut Option<Waiting>,
+    waker: &Waker,
+) -> std::result::Result<u64, Option<Error>> {
+    match machine.poll_publish(channel, publish, place, waker) {
+        Poll::Ready(Ok(tag)) => Ok(tag),
+        Poll::Ready(Err(error)) => Err(Some(error)),
+        Poll::Pending => Err(None),
     }
 }
 
@@ -302,7 +315,8 @@ impl Confirm {
             let message = "what became of this message has been told already";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidArgument, message).with_outcome(Outcome::Unknown)));
         }
-        let polled = self.channel.poll_confirm(self.tag, cx.waker());
+        let ChannelGuard { guard, id, .. } = &*self.channel;
+        let polled = guard.shared.with(|machine| machine.poll_confirm(*id, self.tag, cx.waker()));
         if polled.is_ready() {
             self.tag |= KNOWN;
         }
@@ -311,7 +325,8 @@ impl Confirm {
 
     #[inline(never)]
     fn forget(&self) {
-        self.channel.forget_confirm(self.tag);
+        let ChannelGuard { guard, id, .. } = &*self.channel;
+        guard.shared.with(|machine| machine.forget_confirm(*id, self.tag));
     }
 }
 

@@ -48,6 +48,8 @@ impl Attempts {
             return only.clone();
         }
         let kind = match failures.split_first() {
+            // Each may have had a code of its own, without which this kind does not say whether it passes.
+            Some(((_, first), _)) if first.kind() == ErrorKind::ConnectionClosed => ErrorKind::Handshake,
             Some(((_, first), rest)) if rest.iter().all(|(_, error)| error.kind() == first.kind()) => first.kind(),
             _ => ErrorKind::Handshake,
         };
@@ -71,6 +73,20 @@ fn without<'a>(words: &'a str, server: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A virtual host that is down on each of them, as while they start, is no reason to give up.
+    #[test]
+    fn what_passes_at_each_passes_at_all() {
+        let mut attempts = Attempts::default();
+        for server in ["a:5672", "b:5672"] {
+            let text = b"INTERNAL_ERROR - access to vhost '/' refused for user 'guest': vhost '/' is down";
+            let down = Error::closed_by_peer(ErrorKind::ConnectionClosed, 541, text, (10, 40));
+            assert!(down.is_transient());
+            attempts.failed(server.to_owned(), down);
+        }
+        let error = attempts.into_error();
+        assert!(error.is_transient(), "{error:?}");
+    }
 
     #[test]
     fn every_server_that_was_tried_is_named_once() {

@@ -1,4 +1,8 @@
 //! The machine behind its one lock, and the guards that close connections and channels when nobody holds a handle any more.
+//!
+//! Nothing is awaited under that lock, no system call is made, no other lock is taken, and no code of the program's runs: wakers least of
+//! all, which are neither woken nor dropped there ([`crate::wakes`] says why). The one exception is a login's
+//! [`SaslExchange`](super::SaslExchange), which is told so, and has no handle yet.
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
@@ -8,6 +12,7 @@ use std::time::Duration;
 
 use crate::codec::ReplyCode;
 use crate::error::Result;
+use crate::protocol::Wakes;
 use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
 
@@ -28,7 +33,7 @@ impl Shared {
         Arc::new(Self { machine: Mutex::new(machine) })
     }
 
-    /// Does something with the machine. Whoever has to be woken is woken when the lock is released.
+    /// Does something with the machine. Whoever has to be woken, or dropped, is when the lock has been released.
     #[inline]
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         let mut machine = self.lock();
@@ -39,13 +44,13 @@ impl Shared {
         result
     }
 
-    /// Does something that wakes nobody, or after which [`wake`](Self::wake) will be called.
+    /// Does something that wakes and replaces nobody, or after which [`wake`](Self::wake) will be called.
     #[inline]
     pub(crate) fn quietly<R>(&self, act: impl FnOnce(&mut Machine) -> R) -> R {
         act(&mut self.lock())
     }
 
-    /// Wakes whoever has to be woken after something was done [`quietly`](Self::quietly).
+    /// Wakes, and drops, whoever has to be after something was done [`quietly`](Self::quietly).
     pub(crate) fn wake(&self) {
         self.with(|_| ());
     }
@@ -62,15 +67,16 @@ impl Shared {
     }
 }
 
-/// Releases the lock, then wakes whoever has to be woken.
+/// Releases the lock, then wakes and drops whoever has to be.
 #[cold]
 fn wake_all(mut machine: MutexGuard<'_, Machine>) {
-    let (driver, mut wakes) = (machine.wake_driver(), Vec::new());
+    let (driver, mut wakes) = (machine.wake_driver(), Wakes::default());
     machine.take_wakes(&mut wakes);
     drop(machine);
-    for waker in driver.into_iter().chain(wakes) {
-        waker.wake();
+    if let Some(driver) = driver {
+        driver.wake();
     }
+    wakes.release();
 }
 
 impl Endpoint for Shared {
@@ -93,9 +99,9 @@ impl Endpoint for Shared {
             ahead: machine.ahead(input),
             finished: machine.is_finished(),
         };
-        let end = next.finished.then(|| machine.end().cloned()).flatten();
+        let last = next.finished.then(|| (machine.take_unsent(), machine.end().cloned()));
         drop(machine);
-        if let Some(error) = end {
+        if let Some((_, Some(error))) = last {
             tracing::debug!(%error, "connection ended");
         }
         next
@@ -129,14 +135,15 @@ pub(crate) struct ChannelGuard {
     pub(crate) prefetch_set: AtomicBool,
 }
 
-/// What became of the message with a tag is for [`Confirm`](super::Confirm), and for who looks after the tags himself.
+/// What became of the message with a tag, for one who looks after the tags himself, and does so under a lock of his own: nobody is
+/// woken, and a waker that is replaced stays with the machine until somebody is.
 impl ChannelGuard {
-    /// Ready once it is known. What is more than a plain ack is told once. Wakes nobody.
+    /// Ready once it is known. What is more than a plain ack is told once.
     pub(crate) fn poll_confirm(&self, tag: u64, waker: &Waker) -> Poll<Result<Confirmation>> {
         self.guard.shared.quietly(|machine| machine.poll_confirm(self.id, tag, waker))
     }
 
-    /// The same, if it is known now. Wakes nobody.
+    /// The same, if it is known now.
     pub(crate) fn confirmation(&self, tag: u64) -> Option<Result<Confirmation>> {
         if !self.is_decided(tag) {
             return None;
@@ -147,7 +154,7 @@ impl ChannelGuard {
         }
     }
 
-    /// Nobody will ask. Wakes nobody.
+    /// Nobody will ask.
     pub(crate) fn forget_confirm(&self, tag: u64) {
         self.guard.shared.quietly(|machine| machine.forget_confirm(self.id, tag));
     }

@@ -8,7 +8,9 @@ use super::channel::{Channel, Mode, Unacked};
 use super::queue::{ConsumerId, Entry, QueueId, Subscriber};
 use crate::codec::method::{basic, connection};
 use crate::codec::{FieldTable, ShortString};
+use crate::protocol::Wakes;
 use crate::protocol::server::{Config, Connection, Event, has_capability};
+use crate::wakes::keep;
 
 /// Octets that may wait for a client before nothing more is delivered to it, nor read from it.
 pub(super) const FULL: usize = 256 * 1024;
@@ -16,8 +18,9 @@ pub(super) const FULL: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) machine: Connection,
-    /// The driver's waker; not there while the driver is awake or about to be.
     driver: Option<Waker>,
+    /// The driver is neither awake nor about to be.
+    asleep: bool,
     pub(super) virtual_host: ShortString,
     pub(super) user: ShortString,
     pub(super) channels: BTreeMap<u16, Channel>,
@@ -41,6 +44,7 @@ impl Client {
         Self {
             machine: Connection::new(config, now),
             driver: None,
+            asleep: false,
             virtual_host: ShortString::default(),
             user: ShortString::default(),
             channels: BTreeMap::new(),
@@ -62,17 +66,25 @@ impl Client {
         self.machine.accept_login();
     }
 
-    pub(super) fn asleep(&mut self, driver: &Waker) {
-        self.driver = Some(driver.clone());
+    pub(super) fn asleep(&mut self, driver: &Waker, wakes: &mut Wakes) {
+        wakes.drop_later(keep(&mut self.driver, driver));
+        self.asleep = true;
     }
 
     pub(super) fn awake(&mut self) {
-        self.driver = None;
+        self.asleep = false;
+    }
+
+    /// The driver is gone.
+    pub(super) fn forget_driver(&mut self, wakes: &mut Wakes) {
+        wakes.drop_later(self.driver.take());
     }
 
     /// There is something to write, or to do: the driver is woken, once.
-    pub(super) fn touch(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.extend(self.driver.take());
+    pub(super) fn touch(&mut self, wakes: &mut Wakes) {
+        if std::mem::take(&mut self.asleep) {
+            wakes.wake(self.driver.take());
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {

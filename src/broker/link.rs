@@ -30,9 +30,9 @@ impl Shared {
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = act(&mut state);
-        let wakes = state.take_wakes();
+        let mut wakes = state.take_wakes();
         drop(state);
-        wakes.into_iter().for_each(std::task::Waker::wake);
+        wakes.release();
         result
     }
 }

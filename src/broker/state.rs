@@ -24,7 +24,7 @@ use crate::codec::method::basic;
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::Error;
 use crate::protocol::server::{Event, Fault};
-use crate::protocol::{Ahead, OutBuffer};
+use crate::protocol::{Ahead, OutBuffer, Wakes};
 use crate::transport::Next;
 
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub(super) struct State {
     /// No new clients.
     stopping: bool,
     pub(super) now: Instant,
-    /// Drivers to be woken when the lock is released.
-    wakes: Vec<Waker>,
+    /// Drivers to be woken, or dropped, when the lock is released.
+    wakes: Wakes,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl State {
             hold_confirms: false,
             stopping: false,
             now,
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
         }
     }
 
@@ -87,7 +87,7 @@ impl State {
         self.last_id
     }
 
-    pub(super) fn take_wakes(&mut self) -> Vec<Waker> {
+    pub(super) fn take_wakes(&mut self) -> Wakes {
         std::mem::take(&mut self.wakes)
     }
 
@@ -156,7 +156,7 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         if client.cut {
             output.clear();
-            self.clients.remove(&id);
+            self.remove(id);
             return finished();
         }
         if !self.hold_confirms {
@@ -171,10 +171,10 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         let more = client.machine.buffered() > 0;
         if client.machine.is_finished() && !more {
-            self.clients.remove(&id);
+            self.remove(id);
             return finished();
         }
-        client.asleep(driver);
+        client.asleep(driver, &mut self.wakes);
         if taken && (more || (client.paused && client.held.is_none())) {
             // What was taken may leave at once, and nothing else would call for the rest.
             client.touch(&mut self.wakes);
@@ -185,7 +185,13 @@ impl State {
     /// The driver is gone, with or without a last turn.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         self.end_session(id);
-        self.clients.remove(&id);
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: ConnectionId) {
+        if let Some(mut client) = self.clients.remove(&id) {
+            client.forget_driver(&mut self.wakes);
+        }
     }
 
     // ---------------------------------------------------------------------------------------------------- common parts

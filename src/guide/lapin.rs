@@ -41,6 +41,7 @@
 //! | `basic_consume(queue, tag, options, table)` → `Stream` | [`basic_consume(queue)…await`](crate::amqp::Channel::basic_consume) → `Stream`, and `next()` |
 //! | `delivery.ack(BasicAckOptions::default()).await` | [`delivery.ack()`](crate::amqp::Delivery::ack): not async, takes the delivery |
 //! | `delivery.data` | [`delivery.body()`](crate::amqp::Message::body) |
+//! | `enable_auto_recover()` | [`Client`](crate::messaging::Client): receivers [begin again](crate::messaging#when-the-connection-is-lost); a [`Connection`](crate::amqp::Connection) ends for good |
 //! | `channel.close(200, "")`, `connection.close(200, "")` | `close()`, [`close_with(code, text)`](crate::amqp::Connection::close_with); twice is fine |
 //! | `lapin::Error`, `ErrorKind` | [`Error`](crate::error::Error): kind, reply code, outcome, whether it may pass |
 //!
@@ -48,6 +49,8 @@
 //!
 //! * **Returned messages** are matched with the publish that they came back for. lapin gives a returned message to whichever confirm
 //!   resolves next, which is another message's when several are on their way.
+//! * **Recovery** remembers nothing that was declared: [`on_open`](crate::messaging::ClientBuilder::on_open) declares it again, and queues that the server
+//!   names get another name. What does not pass by itself ends a receiver, with the reason.
 //! * **While the server blocks** only publishes wait, and with a deadline; heartbeats, acks and closing go on.
 //! * **Every wait has a deadline**: requests 20 s, connecting 20 s, closing 10 s. Only a confirm and a consumer wait as long as their
 //!   channel lives.

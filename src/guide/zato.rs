@@ -60,4 +60,5 @@
 //! * **Retries are bounded** ([`RetryPolicy`](crate::messaging::RetryPolicy)), and nothing whose fate is unknown is sent again unless asked for. There, 2.0
 //!   retries for ever, and later versions lose the first message on a stale connection.
 //! * **Heartbeats go on** while nobody sends.
-//! * **Consumers do not start again by themselves** when their connection is lost: the stream ends with the reason.
+//! * **Consumers start again by themselves** when their connection is lost, at once and then after waits that grow up to 10 s; there,
+//!   every 2 s, whatever the reason. A queue that is gone or not allowed ends them, with the reason.

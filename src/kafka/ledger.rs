@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::lock;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Receipt, SendError, Unsent};
+use crate::wakes::keep;
 
 type Fate = Result<Receipt, SendError>;
 
@@ -44,6 +45,26 @@ struct Flight {
     permit: Option<OwnedSemaphorePermit>,
 }
 
+/// What is not needed any more, to be dropped where no lock is held: a payload may have an owner with code of its own, and a waker may
+/// be the last of a task.
+#[derive(Default)]
+#[must_use = "it is dropped when the lock has been released"]
+struct Remains {
+    waker: Option<Waker>,
+    cargo: Option<Cargo>,
+    fate: Option<Fate>,
+    /// Why a message that nobody waits for was not accepted, for the log.
+    refused: Option<Error>,
+}
+
+impl Remains {
+    fn log(&self) {
+        if let Some(error) = &self.refused {
+            tracing::debug!(%error, "a message that nobody waits for was not accepted");
+        }
+    }
+}
+
 enum Holder {
     Waits(Option<Waker>),
     /// What became of it, not fetched yet.
@@ -52,6 +73,16 @@ enum Holder {
     Loose,
     /// Whoever waited has been told that it took too long.
     GivenUp,
+}
+
+impl Holder {
+    /// Nobody waits from now on. Gives back the waker of whoever did.
+    fn leave(&mut self, now: Self) -> Option<Waker> {
+        match std::mem::replace(self, now) {
+            Self::Waits(waker) => waker,
+            Self::Settled(_) | Self::Loose | Self::GivenUp => None,
+        }
+    }
 }
 
 impl Ledger {
@@ -86,11 +117,12 @@ impl Ledger {
         let mut state = lock(&self.state);
         let permit = state.flights.get_mut(&serial).and_then(|flight| flight.permit.take());
         state.unreported = state.unreported.saturating_sub(1);
-        let waker = state.land(serial, result);
+        let mut remains = state.land(serial, result);
         drop(state);
         // Somebody else's turn, and only after this one is counted.
         drop(permit);
-        if let Some(waker) = waker {
+        remains.log();
+        if let Some(waker) = remains.waker.take() {
             waker.wake();
         }
         self.progress.notify_waiters();
@@ -151,11 +183,15 @@ impl Ledger {
 
 impl Flights {
     /// Says what became of a message to whoever wants to know.
-    fn land(&mut self, serial: usize, result: Result<Receipt>) -> Option<Waker> {
-        let flight = self.flights.get_mut(&serial)?;
+    fn land(&mut self, serial: usize, result: Result<Receipt>) -> Remains {
+        let mut remains = Remains::default();
+        let Some(flight) = self.flights.get_mut(&serial) else { return remains };
         let cargo = flight.cargo.take();
         let fate = match (result, cargo) {
-            (Ok(receipt), _) => Ok(receipt),
+            (Ok(receipt), cargo) => {
+                remains.cargo = cargo;
+                Ok(receipt)
+            }
             (Err(error), Some(cargo)) => match &mut self.returned {
                 Some(returned) => {
                     returned.insert(serial, Unsent::new(cargo, error.outcome()));
@@ -167,29 +203,28 @@ impl Flights {
         };
         match &mut flight.holder {
             Holder::Waits(waker) => {
-                let waker = waker.take();
+                remains.waker = waker.take();
                 flight.holder = Holder::Settled(fate);
-                return waker;
             }
             Holder::Loose => {
                 self.flights.remove(&serial);
-                self.keep_fate(serial, fate);
+                self.keep_fate(serial, fate, &mut remains);
             }
             Holder::GivenUp => {
                 self.flights.remove(&serial);
+                remains.fate = Some(fate);
             }
-            Holder::Settled(_) => {}
+            Holder::Settled(_) => remains.fate = Some(fate),
         }
-        None
+        remains
     }
 
-    fn keep_fate(&mut self, serial: usize, fate: Fate) {
-        if let Err(error) = &fate {
-            tracing::debug!(%error, "a message that nobody waits for was not accepted");
-        }
+    /// And leaves the oldest, where there are too many.
+    fn keep_fate(&mut self, serial: usize, fate: Fate, remains: &mut Remains) {
+        remains.refused = fate.as_ref().err().map(|error| error.error().clone());
         self.fates.insert(serial, fate);
-        while self.fates.len() > self.keep {
-            self.fates.pop_first();
+        if self.fates.len() > self.keep {
+            remains.fate = self.fates.pop_first().map(|(_, fate)| fate);
         }
     }
 
@@ -205,27 +240,31 @@ impl Flights {
     }
 
     /// Nobody waits for this one any more.
-    fn loosen(&mut self, serial: usize) {
+    fn loosen(&mut self, serial: usize) -> Remains {
+        let mut remains = Remains::default();
         if let Some(fate) = self.take(serial) {
-            self.keep_fate(serial, fate);
+            self.keep_fate(serial, fate, &mut remains);
         } else if let Some(flight) = self.flights.get_mut(&serial) {
-            flight.holder = Holder::Loose;
+            remains.waker = flight.holder.leave(Holder::Loose);
         }
+        remains
     }
 
     /// The deadline of whoever waited has passed.
-    fn give_up(&mut self, serial: usize) -> Fate {
+    fn give_up(&mut self, serial: usize) -> (Fate, Remains) {
+        let mut remains = Remains::default();
         if let Some(fate) = self.take(serial) {
-            return fate;
+            return (fate, remains);
         }
         let closing = self.returned.is_some();
         let error = SendError::new(late());
-        let Some(flight) = self.flights.get_mut(&serial) else { return Err(error) };
-        flight.holder = Holder::GivenUp;
-        match if closing { None } else { flight.cargo.take() } {
-            Some(cargo) => Err(error.with_message(cargo)),
-            None => Err(error),
-        }
+        let Some(flight) = self.flights.get_mut(&serial) else { return (Err(error), remains) };
+        remains.waker = flight.holder.leave(Holder::GivenUp);
+        let error = match if closing { None } else { flight.cargo.take() } {
+            Some(cargo) => error.with_message(cargo),
+            None => error,
+        };
+        (Err(error), remains)
     }
 }
 
@@ -253,15 +292,17 @@ impl Pending {
         let fate = match state.take(self.serial) {
             Some(fate) => fate,
             None => {
-                if let Some(flight) = state.flights.get_mut(&self.serial)
-                    && let Holder::Waits(waker) = &mut flight.holder
-                {
-                    *waker = Some(cx.waker().clone());
-                }
+                let replaced = match state.flights.get_mut(&self.serial) {
+                    Some(Flight { holder: Holder::Waits(waker), .. }) => keep(waker, cx.waker()),
+                    _ => None,
+                };
                 drop(state);
+                drop(replaced);
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.until)));
                 std::task::ready!(timer.as_mut().poll(cx));
-                lock(&self.ledger.state).give_up(self.serial)
+                let (fate, remains) = lock(&self.ledger.state).give_up(self.serial);
+                drop(remains);
+                fate
             }
         };
         self.known = true;
@@ -272,7 +313,68 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.known {
-            lock(&self.ledger.state).loosen(self.serial);
+            let remains = lock(&self.ledger.state).loosen(self.serial);
+            remains.log();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::message::{Message, Target};
+
+    /// The owner of a payload, and a task: each looks at the ledger when it is dropped.
+    struct Watch(Arc<Ledger>);
+
+    impl AsRef<[u8]> for Watch {
+        fn as_ref(&self) -> &[u8] {
+            b"payload"
+        }
+    }
+
+    impl std::task::Wake for Watch {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            assert!(self.0.state.try_lock().is_ok(), "under the lock");
+        }
+    }
+
+    /// Whatever becomes of a message, in whatever order: neither it nor a waker is dropped under the lock.
+    #[tokio::test]
+    async fn nothing_of_the_users_is_dropped_under_the_lock() {
+        for (accepted, asked, dropped_before) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+            let ledger = Arc::new(Ledger::new(1));
+            for serial in 0..3 {
+                let payload = Bytes::from_owner(Watch(Arc::clone(&ledger)));
+                let mut cargo = Cargo::new(Target::topic("t"), Message::new(payload));
+                let until = Instant::now() + std::time::Duration::from_secs(60);
+                let mut pending = ledger.enter(&mut cargo, &mut None, until, |_, _| Ok(())).unwrap();
+                for _ in 0..if asked { 2 } else { 0 } {
+                    let waker = Arc::new(Watch(Arc::clone(&ledger))).into();
+                    assert!(pending.poll(&mut Context::from_waker(&waker)).is_pending());
+                }
+                let report = || {
+                    let refused = Error::new(ErrorKind::Kafka, "no");
+                    ledger
+                        .report(serial, if accepted { Ok(Receipt::kafka(0, None, None, true)) } else { Err(refused) });
+                };
+                if dropped_before {
+                    drop(pending);
+                    report();
+                } else {
+                    report();
+                    drop(pending);
+                }
+            }
+            drop(ledger.fates());
+            assert_eq!(Arc::strong_count(&ledger), 1, "nothing is left");
         }
     }
 }

@@ -21,6 +21,7 @@ use super::tracker::Tracker;
 use super::{convert, failure, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Arrived;
+use crate::wakes::keep;
 
 pub(super) type Consumer = BaseConsumer<Groups>;
 
@@ -81,7 +82,9 @@ impl Queue {
         if state.alive == 0 {
             return Next::Ended(None);
         }
-        state.waker = Some(waker.clone());
+        let replaced = keep(&mut state.waker, waker);
+        drop(state);
+        drop(replaced);
         Next::Nothing
     }
 
@@ -501,5 +504,25 @@ mod tests {
         let begin = Instant::now();
         queue.wait_for_room(begin + Duration::from_millis(20), || false);
         assert!(begin.elapsed() >= Duration::from_millis(20));
+    }
+
+    /// Whose last waker is dropped may have deliveries, which are let go then.
+    #[test]
+    fn a_waker_that_is_replaced_is_dropped_without_the_lock() {
+        struct Task(Arc<Queue>);
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Task {
+            fn drop(&mut self) {
+                assert!(self.0.state.try_lock().is_ok(), "under the lock");
+            }
+        }
+        let queue = Queue::new(1, 1);
+        for _ in 0..2 {
+            assert!(matches!(queue.next(&Arc::new(Task(Arc::clone(&queue))).into()), Next::Nothing));
+        }
+        queue.push(item());
+        assert_eq!(Arc::strong_count(&queue), 1, "both are gone");
     }
 }

@@ -8,6 +8,7 @@ mod content;
 mod outcome;
 mod properties;
 mod received;
+mod recovery;
 mod report;
 mod retry;
 
@@ -19,5 +20,6 @@ pub use properties::SharedProperties;
 #[cfg(feature = "kafka")]
 pub(crate) use received::Arrived;
 pub use received::{DeliveryDetail, Disposition, Modify, OnDrop};
+pub use recovery::RecoveryPolicy;
 pub use report::{BatchError, BatchReport, CloseReport, Unsent};
 pub use retry::{Backoff, OnUnknown, RetryDecision, RetryPolicy};

@@ -52,6 +52,9 @@ impl Default for Backoff {
     }
 }
 
+/// The longest wait that anybody has, whatever was set: what lies beyond cannot be counted.
+const AGES: Duration = Duration::from_secs(1 << 30);
+
 /// What is done with a message of which nobody knows whether it arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnUnknown {
@@ -149,7 +152,7 @@ impl Backoff {
     /// How long to wait after `retries` times.
     pub(crate) fn wait(&self, retries: u32) -> Duration {
         let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
-        let whole = self.first.saturating_mul(factor).min(self.longest);
+        let whole = self.first.saturating_mul(factor).min(self.longest).min(AGES);
         whole.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }
@@ -201,6 +204,8 @@ mod tests {
         assert_eq!(RetryPolicy::never().wait(&io, 0), None);
         let endless = RetryPolicy::default().max_retries(u32::MAX);
         assert!(endless.wait(&io, u32::MAX - 1).unwrap() <= Duration::from_secs(10));
+        let longest = Backoff { first: Duration::MAX, longest: Duration::MAX };
+        assert!(longest.wait(0) >= Duration::from_secs(1 << 29));
     }
 
     #[test]

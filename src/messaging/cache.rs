@@ -59,7 +59,9 @@ impl ClientCache {
             builder = builder.spawn_on(runtime.clone());
         }
         let client = builder.lazy()?;
-        clients.insert(config, client.clone());
+        let closed = clients.insert(config, client.clone());
+        drop(clients);
+        drop(closed);
         Ok(client)
     }
 

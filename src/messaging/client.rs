@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::builder::ClientBuilder;
 use super::config::{Config, Transport};
 use super::events::{EventStream, Events};
+use super::hook::{BoxError, Hook};
 use super::outbox::Outbox;
-use super::over_amqp::link::Link;
+use super::over_amqp::inbox::Origin;
+use super::over_amqp::link::{Link, Setup};
 #[cfg(feature = "kafka")]
 use super::over_kafka;
 use super::state::ClientState;
@@ -27,7 +28,7 @@ use crate::message::CloseReport;
 ///
 /// A cheap handle: clones share the connection, from any task of any runtime. The connection is opened
 /// ([`connect`](Self::connect)) or left for its first use ([`lazy`](ClientBuilder::lazy)). When it is lost, whoever waits on it is told what
-/// became of his message or stream, and the next use connects again; nothing hangs.
+/// became of his message, the next use connects again, and receivers [begin again](super#when-the-connection-is-lost); nothing hangs.
 ///
 /// ```
 /// use leveret::messaging::{Client, Target};
@@ -97,22 +98,21 @@ impl Client {
         ClientBuilder::from(config.into())
     }
 
-    pub(super) fn over_amqp(builder: amqp::ConnectionBuilder, runtime: Option<Handle>) -> Self {
+    pub(super) fn over_amqp(setup: Setup) -> Self {
         let events = Arc::new(Events::default());
-        let config = Config::Amqp(builder.config().clone());
-        let backend = Backend::Amqp(Arc::new(Link::new(builder, runtime, Arc::clone(&events))));
+        let config = Config::Amqp(setup.builder.config().clone());
+        let backend = Backend::Amqp(Arc::new(Link::new(setup, Arc::clone(&events))));
         Self::new(config, backend, events)
     }
 
     pub(super) async fn over_stream(
-        builder: amqp::ConnectionBuilder,
-        runtime: Option<Handle>,
+        setup: Setup,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) -> Result<Self> {
         let events = Arc::new(Events::default());
-        let config = Config::Amqp(builder.config().clone());
-        let connection = builder.clone().connect_with(stream).await?;
-        let backend = Backend::Amqp(Arc::new(Link::with(connection, builder, runtime, Arc::clone(&events))));
+        let config = Config::Amqp(setup.builder.config().clone());
+        let connection = setup.clone().open(async |builder| builder.connect_with(stream).await).await?;
+        let backend = Backend::Amqp(Arc::new(Link::with(connection, setup, Arc::clone(&events))));
         Ok(Self::new(config, backend, events))
     }
 
@@ -149,7 +149,38 @@ impl Client {
     /// Begins a receiver of what a queue or some topics deliver.
     #[doc(alias = "subscribe")]
     pub fn receiver(&self, source: impl Into<Source>) -> receiver::ReceiverBuilder {
-        receiver::ReceiverBuilder::new(self.clone(), source.into())
+        receiver::ReceiverBuilder::new(self.clone(), Origin::Fixed(source.into()))
+    }
+
+    /// Begins a receiver whose source is made each time that it begins, on the channel of its first consumer: when it is
+    /// built, and when it begins again after its connection was lost. For queues that go with their connection, and may have another
+    /// name the next time. AMQP only.
+    ///
+    /// ```
+    /// use leveret::messaging::{Client, Source};
+    ///
+    /// # async fn example(client: Client) -> leveret::error::Result<()> {
+    /// let mut receiver = client
+    ///     .receiver_from(|channel| async move {
+    ///         let queue = channel.queue_declare("").exclusive(true).await?; // RabbitMQ gives it a name
+    ///         channel.queue_bind(queue.name(), "news", "").await?;
+    ///         Ok(Source::queue(queue.name()))
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It has as long as connecting has. When it fails, so does [`build`](receiver::ReceiverBuilder::build), with an error that says so and has
+    /// the kind and the reply code of what went wrong, or is a `Handshake` for an error of the program's own; whether the receiver
+    /// tries again when it was to begin anew goes by that, too.
+    pub fn receiver_from<F, Fut>(&self, make: F) -> receiver::ReceiverBuilder
+    where
+        F: Fn(amqp::Channel) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Source, BoxError>> + Send + 'static,
+    {
+        receiver::ReceiverBuilder::new(self.clone(), Origin::Made(Hook::new("receiver_from", make)))
     }
 
     /// Begins a requester: somebody who sends requests and waits for their replies. AMQP only.

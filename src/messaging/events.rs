@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use futures_core::Stream;
 
 use crate::error::Error;
+use crate::wakes::keep;
 
 /// Something that happened to a client.
 #[non_exhaustive]
@@ -22,8 +23,12 @@ pub enum Event {
     Blocked(String),
     /// The server takes messages again (`connection.unblocked`).
     Unblocked,
-    /// The connection was lost. The next use connects again.
+    /// The connection was lost. The next use connects again, and so do receivers, as their [`RecoveryPolicy`](super::RecoveryPolicy) says.
     Lost(Error),
+    /// The receiver of this queue has begun again, after its connection was lost.
+    Recovered(String),
+    /// The server has ended a consumer of this queue, mostly because the queue is gone, and so its receiver ends.
+    ConsumerCancelled(String),
     /// The server has closed a channel of a sender or a requester, which goes on with another one.
     ChannelClosed(Error),
     /// A reply came that no request waits for: it is late, or not meant for this requester. Its correlation id, if it has one.
@@ -93,8 +98,10 @@ impl Events {
         }
         subscribers.over = over;
         let mut wakers = Vec::new();
-        for subscriber in subscribers.list.iter().filter_map(Weak::upgrade) {
-            let mut subscriber = lock(&subscriber);
+        // Whose stream is dropped in the meantime goes with this.
+        let told: Vec<_> = subscribers.list.iter().filter_map(Weak::upgrade).collect();
+        for subscriber in &told {
+            let mut subscriber = lock(subscriber);
             if subscriber.waiting.len() >= MOST {
                 subscriber.waiting.pop_front();
                 subscriber.missed += 1;
@@ -130,7 +137,9 @@ impl EventStream {
         if subscriber.over {
             return Poll::Ready(None);
         }
-        subscriber.waker = Some(cx.waker().clone());
+        let replaced = keep(&mut subscriber.waker, cx.waker());
+        drop(subscriber);
+        drop(replaced);
         Poll::Pending
     }
 }

@@ -53,9 +53,37 @@
 //!
 //! # When the connection is lost
 //!
-//! Every send and every request that waits ends with its outcome, every stream with the reason. The client, its senders and its
-//! requesters connect again when they are used the next time. Receivers do not: what they had is gone, and the program decides
-//! whether to begin again.
+//! Every send and every request that waits ends with its outcome. The client, its senders and its requesters connect again when
+//! they are used the next time. Receivers begin again by themselves, while they are polled: at once, and where that fails after waits
+//! that grow, as the client's [`recovery`](ClientBuilder::recovery) says. So do [message streams](MessageStream),
+//! [`for_each`](Receiver::for_each) and [responders](Responder::serve).
+//!
+//! Beginning again is what [`build`](ReceiverBuilder::build) does, with the same settings; nothing is remembered of what was declared before.
+//! Queues that do not survive the server or the connection are declared by the program, in one of two places:
+//!
+//! | | |
+//! |---|---|
+//! | [`ClientBuilder::on_open`] | has each new connection before anybody else: for what everybody needs |
+//! | [`Client::receiver_from`] | makes a receiver's source on its channel, each time that it begins: for queues that the server names |
+//!
+//! | what happened | what a receiver does |
+//! |---|---|
+//! | the connection was lost, the server fell silent, or closed it for a reason that may pass (320, 541) | begins again |
+//! | this fails: nobody there, no answer in time, 320, 541, a queue whose node is not up yet (404), somebody else's for the moment (405, 403 "in exclusive use"), too many connections (530 "limit ... is reached") | tries again after a wait |
+//! | this fails otherwise: no such queue or virtual host, no permission, a refused login, a certificate | ends, with that error |
+//! | the server closed the channel, or ended the consumer | ends, with that error |
+//! | it was ended on this side | ends |
+//!
+//! A stream (`x-queue-type: stream`) is read again from where the receiver's `x-stream-offset` says, for the plan is the same:
+//! [`receiver_from`](Client::receiver_from) can say each time where to go on.
+//!
+//! What had been delivered and was not settled comes again, to this receiver or to another one. Settling it by the old
+//! [`Delivery`] is `Stale`, and sends nothing. What nobody has fetched by then is dropped, unless it came without acknowledgements: then it
+//! is nowhere else, and is handed out.
+//!
+//! The client's [`state`](Client::state) is [`Recovering`](ClientState::Recovering) meanwhile, and its [events](Client::events) say
+//! [`Lost`](Event::Lost), [`ConnectFailed`](Event::ConnectFailed), [`Opened`](Event::Opened) and [`Recovered`](Event::Recovered). On Kafka all of this is
+//! librdkafka's, which goes on by itself.
 //!
 //! # The seam between the transports
 //!
@@ -70,6 +98,8 @@ mod config;
 mod delivery;
 mod events;
 mod for_each;
+mod hook;
+mod message_stream;
 mod on_demand;
 mod outbox;
 mod over_amqp;
@@ -89,9 +119,10 @@ pub use client::Client;
 pub use config::{Config, Transport};
 pub use delivery::{Acker, Delivery};
 pub use events::{Event, EventStream};
+pub use message_stream::MessageStream;
 pub use pending::{PendingReceipt, SendState};
 pub use received::Received;
-pub use receiver::{MessageStream, Receiver, ReceiverBuilder};
+pub use receiver::{Receiver, ReceiverBuilder};
 pub use requester::{ManagementReply, ReplyQueue, RequestError, Requester, RequesterBuilder};
 pub use responder::Responder;
 pub use sender::{ConfirmMode, Sender, SenderBuilder};
@@ -99,6 +130,6 @@ pub use state::ClientState;
 
 pub use crate::message::{
     Address, Backoff, BatchError, BatchReport, CloseReport, DeliveryDetail, Disposition, Message, Modify, OnDrop,
-    OnUnknown, Receipt, ReceiptDetail, RetryDecision, RetryPolicy, Returned, SendError, SharedProperties, Source,
-    Status, Target, Unsent,
+    OnUnknown, Receipt, ReceiptDetail, RecoveryPolicy, RetryDecision, RetryPolicy, Returned, SendError,
+    SharedProperties, Source, Status, Target, Unsent,
 };

@@ -94,7 +94,10 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
                     deaths += 1;
                     continue;
                 }
-                None => Err(Error::new(ErrorKind::Closed, "the runtime that was to hold it has ended")),
+                None => Err(Error::new(
+                    ErrorKind::Closed,
+                    "what was to make it has ended early: its runtime is gone, or on_open has panicked",
+                )),
             };
             self.settle(&making, &made)?;
             match made {
@@ -150,7 +153,10 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
             // Nobody waits any more: what was made is dropped.
             let _ = tell.send(Some(made));
         });
-        *state = State::Making(making.clone());
+        let old = std::mem::replace(&mut *state, State::Making(making.clone()));
+        drop(state);
+        // The last handle of a connection wakes others.
+        drop(old);
         Ok(Err(making))
     }
 
@@ -174,15 +180,16 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
     pub(super) fn forget(&self, is_it: impl Fn(&T) -> bool) -> bool {
         let mut state = self.lock();
         let found = matches!(&*state, State::Ready(ready) if is_it(ready));
-        if found {
-            *state = State::Empty;
-        }
+        let forgotten = found.then(|| std::mem::replace(&mut *state, State::Empty));
+        drop(state);
+        drop(forgotten);
         found
     }
 
     /// Nothing is made from now on. Gives back what is there.
     pub(super) fn close(&self) -> Option<T> {
-        match std::mem::replace(&mut *self.lock(), State::Closed) {
+        let old = std::mem::replace(&mut *self.lock(), State::Closed);
+        match old {
             State::Ready(ready) => Some(ready),
             // What is being made is dropped when it is made: those who wait for it find that they are too late.
             State::Making(_) | State::Empty | State::Closed => None,

@@ -11,13 +11,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
-use super::over_amqp::inbox::{Inbox, Plan};
-use super::received::Received;
+use super::message_stream::{MessageStream, NoAckBackend};
+use super::over_amqp::inbox::{Inbox, Origin, Plan};
 use crate::amqp::{self, FieldTable, FieldValue, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{Disposition, Modify, OnDrop, Source};
+#[cfg(feature = "kafka")]
+use crate::message::Source;
+use crate::message::{Disposition, Modify, OnDrop, RecoveryPolicy};
 
 /// How messages are received.
 ///
@@ -27,19 +29,21 @@ use crate::message::{Disposition, Modify, OnDrop, Source};
 /// | consumers | 1 |
 /// | acks | each by itself |
 /// | idle timeout | none |
+/// | recovery | the client's: at once, then after waits of up to 10 s, for as long as it takes |
 /// | dropped deliveries | go back at once |
 /// | failed handlers | the delivery goes back after 1 s, as failed |
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens until build()"]
 pub struct ReceiverBuilder {
     client: Client,
-    source: Source,
+    origin: Origin,
     arguments: FieldTable,
     exclusive: bool,
     prefetch: u16,
     consumers: u16,
     coalesce_acks: bool,
     tag_prefix: Option<String>,
+    recovery: Option<RecoveryPolicy>,
     settings: Settings,
 }
 
@@ -52,7 +56,7 @@ pub(super) struct Settings {
 }
 
 impl ReceiverBuilder {
-    pub(super) fn new(client: Client, source: Source) -> Self {
+    pub(super) fn new(client: Client, origin: Origin) -> Self {
         let on_failure = Disposition::Modify(Modify { delivery_failed: true, undeliverable_here: false });
         let settings = Settings {
             idle_timeout: None,
@@ -62,13 +66,14 @@ impl ReceiverBuilder {
         };
         Self {
             client,
-            source,
+            origin,
             arguments: FieldTable::new(),
             exclusive: false,
             prefetch: 256,
             consumers: 1,
             coalesce_acks: false,
             tag_prefix: None,
+            recovery: None,
             settings,
         }
     }
@@ -120,7 +125,7 @@ impl ReceiverBuilder {
         self
     }
 
-    /// The stream ends when no message has come for this long.
+    /// The stream ends when no message has come for this long, for whatever reason: while the connection is away as well.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = Some(limit);
         self
@@ -142,34 +147,31 @@ impl ReceiverBuilder {
         self
     }
 
-    fn plan(&self) -> Result<Plan> {
-        let Source::Queue { name, arguments, exclusive } = &self.source else {
-            let message = "topics cannot be received from here: AMQP 0-9-1 has queues";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        };
-        let mut arguments = arguments.clone();
-        for (name, value) in self.arguments.iter() {
-            arguments.insert(name.clone(), value.clone());
-        }
-        Ok(Plan {
-            queue: name.clone(),
-            arguments,
-            exclusive: *exclusive || self.exclusive,
-            prefetch: self.prefetch,
-            consumers: self.consumers,
-            coalesce_acks: self.coalesce_acks,
-            tag_prefix: self.tag_prefix.clone(),
-        })
+    /// What becomes of it when the connection is lost, in place of what the client [says](super::ClientBuilder::recovery). AMQP only.
+    pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
+        self.recovery = Some(policy);
+        self
+    }
+
+    fn plan(self) -> Plan {
+        let Self { origin, arguments, exclusive, prefetch, consumers, coalesce_acks, tag_prefix, recovery, .. } = self;
+        Plan { origin, arguments, exclusive, prefetch, consumers, coalesce_acks, tag_prefix, recovery }
     }
 
     #[cfg(feature = "kafka")]
     fn kafka_plan(&self) -> Result<kafka::Plan> {
-        let Source::Topic { topics, group } = &self.source else {
+        let Origin::Fixed(source) = &self.origin else {
+            return Err(Error::new(ErrorKind::Unsupported, "Kafka has no channels that a source could be made on"));
+        };
+        let Source::Topic { topics, group } = source else {
             return Err(Error::new(ErrorKind::Unsupported, "a queue cannot be received from here: Kafka has topics"));
         };
         if self.tag_prefix.is_some() || self.exclusive || self.coalesce_acks || !self.arguments.is_empty() {
             let message = "consumer tags, exclusive consumers, acks and arguments are AMQP's; Kafka has none of them";
             return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if self.recovery.is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, "members of Kafka's groups come back by themselves"));
         }
         let (prefetch, members) = (self.prefetch, self.consumers);
         Ok(kafka::Plan { topics: topics.clone(), group: group.clone(), prefetch, members })
@@ -182,7 +184,7 @@ impl ReceiverBuilder {
     ///
     /// # Errors
     ///
-    /// `ChannelClosed` with 404 when there is no such queue, 405 or 403 when it is somebody else's; `Unsupported` for a source
+    /// What [`receiver_from`](super::Client::receiver_from) fails with; `ChannelClosed` with 404 when there is no such queue, 405 or 403 when it is somebody else's; `Unsupported` for a source
     /// of another transport; whatever keeps the client from connecting.
     ///
     /// # Cancel safety
@@ -190,16 +192,17 @@ impl ReceiverBuilder {
     /// Dropping the future ends what was started.
     #[doc(alias = "PeekLock")]
     pub async fn build(self) -> Result<Receiver> {
-        let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()?).await?),
+        let (client, settings) = (self.client.clone(), self.settings);
+        let backend = match client.backend() {
+            ClientBackend::Amqp(link) => Backend::Amqp(Inbox::open(link, self.plan()).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings: self.settings, idle: Idle::default(), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::default(), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
-    /// and what is on its way is lost with the connection.
+    /// and what is on its way to this side is lost with the connection.
     ///
     /// # Errors
     ///
@@ -210,31 +213,32 @@ impl ReceiverBuilder {
     /// Dropping the future ends what was started.
     #[doc(alias = "ReceiveAndDelete")]
     pub async fn build_no_ack(self) -> Result<MessageStream> {
-        let backend = match self.client.backend() {
-            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open_no_ack(link, self.plan()?).await?),
+        let (client, idle_timeout) = (self.client.clone(), self.settings.idle_timeout);
+        let backend = match client.backend() {
+            ClientBackend::Amqp(link) => NoAckBackend::Amqp(Inbox::open(link, self.plan()).await?),
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream { backend, idle_timeout: self.settings.idle_timeout, idle: Idle::default(), over: false })
+        Ok(MessageStream::new(backend, idle_timeout))
     }
 }
 
 /// When the last message came.
 #[derive(Debug, Default)]
-struct Idle {
+pub(super) struct Idle {
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
-    fn message_came(&mut self, limit: Option<Duration>) {
+    pub(super) fn message_came(&mut self, limit: Option<Duration>) {
         if limit.is_some() {
             self.since = Some(Instant::now());
         }
     }
 
     /// Ready when no message has come for so long.
-    fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = limit else { return Poll::Pending };
         let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -247,15 +251,16 @@ impl Idle {
 
 /// A stream of deliveries, each of which is to be settled.
 ///
-/// It ends with an error when the queue is deleted, the channel is closed by the server, or the connection is lost; without one
-/// when this side has ended it. What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
+/// It ends with an error when the queue is deleted or the channel is closed by the server; without one when this side has ended
+/// it. When the connection is lost it [begins again](super#when-the-connection-is-lost), or ends as its [`RecoveryPolicy`] says.
+/// What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
 ///
 /// Dropping it ends the consumers, and puts back what nobody has looked at. Deliveries in hand can still be settled.
 pub struct Receiver {
     backend: Backend,
     pub(super) settings: Settings,
     idle: Idle,
-    /// An error that came behind deliveries that were handed out together.
+    /// An error that came behind deliveries that were handed out together, and is still to be told when it is over.
     kept: Option<Error>,
     over: bool,
 }
@@ -266,15 +271,22 @@ enum Backend {
     Kafka(Option<kafka::Inbox>),
 }
 
+impl Backend {
+    /// It does not begin again from now on.
+    fn stop(&mut self) {
+        match self {
+            Self::Amqp(inbox) => inbox.stop(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => {}
+        }
+    }
+}
+
 impl Receiver {
     #[inline]
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         if self.over {
-            return Poll::Ready(None);
-        }
-        if let Some(error) = self.kept.take() {
-            self.over = true;
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(self.kept.take().map(Err));
         }
         // A delivery is made where it is handed out: it is not moved as a whole just after it was written in pieces.
         let end = match &mut self.backend {
@@ -305,6 +317,7 @@ impl Receiver {
             Poll::Ready(reason) => reason,
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
+                self.backend.stop();
                 None
             }
         };
@@ -317,12 +330,12 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel or the
-    /// connection.
+    /// `Cancelled` when the server ended the consumer, mostly because its queue is gone; whatever has ended the channel; what keeps
+    /// it from beginning again when the connection was lost, or the loss itself where it is not to.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: beginning again goes on where it was.
     pub async fn recv(&mut self) -> Option<Result<Delivery>> {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }
@@ -358,7 +371,6 @@ impl Receiver {
                 Poll::Ready(Some(Err(error))) => {
                     // What came before comes first.
                     self.kept = Some(error);
-                    self.over = false;
                     break;
                 }
                 Poll::Ready(None) | Poll::Pending => break,
@@ -379,7 +391,8 @@ impl Receiver {
     }
 
     /// Changes how many deliveries of each consumer may be unsettled. AMQP 0-9-1 can do that for new consumers only, so the consumers
-    /// are ended and started again (`basic.cancel`, `basic.qos`, `basic.consume`); nothing is lost on the way.
+    /// are ended and started again (`basic.cancel`, `basic.qos`, `basic.consume`); nothing is lost on the way. Where the receiver has to
+    /// begin again anyway, it does so with the new number, and this does not wait for it.
     ///
     /// # Errors
     ///
@@ -445,6 +458,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if self.settings.on_drop == OnDrop::Reject {
             self.settings.idle_timeout = None;
+            self.backend.stop();
             while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
                 drop(delivery);
             }
@@ -455,104 +469,5 @@ impl Drop for Receiver {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").field("settings", &self.settings).field("over", &self.over).finish()
-    }
-}
-
-/// A stream of messages that need no settling: they were settled when the server sent them. What comes out of it cannot be settled.
-///
-/// It ends as a [`Receiver`] does. Dropping it ends the consumers; what nobody has looked at is lost.
-///
-/// ```compile_fail,E0599
-/// async fn settle(mut stream: leveret::messaging::MessageStream) -> leveret::error::Result<()> {
-///     match stream.recv().await {
-///         Some(received) => received?.accept(),
-///         None => Ok(()),
-///     }
-/// }
-/// ```
-pub struct MessageStream {
-    backend: NoAckBackend,
-    idle_timeout: Option<Duration>,
-    idle: Idle,
-    over: bool,
-}
-
-enum NoAckBackend {
-    Amqp(Inbox<amqp::MessageStream>),
-    #[cfg(feature = "kafka")]
-    Kafka(kafka::Inbox),
-}
-
-impl MessageStream {
-    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let next = match &mut self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.poll_next(cx).map_ok(Received::from),
-            #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => inbox.poll_next(cx).map_ok(|(arrived, mut acker)| {
-                // Where the partition is somebody else's by now, it comes there as well.
-                let _ = acker.settle(Disposition::Accept);
-                Received::from(arrived)
-            }),
-        };
-        match next {
-            Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.idle_timeout),
-            Poll::Ready(_) => self.over = true,
-            Poll::Pending => {
-                std::task::ready!(self.idle.poll(self.idle_timeout, cx));
-                self.over = true;
-                return Poll::Ready(None);
-            }
-        }
-        next
-    }
-
-    /// The next message. `None` as [`Receiver::recv`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Receiver::recv`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Result<Received>> {
-        poll_fn(|cx| self.poll_received(cx)).await
-    }
-
-    /// Ends the consumers (`basic.cancel`). What has been delivered by then can still be fetched.
-    ///
-    /// # Errors
-    ///
-    /// `Timeout`; whatever has ended the channel.
-    ///
-    /// # Cancel safety
-    ///
-    /// The consumers end even when the future is dropped.
-    pub async fn cancel(&self) -> Result<()> {
-        match &self.backend {
-            NoAckBackend::Amqp(inbox) => inbox.cancel().await,
-            #[cfg(feature = "kafka")]
-            NoAckBackend::Kafka(inbox) => {
-                inbox.drain();
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Stream for MessageStream {
-    type Item = Result<Received>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_received(cx)
-    }
-}
-
-impl fmt::Debug for MessageStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageStream").field("over", &self.over).finish()
     }
 }

@@ -53,7 +53,7 @@ impl Responder {
     /// A request without `reply_to` is handled all the same. Where the reply cannot be sent, the request is accepted: it was handled, and its
     /// requester is told by his deadline. When the handler fails or panics, the request goes back after a second, as failed.
     ///
-    /// Ends when the queue is deleted or the connection is lost.
+    /// Ends when the queue is deleted; goes on when the connection is lost and [comes back](super#when-the-connection-is-lost).
     ///
     /// # Errors
     ///

@@ -12,6 +12,8 @@ pub enum ClientState {
     Open,
     /// Connected, and the server takes no messages (`connection.blocked`). Everything else works.
     Blocked,
+    /// The connection was lost, and receivers are being started again; see [`RecoveryPolicy`](super::RecoveryPolicy).
+    Recovering,
     /// The connection was lost. The next use connects again.
     Lost,
     /// Closed on this side, for good.

@@ -9,8 +9,8 @@
 //!   that call. A machine never asks for the time itself;
 //! * **the end**: `terminate` tells the machine that the stream is gone. Everybody who waits is answered.
 //!
-//! Machines answer those who wait through [`std::task::Waker`]s. They are collected while the machine works and taken out by
-//! its owner, who wakes them when the machine's lock has been released.
+//! Machines answer those who wait through [`std::task::Waker`]s. Those to be woken, and those that are not needed any more, gather in
+//! [`Wakes`] while the machine works; its owner takes them out, and wakes and drops them when the machine's lock has been released.
 
 pub mod client;
 mod content;
@@ -22,6 +22,7 @@ pub mod server;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use crate::wakes::Wakes;
 pub use content::{Ahead, Content, Layout};
 pub(crate) use content::{Assembler, ContentError, Incoming, KEEP_IN_PLACE_FROM, Whole};
 pub(crate) use heartbeat::Heartbeat;

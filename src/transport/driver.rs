@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 use super::blocks::Blocks;
 use super::{Stream, now};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Ahead, OutBuffer};
+use crate::protocol::{Ahead, OutBuffer, Wakes};
 
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
@@ -47,8 +47,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) output: &'a mut OutBuffer,
     /// The stream has ended, and why. It is the last turn.
     pub(crate) ended: Option<Error>,
-    /// Takes everybody who is to be woken once the lock is released.
-    pub(crate) wakes: &'a mut Vec<Waker>,
+    /// Takes everybody who is to be woken, or dropped, once the lock is released.
+    pub(crate) wakes: &'a mut Wakes,
     /// Wakes the driver. To be kept until the next turn, and used when there is something to write where there was nothing,
     /// or when reading may go on.
     pub(crate) driver: &'a Waker,
@@ -82,7 +82,7 @@ struct Driver<E: Endpoint + ?Sized> {
     /// When to see whether the blocks are still used.
     look_after_blocks: Option<Instant>,
     output: OutBuffer,
-    wakes: Vec<Waker>,
+    wakes: Wakes,
     sleep: Pin<Box<Sleep>>,
     /// When `sleep` ends, if it counts.
     armed: Option<Instant>,
@@ -108,7 +108,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             blocks: Blocks::new(),
             look_after_blocks: None,
             output: OutBuffer::new(),
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             read: true,
@@ -174,9 +174,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             driver: cx.waker(),
             now: now(),
         });
-        for waker in self.wakes.drain(..) {
-            waker.wake();
-        }
+        self.wakes.release();
         self.read = next.read;
         self.ahead = next.ahead;
         self.over |= next.finished;

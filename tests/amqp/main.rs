@@ -15,6 +15,8 @@
 #[macro_use]
 #[path = "../shared/running.rs"]
 mod running;
+#[path = "../shared/tasks.rs"]
+mod tasks;
 #[macro_use]
 mod support;
 #[macro_use]
@@ -44,3 +46,4 @@ mod tls_rabbitmq;
 mod topology;
 mod transactions;
 mod waiting;
+mod wakers;

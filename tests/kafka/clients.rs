@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leveret::error::{ErrorKind, Outcome};
 use leveret::kafka::KafkaConfig;
-use leveret::messaging::{Client, ClientCache, ClientState, Event, Target, Transport};
+use leveret::messaging::{Client, ClientCache, ClientState, Event, RecoveryPolicy, Target, Transport};
 
 use crate::support::{LONG, SECOND, cluster, lazy, place, sender, timed, url, within};
 
@@ -39,6 +39,10 @@ async fn kk1_a_wrong_property_is_told_at_once() {
     assert!(error.message().is_some());
     // A setting of the other transport is not left out in silence.
     let error = Client::builder("kafka://localhost:1").unwrap().heartbeat(1).lazy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let error = Client::builder("kafka://localhost:1").unwrap().on_open(|_| async { Ok(()) }).lazy().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let error = Client::builder("kafka://localhost:1").unwrap().recovery(RecoveryPolicy::never()).lazy().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let error = Client::builder("amqp://localhost:1").unwrap().kafka_set("acks", "1").lazy().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

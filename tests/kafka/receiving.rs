@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use leveret::error::ErrorKind;
 use leveret::kafka::PropertyMapping;
-use leveret::messaging::{Client, DeliveryDetail, Disposition, Event, EventStream, Message, Receiver, Source, Target};
+use leveret::messaging::{
+    Client, DeliveryDetail, Disposition, Event, EventStream, Message, Receiver, RecoveryPolicy, Source, Target,
+};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -279,6 +281,8 @@ async fn what_cannot_be_received_is_told() {
         client.receiver(source()).exclusive(true),
         client.receiver(source()).priority(1),
         client.receiver(source()).tag_prefix("x"),
+        client.receiver(source()).recovery(RecoveryPolicy::never()),
+        client.receiver_from(|_| async { Ok(Source::topic("hares", "g")) }),
     ] {
         assert_eq!(within(builder.build()).await.unwrap_err().kind(), ErrorKind::Unsupported);
     }

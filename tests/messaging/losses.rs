@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{Backoff, Client, ClientState, Receipt, RetryPolicy, SendError, SendState, Status, Target};
+use leveret::messaging::{
+    Backoff, Client, ClientState, Event, Receipt, RecoveryPolicy, RetryPolicy, SendError, SendState, Source, Status,
+    Target,
+};
 use tokio::task::JoinHandle;
 
 use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
@@ -17,7 +20,8 @@ on_every_server! {
         let (client, tap) = server.tapped().await;
         let sender = client.sender().retry(RetryPolicy::never()).build().unwrap();
         let target = Target::queue(&kept.name);
-        let mut receiver = receiver(&client, &kept.name).await;
+        let builder = client.receiver(Source::queue(&kept.name)).recovery(RecoveryPolicy::never());
+        let mut receiver = within("a receiver", builder.build()).await.unwrap();
         sender.send(&target, "0").await.unwrap();
         let unsettled = next(&mut receiver).await;
         tap.stall(true);
@@ -93,9 +97,12 @@ on_every_server! {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
         let mut receiver = receiver(&client, &queue).await;
+        let mut events = client.events();
         crate::support::channel(&client).await.queue_delete(&queue).await.unwrap();
         let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        let event = within("the event", events.next()).await;
+        assert!(matches!(&event, Some(Event::ConsumerCancelled(of)) if *of == queue), "{event:?}");
         assert!(within("the end", receiver.recv()).await.is_none());
     }
 }
@@ -119,7 +126,8 @@ async fn sent_into_the_void(
 on_every_own_server! {
     /// KA2: the operator closes every connection; the code and the text are there.
     async fn the_operator_closes_all_connections(server: Own) {
-        let client = within("a connection", Client::connect(&server.url())).await.unwrap();
+        let builder = Client::builder(&server.url()).unwrap().recovery(RecoveryPolicy::never());
+        let client = within("a connection", builder.connect()).await.unwrap();
         let queue = exclusive_queue(&client).await;
         fill(&client, &queue, 0..1).await;
         let mut receiver = receiver(&client, &queue).await;

@@ -15,6 +15,8 @@
 #[macro_use]
 #[path = "../shared/running.rs"]
 mod running;
+#[path = "../shared/tasks.rs"]
+mod tasks;
 #[macro_use]
 mod support;
 mod wire;
@@ -26,6 +28,8 @@ mod closing;
 mod losses;
 mod properties;
 mod receiving;
+mod recovering;
 mod requests;
 mod sending;
 mod settling;
+mod wakers;

@@ -1,7 +1,7 @@
 //! Settling: each verdict is exactly one method on the wire, and nothing is settled twice or on the wrong channel.
 
 use leveret::error::ErrorKind;
-use leveret::messaging::{Disposition, Modify, OnDrop, Source};
+use leveret::messaging::{Disposition, Modify, OnDrop, RecoveryPolicy, Source};
 
 use crate::support::{Kept, Server, channel, exclusive_queue, fill, look_at, next, number, receiver, until, within};
 use crate::wire::Settlement;
@@ -222,7 +222,8 @@ on_every_server! {
         let kept = Kept::new(server).await;
         let (client, tap) = server.tapped().await;
         fill(&client, &kept.name, 0..3).await;
-        let mut first = receiver(&client, &kept.name).await;
+        let builder = client.receiver(Source::queue(&kept.name)).recovery(RecoveryPolicy::never());
+        let mut first = within("a receiver", builder.build()).await.unwrap();
         let old = next(&mut first).await;
         let dropped = next(&mut first).await;
         tap.cut();

@@ -1,5 +1,6 @@
 //! Servers to test against, waits that end, and what many tests do.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -115,13 +116,20 @@ impl Server {
 /// A server for one test alone.
 #[derive(Debug)]
 pub(crate) enum Own {
-    Broker(Broker),
-    RabbitMq { dir: PathBuf, ctl: String, url: String },
+    /// It is there or not.
+    Broker(Option<Broker>, SocketAddr),
+    RabbitMq {
+        dir: PathBuf,
+        ctl: String,
+        url: String,
+    },
 }
 
 impl Own {
     pub(crate) async fn broker() -> Self {
-        Self::Broker(Broker::start().await.unwrap())
+        let broker = Broker::start().await.unwrap();
+        let address = broker.local_addr();
+        Self::Broker(Some(broker), address)
     }
 
     pub(crate) async fn rabbitmq() -> Self {
@@ -134,7 +142,7 @@ impl Own {
 
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Broker(broker) => broker.url(),
+            Self::Broker(_, address) => format!("amqp://guest:guest@{address}/%2f"),
             Self::RabbitMq { url, .. } => url.clone(),
         }
     }
@@ -142,7 +150,7 @@ impl Own {
     /// The server runs out of memory.
     pub(crate) async fn block(&self) {
         match self {
-            Self::Broker(broker) => broker.block("low on memory"),
+            Self::Broker(broker, _) => broker.as_ref().unwrap().block("low on memory"),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.0000001"]).await),
         }
     }
@@ -150,7 +158,7 @@ impl Own {
     /// The server has memory again.
     pub(crate) async fn unblock(&self) {
         match self {
-            Self::Broker(broker) => broker.unblock(),
+            Self::Broker(broker, _) => broker.as_ref().unwrap().unblock(),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.4"]).await),
         }
     }
@@ -158,10 +166,60 @@ impl Own {
     /// The operator closes every connection.
     pub(crate) async fn close_connections(&self) {
         match self {
-            Self::Broker(broker) => broker.close_connections(320, "CONNECTION_FORCED - bye"),
+            Self::Broker(broker, _) => broker.as_ref().unwrap().close_connections(320, "CONNECTION_FORCED - bye"),
             Self::RabbitMq { ctl, .. } => drop(command(ctl, &["close_all_connections", "bye"]).await),
         }
     }
+
+    /// The server is gone from one moment to the next.
+    pub(crate) async fn kill(&mut self) {
+        match self {
+            Self::Broker(broker, _) => drop(broker.take()),
+            Self::RabbitMq { dir, .. } => {
+                command(&environment("LEVERET_RABBITMQ"), &["kill", dir.to_str().unwrap()]).await;
+            }
+        }
+    }
+
+    /// The server shuts down in order.
+    pub(crate) async fn stop(&mut self) {
+        match self {
+            Self::Broker(broker, _) => {
+                if let Some(broker) = broker.take() {
+                    broker.shutdown().await;
+                }
+            }
+            Self::RabbitMq { dir, .. } => {
+                command(&environment("LEVERET_RABBITMQ"), &["stop", dir.to_str().unwrap()]).await;
+            }
+        }
+    }
+
+    /// It is there again, where it was. The broker in the box has forgotten everything.
+    pub(crate) async fn start(&mut self) {
+        match self {
+            Self::Broker(broker, address) => {
+                *broker = Some(broker_at(*address, Broker::builder).await);
+            }
+            Self::RabbitMq { dir, .. } => {
+                command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
+            }
+        }
+    }
+}
+
+/// A broker where another one was. That one's listener may not be gone yet.
+pub(crate) async fn broker_at(address: SocketAddr, builder: impl Fn() -> leveret::broker::Builder) -> Broker {
+    within("the port", async {
+        loop {
+            match builder().bind(address).await {
+                Ok(broker) => return broker,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
 }
 
 impl Drop for Own {

@@ -220,11 +220,12 @@ impl Flights {
         !self.loose.is_empty()
     }
 
-    /// Nobody waits for this one any more.
-    pub(super) fn loosen(&mut self, lane: u32, tag: NonZeroU64) {
-        let Some(known) = self.lanes.get_mut(lane as usize) else { return };
+    /// Nobody waits for this one any more. The timer of who did comes back: it keeps his task.
+    pub(super) fn loosen(&mut self, lane: u32, tag: NonZeroU64) -> Option<Timer> {
+        let known = self.lanes.get_mut(lane as usize)?;
         known.loose += 1;
         self.loose.push_back(Loose { lane, tag });
+        self.timer(lane, tag)?.take()
     }
 
     /// By when it is to be known what became of a message.

@@ -172,7 +172,8 @@ impl Lane {
 
     /// Nobody waits for this message any more.
     pub(super) fn loosen(&self, tag: NonZeroU64) {
-        self.ledger.lock().loosen(self.place, tag);
+        let timer = self.ledger.lock().loosen(self.place, tag);
+        drop(timer);
         self.ledger.reap();
     }
 

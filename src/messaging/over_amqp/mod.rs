@@ -6,8 +6,10 @@ pub(super) mod inbox;
 mod ledger;
 pub(super) mod link;
 pub(super) mod outbox;
+mod pace;
 mod pages;
 mod pending;
+mod recovery;
 pub(super) mod replies;
 
 pub(super) use outbox::Outbox;

@@ -280,6 +280,11 @@ fn no_channel_in_time() -> Error {
 #[cfg(test)]
 #[cfg(feature = "broker")]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Wake};
+    use std::time::Duration;
+
     use crate::broker::Broker;
     use crate::error::ErrorKind;
     use crate::messaging::outbox::Backend;
@@ -314,6 +319,30 @@ mod tests {
         assert_eq!(returned.await.unwrap_err().into_message().unwrap().1.body(), b"x");
         sender.send(&target, "x").await.unwrap();
         assert_eq!(size(&sender), (0, 1));
+    }
+
+    /// Not even its timer is kept, which would keep whoever waited until the next message is sent.
+    #[tokio::test]
+    async fn a_receipt_that_is_dropped_lets_go_of_its_task() {
+        struct Task;
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        let (broker, sender, target) = sender().await;
+        sender.send(&target, "x").await.unwrap();
+        broker.hold_confirms(true);
+        let task = Arc::new(Task);
+        let mut receipt = sender.send_pipelined(&target, "x").await.unwrap();
+        assert!(Pin::new(&mut receipt).poll(&mut Context::from_waker(&Arc::clone(&task).into())).is_pending());
+        drop(receipt);
+        broker.hold_confirms(false);
+        let confirmed = async {
+            while sender.in_flight() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), confirmed).await.unwrap();
+        assert_eq!(Arc::strong_count(&task), 1);
     }
 
     /// The channel is replaced, and that of the messages before is kept in mind until all is known of them.

@@ -220,7 +220,9 @@ impl Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().open.remove(&self.number);
+        let tell = self.waiting.lock().open.remove(&self.number);
+        // Dropped without the lock: that wakes whoever waited last.
+        drop(tell);
     }
 }
 

@@ -14,6 +14,7 @@ use std::task::{Poll, Waker};
 use crate::codec::method::{MethodFields, MethodInfo, basic};
 use crate::codec::{Method, ShortString};
 use crate::protocol::Content;
+use crate::wakes::{Wakes, replace};
 
 /// A request under way on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,16 @@ enum Caller {
     Gone,
 }
 
+impl Caller {
+    /// Waits no more, and leaves the waker that it waited with.
+    fn leave(&mut self) -> Option<Waker> {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Waiting(waker) => Some(waker),
+            Self::Busy | Self::Gone => None,
+        }
+    }
+}
+
 impl Calls {
     /// Expects an answer to `request`, behind all others.
     pub(crate) fn expect(&mut self, request: MethodInfo) -> CallId {
@@ -94,7 +105,7 @@ impl Calls {
 
     /// Gives `reply` to the first unanswered call that it can answer; its name is the error when there is none. `Ok(Some)` is a
     /// message whose caller has gone, and which has to be settled all the same.
-    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Vec<Waker>) -> Result<Option<Reply>, &'static str> {
+    pub(crate) fn answer(&mut self, reply: Reply, wakes: &mut Wakes) -> Result<Option<Reply>, &'static str> {
         let info = reply.method.info();
         let names = match &reply.method {
             Method::Basic(basic::Method::ConsumeOk(ok)) => Some(&ok.consumer_tag),
@@ -113,17 +124,17 @@ impl Calls {
         match caller {
             Caller::Gone => return Ok(unsettled.then_some(reply)),
             Caller::Busy => {}
-            Caller::Waiting(waker) => wakes.push(waker),
+            Caller::Waiting(waker) => wakes.wake([waker]),
         }
         self.slots.insert(at, (id, Slot::Answered { reply, unsettled }));
         Ok(None)
     }
 
     /// The answer, once it is there; `None` when it will never come. It can be taken once.
-    pub(crate) fn poll(&mut self, id: CallId, waker: &Waker) -> Poll<Option<Reply>> {
+    pub(crate) fn poll(&mut self, id: CallId, waker: &Waker, wakes: &mut Wakes) -> Poll<Option<Reply>> {
         let Some((at, slot)) = self.slot(id) else { return Poll::Ready(None) };
         match slot {
-            Slot::Expected { caller: Caller::Waiting(old), .. } => old.clone_from(waker),
+            Slot::Expected { caller: Caller::Waiting(old), .. } => wakes.drop_later(replace(old, waker)),
             Slot::Expected { caller, .. } => *caller = Caller::Waiting(waker.clone()),
             Slot::Answered { .. } => return Poll::Ready(self.take(at)),
         }
@@ -132,10 +143,10 @@ impl Calls {
 
     /// The caller has gone; the expectation stays until it is met. As [`answer`](Self::answer), gives back a message that was there
     /// already and was not taken.
-    pub(crate) fn abandon(&mut self, id: CallId) -> Option<Reply> {
+    pub(crate) fn abandon(&mut self, id: CallId, wakes: &mut Wakes) -> Option<Reply> {
         match self.slot(id)? {
             (_, Slot::Expected { caller, .. }) => {
-                *caller = Caller::Gone;
+                wakes.drop_later(caller.leave());
                 None
             }
             (at, Slot::Answered { unsettled, .. }) => {
@@ -146,12 +157,13 @@ impl Calls {
     }
 
     /// There will be no more replies: every caller is told so.
-    pub(crate) fn fail_all(&mut self, wakes: &mut Vec<Waker>) {
-        self.slots.retain(|(_, slot)| {
-            if let Slot::Expected { caller: Caller::Waiting(waker), .. } = slot {
-                wakes.push(waker.clone());
+    pub(crate) fn fail_all(&mut self, wakes: &mut Wakes) {
+        self.slots.retain_mut(|(_, slot)| match slot {
+            Slot::Expected { caller, .. } => {
+                wakes.wake(caller.leave());
+                false
             }
-            matches!(slot, Slot::Answered { .. })
+            Slot::Answered { .. } => true,
         });
     }
 
@@ -184,32 +196,32 @@ mod tests {
 
     #[test]
     fn a_late_reply_meets_the_call_that_was_given_up() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let first = calls.expect(queue::Declare::INFO);
         let second = calls.expect(queue::Declare::INFO);
-        assert!(calls.poll(second, Waker::noop()).is_pending());
-        calls.abandon(first);
+        assert!(calls.poll(second, Waker::noop(), &mut wakes).is_pending());
+        calls.abandon(first, &mut wakes);
         calls.answer(declared("late"), &mut wakes).unwrap();
-        assert!(calls.poll(second, Waker::noop()).is_pending());
+        assert!(calls.poll(second, Waker::noop(), &mut wakes).is_pending());
         calls.answer(declared("right"), &mut wakes).unwrap();
-        assert_eq!(calls.poll(second, Waker::noop()), Poll::Ready(Some(declared("right"))));
+        assert_eq!(calls.poll(second, Waker::noop(), &mut wakes), Poll::Ready(Some(declared("right"))));
         assert!(calls.slots.is_empty());
     }
 
     #[test]
     fn c120_a_reply_of_the_wrong_kind_is_nobodys() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let get = calls.expect(basic::Get::INFO);
         assert!(calls.answer(reply(queue::PurgeOk::default()), &mut wakes).is_err());
         calls.answer(reply(basic::GetEmpty::default()), &mut wakes).unwrap();
-        assert!(calls.poll(get, Waker::noop()).is_ready());
+        assert!(calls.poll(get, Waker::noop(), &mut wakes).is_ready());
         assert!(calls.answer(reply(basic::GetEmpty::default()), &mut wakes).is_err(), "nobody asked for a second one");
     }
 
     /// What RabbitMQ does when the requests come close together.
     #[test]
     fn a_reply_may_overtake_one_of_another_kind() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let [one, two] = ["one", "two"].map(|tag| calls.expect_for(basic::Cancel::INFO, tag.into()));
         let delete = calls.expect(queue::Delete::INFO);
         let cancelled = |tag: &str| reply(basic::CancelOk { consumer_tag: tag.into() });
@@ -217,53 +229,53 @@ mod tests {
             calls.answer(reply, &mut wakes).unwrap();
         }
         assert!(calls.answer(cancelled("one"), &mut wakes).is_err());
-        assert_eq!(calls.poll(two, Waker::noop()), Poll::Ready(Some(cancelled("two"))));
-        assert_eq!(calls.poll(one, Waker::noop()), Poll::Ready(Some(cancelled("one"))));
-        assert!(calls.poll(delete, Waker::noop()).is_ready());
+        assert_eq!(calls.poll(two, Waker::noop(), &mut wakes), Poll::Ready(Some(cancelled("two"))));
+        assert_eq!(calls.poll(one, Waker::noop(), &mut wakes), Poll::Ready(Some(cancelled("one"))));
+        assert!(calls.poll(delete, Waker::noop(), &mut wakes).is_ready());
     }
 
     #[test]
     fn a_message_that_nobody_takes_is_given_back() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let message = || reply(basic::GetOk::default());
         let [early, late, settled] = [
             calls.expect_unsettled(basic::Get::INFO),
             calls.expect_unsettled(basic::Get::INFO),
             calls.expect(basic::Get::INFO),
         ];
-        assert_eq!(calls.abandon(early), None);
+        assert_eq!(calls.abandon(early, &mut wakes), None);
         assert_eq!(calls.answer(message(), &mut wakes), Ok(Some(message())));
         assert_eq!(calls.answer(message(), &mut wakes), Ok(None));
-        assert_eq!(calls.abandon(late), Some(message()));
+        assert_eq!(calls.abandon(late, &mut wakes), Some(message()));
         assert_eq!(calls.answer(message(), &mut wakes), Ok(None));
-        assert_eq!(calls.abandon(settled), None);
+        assert_eq!(calls.abandon(settled, &mut wakes), None);
         assert!(calls.slots.is_empty());
     }
 
     /// One request that a server never answers, and a program that goes on asking.
     #[test]
     fn an_answer_that_never_comes_does_not_pile_up_those_behind_it() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let never = calls.expect(queue::Purge::INFO);
         for _ in 0..1000 {
             let get = calls.expect(basic::Get::INFO);
             calls.answer(reply(basic::GetEmpty::default()), &mut wakes).unwrap();
-            assert!(calls.poll(get, Waker::noop()).is_ready());
-            assert_eq!(calls.poll(get, Waker::noop()), Poll::Ready(None), "it is taken once");
+            assert!(calls.poll(get, Waker::noop(), &mut wakes).is_ready());
+            assert_eq!(calls.poll(get, Waker::noop(), &mut wakes), Poll::Ready(None), "it is taken once");
         }
-        assert!(calls.poll(never, Waker::noop()).is_pending());
+        assert!(calls.poll(never, Waker::noop(), &mut wakes).is_pending());
         assert_eq!(calls.slots.len(), 1);
     }
 
     #[test]
     fn answers_wait_for_those_who_ask_late() {
-        let (mut calls, mut wakes) = (Calls::default(), Vec::new());
+        let (mut calls, mut wakes) = (Calls::default(), Wakes::default());
         let ids: Vec<_> = (0..3).map(|_| calls.expect(queue::Declare::INFO)).collect();
         for name in ["a", "b", "c"] {
             calls.answer(declared(name), &mut wakes).unwrap();
         }
         for (id, name) in ids.into_iter().zip(["a", "b", "c"]).rev() {
-            assert_eq!(calls.poll(id, Waker::noop()), Poll::Ready(Some(declared(name))));
+            assert_eq!(calls.poll(id, Waker::noop(), &mut wakes), Poll::Ready(Some(declared(name))));
         }
         assert!(calls.slots.is_empty());
     }

@@ -13,7 +13,6 @@
 //! close-ok (c49), with the exception that [`numbers`](super::numbers) explains.
 
 use std::collections::VecDeque;
-use std::task::Waker;
 
 use super::acks::Acks;
 use super::batch::{Batch, Heads};
@@ -28,7 +27,7 @@ use crate::codec::method::channel::{self as channel_class, Method as ChannelMeth
 use crate::codec::method::{MethodFields, basic, channel};
 use crate::codec::{AckView, ContentHeader, DeliverView, FrameType, Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Assembler, Content, Incoming, OutBuffer, Whole};
+use crate::protocol::{Assembler, Content, Incoming, OutBuffer, Wakes, Whole};
 
 /// Returned messages that belong to no confirm and that nobody has asked for; more than these push out the oldest.
 const MAX_RETURNED: usize = 1024;
@@ -91,7 +90,7 @@ enum Pending {
 /// What a channel needs of its connection while it handles a frame.
 pub(crate) struct Hands<'a> {
     pub(crate) out: &'a mut OutBuffer,
-    pub(crate) wakes: &'a mut Vec<Waker>,
+    pub(crate) wakes: &'a mut Wakes,
     /// Octets in all consumers' queues.
     pub(crate) buffered: &'a mut usize,
     /// Octets of acks and answers that wait to be written.
@@ -370,7 +369,7 @@ impl Channel {
         true
     }
 
-    fn returned(&mut self, returned: Box<Returned>, wakes: &mut Vec<Waker>) {
+    fn returned(&mut self, returned: Box<Returned>, wakes: &mut Wakes) {
         let unclaimed = match &mut self.confirms {
             Some(confirms) => {
                 let content = &returned.content;
@@ -442,11 +441,11 @@ impl Channel {
     pub(crate) fn cancel_for_nobody(&mut self, tag: ShortString, hands: &mut Hands<'_>) {
         hands.send(self.number, basic::Cancel { consumer_tag: tag.clone(), no_wait: false });
         let call = self.calls.expect_for(basic::Cancel::INFO, tag);
-        self.calls.abandon(call);
+        self.calls.abandon(call, hands.wakes);
     }
 
     /// `basic.cancel-ok`.
-    fn cancelled(&mut self, tag: &ShortString, wakes: &mut Vec<Waker>) {
+    fn cancelled(&mut self, tag: &ShortString, wakes: &mut Wakes) {
         let Some(id) = self.consumers.find(tag.as_bytes()) else { return };
         let Some(consumer) = self.consumers.get_mut(id) else { return };
         if matches!(consumer.state, ConsumerState::Draining) {
@@ -486,7 +485,7 @@ impl Channel {
     }
 
     /// Nothing more will come for anybody: everybody who waits is told why.
-    pub(crate) fn finish(&mut self, reason: &Error, wakes: &mut Vec<Waker>, buffered: &mut usize) {
+    pub(crate) fn finish(&mut self, reason: &Error, wakes: &mut Wakes, buffered: &mut usize) {
         if self.end.is_some() {
             // A connection that ends under a closing channel leaves only the call for close-ok to be answered.
             self.calls.fail_all(wakes);
@@ -538,9 +537,9 @@ impl Consumer {
     }
 
     #[inline]
-    fn wake(&mut self, wakes: &mut Vec<Waker>) {
+    fn wake(&mut self, wakes: &mut Wakes) {
         if let Some(waker) = self.waker.take() {
-            wakes.push(waker);
+            wakes.wake([waker]);
         }
     }
 }

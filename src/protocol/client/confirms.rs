@@ -15,12 +15,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use super::wakers::WakerQueue;
 use crate::codec::{ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::Content;
+use crate::wakes::{Wakes, replace};
 
 /// What the server said about a published message.
 ///
@@ -184,7 +185,7 @@ impl Confirms {
     }
 
     /// `basic.ack` or `basic.nack`. Returns whether the tag was ever given out.
-    pub(crate) fn settle(&mut self, tag: u64, multiple: bool, ack: bool, wakes: &mut Vec<Waker>) -> bool {
+    pub(crate) fn settle(&mut self, tag: u64, multiple: bool, ack: bool, wakes: &mut Wakes) -> bool {
         if tag >= self.next || (tag == 0 && !multiple) {
             return false;
         }
@@ -209,9 +210,9 @@ impl Confirms {
     }
 
     /// The common case, the oldest ones: nothing to remember of any of them.
-    fn ack_all_up_to(&mut self, last: u64, wakes: &mut Vec<Waker>) {
+    fn ack_all_up_to(&mut self, last: u64, wakes: &mut Wakes) {
         while self.watchers.front().is_some_and(|(tag, _)| *tag <= last) {
-            wakes.extend(self.watchers.pop_front().map(|(_, waker)| waker));
+            wakes.wake(self.watchers.pop_front().map(|(_, waker)| waker));
         }
         if last >= self.base {
             let count = usize::try_from(last + 1 - self.base).unwrap_or(usize::MAX);
@@ -220,7 +221,7 @@ impl Confirms {
         }
     }
 
-    fn settle_one(&mut self, tag: u64, ack: bool, wakes: &mut Vec<Waker>) {
+    fn settle_one(&mut self, tag: u64, ack: bool, wakes: &mut Wakes) {
         let returned = self.take_returned(tag);
         let watched = match self.slot(tag) {
             Some(Slot::Waiting) => true,
@@ -228,7 +229,7 @@ impl Confirms {
             // Settled twice: the first word counts.
             Some(Slot::Acked | Slot::Nacked) | None => return,
         };
-        wakes.extend(self.unwatch(tag));
+        wakes.wake(self.unwatch(tag));
         self.set(tag, if ack || !watched { Slot::Acked } else { Slot::Nacked });
         if watched && (returned.is_some() || !ack) {
             let confirmation = if ack { Confirmation::Ack(returned) } else { Confirmation::Nack(returned) };
@@ -250,20 +251,21 @@ impl Confirms {
     }
 
     /// Wakes those who wait for no more than what is settled.
-    fn wake_drains(&mut self, wakes: &mut Vec<Waker>) {
+    fn wake_drains(&mut self, wakes: &mut Wakes) {
         let base = self.base;
-        wakes.extend(self.drains.extract_if(.., |(tag, _)| *tag < base).map(|(_, waker)| waker));
+        wakes.wake(self.drains.extract_if(.., |(tag, _)| *tag < base).map(|(_, waker)| waker));
     }
 
-    /// Whether everything up to this tag is settled. If not, the waker is woken then.
-    pub(crate) fn poll_drained(&mut self, tag: u64, waker: &Waker) -> bool {
-        if tag < self.base {
-            return true;
-        }
+    /// Whether everything up to this tag is settled.
+    pub(crate) fn is_drained(&self, tag: u64) -> bool {
+        tag < self.base
+    }
+
+    /// Wakes this one when everything up to this tag is settled.
+    pub(crate) fn await_drained(&mut self, tag: u64, waker: &Waker) {
         if !self.drains.iter().any(|(other, old)| *other == tag && old.will_wake(waker)) {
             self.drains.push((tag, waker.clone()));
         }
-        false
     }
 
     fn show_watermark(&self) {
@@ -315,42 +317,42 @@ impl Confirms {
     }
 
     /// What became of a message, once it is known. A kept confirmation can be taken once.
-    pub(crate) fn poll(&mut self, tag: u64, waker: &Waker) -> Poll<Confirmation> {
+    pub(crate) fn take(&mut self, tag: u64) -> Option<Confirmation> {
         // Asking an empty map costs a hash as well.
         if !self.kept.is_empty()
             && let Some(confirmation) = self.kept.remove(&tag)
         {
             self.show_watermark();
-            return Poll::Ready(confirmation);
+            return Some(confirmation);
         }
         if tag < self.base {
-            return Poll::Ready(Confirmation::Ack(None));
+            return Some(Confirmation::Ack(None));
         }
         match self.slot(tag) {
-            Some(Slot::Acked) => return Poll::Ready(Confirmation::Ack(None)),
-            Some(Slot::Nacked) => return Poll::Ready(Confirmation::Nack(None)),
+            Some(Slot::Acked) => return Some(Confirmation::Ack(None)),
+            Some(Slot::Nacked) => return Some(Confirmation::Nack(None)),
             Some(Slot::Unwatched) => self.set(tag, Slot::Waiting),
             Some(Slot::Waiting) | None => {}
         }
-        self.watch(tag, waker);
-        Poll::Pending
+        None
     }
 
-    fn watch(&mut self, tag: u64, waker: &Waker) {
+    /// Wakes this one when it is known.
+    pub(crate) fn watch(&mut self, tag: u64, waker: &Waker, wakes: &mut Wakes) {
         if self.watchers.back().is_none_or(|(last, _)| *last < tag) {
             self.watchers.push_back((tag, waker.clone()));
         } else {
-            self.watch_again(tag, waker);
+            self.watch_again(tag, waker, wakes);
         }
     }
 
     /// For the second time, or out of order.
     #[cold]
-    fn watch_again(&mut self, tag: u64, waker: &Waker) {
+    fn watch_again(&mut self, tag: u64, waker: &Waker, wakes: &mut Wakes) {
         match self.watchers.binary_search_by_key(&tag, |(tag, _)| *tag) {
             Ok(at) => {
                 if let Some((_, old)) = self.watchers.get_mut(at) {
-                    old.clone_from(waker);
+                    wakes.drop_later(replace(old, waker));
                 }
             }
             Err(at) => self.watchers.insert(at, (tag, waker.clone())),
@@ -387,14 +389,14 @@ impl Confirms {
     }
 
     /// The future is dropped: nothing more has to be remembered for it.
-    pub(crate) fn forget(&mut self, tag: u64) {
+    pub(crate) fn forget(&mut self, tag: u64, wakes: &mut Wakes) {
         if !self.kept.is_empty() && self.kept.remove(&tag).is_some() {
             self.show_watermark();
         }
         match self.slot(tag) {
             Some(Slot::Waiting) => {
                 self.set(tag, Slot::Unwatched);
-                self.unwatch(tag);
+                wakes.drop_later(self.unwatch(tag));
             }
             Some(Slot::Nacked) => self.set(tag, Slot::Acked),
             _ => {}
@@ -402,9 +404,9 @@ impl Confirms {
     }
 
     /// Wakes everybody: no more confirms will come.
-    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.extend(self.watchers.drain(..).map(|(_, waker)| waker));
-        wakes.extend(self.drains.drain(..).map(|(_, waker)| waker));
+    pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
+        wakes.wake(self.watchers.drain(..).map(|(_, waker)| waker));
+        wakes.wake(self.drains.drain(..).map(|(_, waker)| waker));
         self.waiting.wake_all(wakes);
     }
 }

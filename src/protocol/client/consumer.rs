@@ -6,6 +6,7 @@ use std::task::Waker;
 use super::batch::Batch;
 use crate::codec::ShortString;
 use crate::error::Error;
+use crate::wakes::Wakes;
 
 /// A consumer of a channel. Not used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +152,9 @@ impl Consumers {
 
 impl Consumer {
     /// No more deliveries will come.
-    pub(crate) fn end(&mut self, reason: Option<Error>, wakes: &mut Vec<Waker>) {
+    pub(crate) fn end(&mut self, reason: Option<Error>, wakes: &mut Wakes) {
         self.state = ConsumerState::Ended(reason);
-        wakes.extend(self.waker.take());
+        wakes.wake(self.waker.take());
     }
 
     /// Octets in the queue.

@@ -44,10 +44,11 @@ pub use wakers::Place;
 use wakers::WakerQueue;
 
 use super::heartbeat::Due;
-use super::{Heartbeat, OutBuffer};
+use super::{Heartbeat, OutBuffer, Wakes};
 use crate::codec::method::connection;
 use crate::codec::{FRAME_OVERHEAD, ProtocolHeader, ReplyCode};
 use crate::error::{Error, ErrorKind};
+use crate::wakes::keep;
 
 /// When so many octets wait to be written about what the server has sent (acks of its deliveries, answers that it called for), nothing
 /// more is read. They are fewer on any connection on which both sides read: this is more than the acks of a consumer with the largest
@@ -65,6 +66,8 @@ pub struct Connection {
     tuning: Tuning,
     max_payload: usize,
     out: OutBuffer,
+    /// What will not be written any more: bodies in it may have owners with code of their own.
+    unsent: OutBuffer,
     heartbeat: Heartbeat,
     /// Octets of input that were left over, because they are not a whole frame yet.
     left_over: usize,
@@ -97,7 +100,7 @@ pub struct Connection {
     driver: Option<Waker>,
     /// How often the driver has had its turn.
     turns: u64,
-    wakes: Vec<Waker>,
+    wakes: Wakes,
 }
 
 /// ```text
@@ -139,6 +142,7 @@ impl Connection {
             tuning,
             max_payload: tuning.frame_max as usize - FRAME_OVERHEAD,
             out,
+            unsent: OutBuffer::new(),
             heartbeat: Heartbeat::new(now),
             left_over: 0,
             joined: None,
@@ -157,7 +161,7 @@ impl Connection {
             paused: false,
             driver: None,
             turns: 0,
-            wakes: Vec::new(),
+            wakes: Wakes::default(),
             config,
         }
     }
@@ -192,6 +196,11 @@ impl Connection {
         }
     }
 
+    /// What will not be written any more, where the peer is taken for dead; to be dropped once the lock is released.
+    pub fn take_unsent(&mut self) -> OutBuffer {
+        std::mem::take(&mut self.unsent)
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
     pub fn timeout(&self) -> Option<Instant> {
         let close = match self.phase {
@@ -223,7 +232,7 @@ impl Connection {
                     false => "nothing came from the server",
                 };
                 // c40: without a handshake, since nobody would answer.
-                self.out.clear();
+                self.unsent = std::mem::take(&mut self.out);
                 let message = format!("{what} for two heartbeat intervals of {seconds} s");
                 self.terminate(Error::new(ErrorKind::Heartbeat, message));
             }
@@ -231,7 +240,7 @@ impl Connection {
         if let Phase::Closing { deadline } = self.phase
             && now >= deadline
         {
-            self.out.clear();
+            self.unsent = std::mem::take(&mut self.out);
             self.terminate(Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time"));
         }
     }
@@ -287,24 +296,21 @@ impl Connection {
         self.answers >= MAX_ANSWERS
     }
 
-    /// Whether anybody is to be woken once the lock is released: the driver, or those of `take_wakes`.
+    /// Whether there is anything to be done once the lock is released: for the driver, or with those of `take_wakes`.
     #[inline]
     pub fn has_wakes(&self) -> bool {
         self.driver.is_some() && self.wants_driver() || !self.wakes.is_empty()
     }
 
-    /// Who is to be woken once the lock is released.
-    pub fn take_wakes(&mut self, wakes: &mut Vec<Waker>) {
+    /// Who is to be woken, or dropped, once the lock is released.
+    pub fn take_wakes(&mut self, wakes: &mut Wakes) {
         wakes.append(&mut self.wakes);
     }
 
     /// The driver's turn is over: keeps its waker until there is something for it to do.
     pub fn set_driver(&mut self, driver: &Waker) {
         self.turns += 1;
-        match &mut self.driver {
-            Some(old) => old.clone_from(driver),
-            None => self.driver = Some(driver.clone()),
-        }
+        self.wakes.drop_later(keep(&mut self.driver, driver));
     }
 
     /// How often the driver has had its turn. What is published while this stays the same waits for one and the same turn, for
@@ -334,7 +340,7 @@ impl Connection {
         match (&self.phase, &self.end) {
             (_, Some(error)) => Poll::Ready(Err(error.clone())),
             (Phase::Handshake(_), None) => {
-                self.watchers.wait(place, waker);
+                self.watchers.wait(place, waker, &mut self.wakes);
                 Poll::Pending
             }
             (_, None) => Poll::Ready(Ok(())),
@@ -367,7 +373,7 @@ impl Connection {
             (Phase::Ended, Some(error)) if error.kind() != ErrorKind::Closed => Poll::Ready(Err(error.clone())),
             (Phase::Ended, _) => Poll::Ready(Ok(())),
             _ => {
-                self.watchers.wait(place, waker);
+                self.watchers.wait(place, waker, &mut self.wakes);
                 Poll::Pending
             }
         }

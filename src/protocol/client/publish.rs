@@ -101,7 +101,7 @@ impl Connection {
                     Waiting::Connection(place) | Waiting::Window(place) => place,
                 },
             };
-            self.publishers.wait(place, waker);
+            self.publishers.wait(place, waker, &mut self.wakes);
             return Poll::Pending;
         }
         if let Some(confirms) = &mut channel.confirms
@@ -113,7 +113,7 @@ impl Connection {
                     Waiting::Connection(place) | Waiting::Window(place) => place,
                 },
             };
-            confirms.waiting.wait(place, waker);
+            confirms.waiting.wait(place, waker, &mut self.wakes);
             return Poll::Pending;
         }
         let held = match waiting.take() {
@@ -146,7 +146,7 @@ impl Connection {
         };
         if let (Some(place), Some(confirms)) = (held, &mut channel.confirms) {
             match written {
-                Ok(()) => confirms.waiting.quit(&place),
+                Ok(()) => confirms.waiting.quit(&place, &mut self.wakes),
                 // The room is still there, for the next in line.
                 Err(_) => confirms.waiting.leave(place, &mut self.wakes),
             }
@@ -169,11 +169,10 @@ impl Connection {
         match waiting {
             Waiting::Connection(Some(place)) => self.publishers.leave(place, &mut self.wakes),
             Waiting::Window(Some(place)) => {
-                if let Some(confirms) = self.channel(id).and_then(|channel| channel.confirms.as_mut()) {
-                    // Two fields of self, which the helper above cannot tell apart.
-                    let mut wakes = Vec::new();
-                    confirms.waiting.leave(place, &mut wakes);
-                    self.wakes.append(&mut wakes);
+                let Self { channels, wakes, .. } = self;
+                let channel = channels.get_mut(id.0).and_then(Option::as_mut);
+                if let Some(confirms) = channel.and_then(|channel| channel.confirms.as_mut()) {
+                    confirms.waiting.leave(place, wakes);
                 }
             }
             Waiting::Connection(None) | Waiting::Window(None) => {}

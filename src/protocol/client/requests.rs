@@ -14,6 +14,7 @@ use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::OutBuffer;
+use crate::wakes::keep;
 
 /// What becomes of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +105,8 @@ impl Connection {
 
     /// The server's answer, once it is there.
     pub fn poll_call(&mut self, id: ChannelId, call: CallId, waker: &Waker) -> Poll<Result<Reply, Error>> {
-        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
-        match channel.calls.poll(call, waker) {
+        let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(Err(unknown_channel())) };
+        match channel.calls.poll(call, waker, hands.wakes) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(reply)) => Poll::Ready(Ok(reply)),
             Poll::Ready(None) => Poll::Ready(Err(channel.end.clone().unwrap_or_else(unknown_channel))),
@@ -115,7 +116,7 @@ impl Connection {
     /// Nobody waits for this answer any more; when it comes it is dropped, and a message goes back into its queue.
     pub fn abandon_call(&mut self, id: ChannelId, call: CallId) {
         if let Some((channel, mut hands)) = self.parts(id) {
-            let unwanted = channel.calls.abandon(call);
+            let unwanted = channel.calls.abandon(call, hands.wakes);
             channel.put_back(unwanted, &mut hands);
         }
     }
@@ -132,7 +133,7 @@ impl Connection {
 
     /// The server's answer to a request on the connection itself.
     pub fn poll_connection_call(&mut self, call: CallId, waker: &Waker) -> Poll<Result<Reply, Error>> {
-        match self.calls.poll(call, waker) {
+        match self.calls.poll(call, waker, &mut self.wakes) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(reply)) => Poll::Ready(Ok(reply)),
             Poll::Ready(None) => Poll::Ready(Err(self.end.clone().unwrap_or_else(unknown_channel))),
@@ -141,7 +142,7 @@ impl Connection {
 
     /// Nobody waits for this answer any more.
     pub fn abandon_connection_call(&mut self, call: CallId) {
-        self.calls.abandon(call);
+        self.calls.abandon(call, &mut self.wakes);
     }
 
     // ------------------------------------------------------------------------------------------------------ closing
@@ -194,13 +195,18 @@ impl Connection {
     /// What became of a published message, once it is known.
     #[inline]
     pub fn poll_confirm(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<Confirmation, Error>> {
-        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
+        let Self { channels, wakes, .. } = self;
+        let channel = channels.get_mut(id.0).and_then(Option::as_mut);
+        let Some(channel) = channel else { return Poll::Ready(Err(unknown_channel())) };
         let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(Confirmation::NotRequested)) };
-        match (confirms.poll(tag, waker), &channel.end) {
-            (Poll::Ready(confirmation), _) => Poll::Ready(Ok(confirmation)),
+        match (confirms.take(tag), &channel.end) {
+            (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
             // c102: confirms of a dead channel never come.
-            (Poll::Pending, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
-            (Poll::Pending, None) => Poll::Pending,
+            (None, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
+            (None, None) => {
+                confirms.watch(tag, waker, wakes);
+                Poll::Pending
+            }
         }
     }
 
@@ -219,10 +225,13 @@ impl Connection {
     pub fn poll_settled(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<(), Error>> {
         let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
         let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(())) };
-        match (confirms.poll_drained(tag, waker), &channel.end) {
+        match (confirms.is_drained(tag), &channel.end) {
             (true, _) => Poll::Ready(Ok(())),
             (false, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
-            (false, None) => Poll::Pending,
+            (false, None) => {
+                confirms.await_drained(tag, waker);
+                Poll::Pending
+            }
         }
     }
 
@@ -234,8 +243,10 @@ impl Connection {
 
     /// Nobody asks what became of this message any more.
     pub fn forget_confirm(&mut self, id: ChannelId, tag: u64) {
-        if let Some(confirms) = self.channel(id).and_then(|channel| channel.confirms.as_mut()) {
-            confirms.forget(tag);
+        let Self { channels, wakes, .. } = self;
+        let channel = channels.get_mut(id.0).and_then(Option::as_mut);
+        if let Some(confirms) = channel.and_then(|channel| channel.confirms.as_mut()) {
+            confirms.forget(tag, wakes);
         }
     }
 
@@ -321,10 +332,7 @@ impl Connection {
             return match &consumer.state {
                 ConsumerState::Ended(reason) => Poll::Ready(Deliveries::End(reason.clone())),
                 _ => {
-                    match &mut consumer.waker {
-                        Some(old) => old.clone_from(waker),
-                        None => consumer.waker = Some(waker.clone()),
-                    }
+                    hands.wakes.drop_later(keep(&mut consumer.waker, waker));
                     Poll::Pending
                 }
             };
@@ -358,6 +366,7 @@ impl Connection {
         let Some((channel, mut hands)) = self.parts(id) else { return };
         let Some(released) = channel.consumers.get_mut(consumer) else { return };
         let queue = std::mem::take(&mut released.queue);
+        hands.wakes.drop_later(released.waker.take());
         if channel.end.is_none() {
             *hands.buffered = hands.buffered.saturating_sub(queue.iter().map(Batch::len).sum());
         }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use crate::wakes::{Wakes, replace};
+
 /// A place in a queue of those who wait.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Place(u64);
@@ -16,12 +18,12 @@ pub(crate) struct WakerQueue {
 
 impl WakerQueue {
     /// Waits, at the place held so far or at the end.
-    pub(crate) fn wait(&mut self, place: &mut Option<Place>, waker: &Waker) {
+    pub(crate) fn wait(&mut self, place: &mut Option<Place>, waker: &Waker, wakes: &mut Wakes) {
         if let Some(Place(held)) = place
             && let Ok(at) = self.waiting.binary_search_by_key(held, |(place, _)| *place)
             && let Some((_, old)) = self.waiting.get_mut(at)
         {
-            old.clone_from(waker);
+            wakes.drop_later(replace(old, waker));
             return;
         }
         *place = Some(Place(self.next));
@@ -30,31 +32,35 @@ impl WakerQueue {
     }
 
     /// Leaves without waiting any longer. If this one had been woken already, the next one is woken instead.
-    pub(crate) fn leave(&mut self, Place(held): Place, wakes: &mut Vec<Waker>) {
+    pub(crate) fn leave(&mut self, Place(held): Place, wakes: &mut Wakes) {
         match self.waiting.binary_search_by_key(&held, |(place, _)| *place) {
-            Ok(at) => drop(self.waiting.remove(at)),
+            Ok(at) => wakes.drop_later(self.take(at)),
             Err(_) => self.wake(1, wakes),
         }
     }
 
     /// Has what was waited for, whether woken for it or come unasked.
-    pub(crate) fn quit(&mut self, Place(held): &Place) {
+    pub(crate) fn quit(&mut self, Place(held): &Place, wakes: &mut Wakes) {
         if let Ok(at) = self.waiting.binary_search_by_key(held, |(place, _)| *place) {
-            self.waiting.remove(at);
+            wakes.drop_later(self.take(at));
         }
     }
 
+    fn take(&mut self, at: usize) -> Option<Waker> {
+        self.waiting.remove(at).map(|(_, waker)| waker)
+    }
+
     /// Wakes up to `count` of those who wait.
-    pub(crate) fn wake(&mut self, count: usize, wakes: &mut Vec<Waker>) {
+    pub(crate) fn wake(&mut self, count: usize, wakes: &mut Wakes) {
         if self.waiting.is_empty() {
             return;
         }
         let count = count.min(self.waiting.len());
-        wakes.extend(self.waiting.drain(..count).map(|(_, waker)| waker));
+        wakes.wake(self.waiting.drain(..count).map(|(_, waker)| waker));
     }
 
     /// Wakes everybody.
-    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
+    pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
         self.wake(usize::MAX, wakes);
     }
 }
@@ -68,7 +74,7 @@ impl WakerSet {
     const CROWD: usize = 64;
 
     /// Waits. When it becomes crowded everybody else is woken: who still wants to wait says so again, and who has gone does not.
-    pub(crate) fn wait(&mut self, waker: &Waker, wakes: &mut Vec<Waker>) {
+    pub(crate) fn wait(&mut self, waker: &Waker, wakes: &mut Wakes) {
         if self.0.iter().any(|waiting| waiting.will_wake(waker)) {
             return;
         }
@@ -79,8 +85,8 @@ impl WakerSet {
     }
 
     /// Wakes everybody.
-    pub(crate) fn wake_all(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.append(&mut self.0);
+    pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
+        wakes.wake(self.0.drain(..));
     }
 }
 
@@ -90,16 +96,16 @@ mod tests {
 
     #[test]
     fn one_who_leaves_after_being_woken_passes_it_on() {
-        let (mut queue, mut wakes) = (WakerQueue::default(), Vec::new());
+        let (mut queue, mut wakes) = (WakerQueue::default(), Wakes::default());
         let (mut first, mut second) = (None, None);
-        queue.wait(&mut first, Waker::noop());
-        queue.wait(&mut second, Waker::noop());
+        queue.wait(&mut first, Waker::noop(), &mut wakes);
+        queue.wait(&mut second, Waker::noop(), &mut wakes);
         queue.wake(1, &mut wakes);
-        assert_eq!(wakes.len(), 1);
+        assert_eq!(wakes.woken().len(), 1);
         queue.leave(first.unwrap(), &mut wakes);
-        assert_eq!(wakes.len(), 2, "the second was woken in place of the first");
-        queue.wait(&mut second, Waker::noop());
+        assert_eq!(wakes.woken().len(), 2, "the second was woken in place of the first");
+        queue.wait(&mut second, Waker::noop(), &mut wakes);
         queue.leave(second.unwrap(), &mut wakes);
-        assert_eq!(wakes.len(), 2, "one who still waits takes nobody's turn");
+        assert_eq!(wakes.woken().len(), 2, "one who still waits takes nobody's turn");
     }
 }

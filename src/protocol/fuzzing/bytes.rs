@@ -13,7 +13,7 @@ use crate::codec::{FieldTable, Frame, ProtocolHeader};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::client::{self, CallId, ChannelId, ConsumerId, Deliveries, Publish};
 use crate::protocol::server::{self, Event};
-use crate::protocol::{Body, OutBuffer};
+use crate::protocol::{Body, OutBuffer, Wakes};
 
 /// What may be answered beyond what came: the words of a close, and a handshake.
 const WORDS: usize = 2048;
@@ -221,13 +221,12 @@ impl Client {
         self.bells().for_each(|bell| {
             bell.take();
         });
-        let mut wakes = Vec::new();
-        self.machine.take_wakes(&mut wakes);
-        wakes.clear();
+        self.machine.take_wakes(&mut Wakes::default());
         let waiting = self.poll(&mut Vec::new());
         self.machine.terminate(Error::new(ErrorKind::Io, "the stream has ended"));
+        let mut wakes = Wakes::default();
         self.machine.take_wakes(&mut wakes);
-        wakes.into_iter().for_each(std::task::Waker::wake);
+        wakes.release();
         let woken = self.bells().filter(|bell| bell.take()).count();
         assert_eq!(woken, waiting, "woken, of those who waited");
         assert_eq!(self.poll(&mut Vec::new()), 0, "nobody waits for what is over");

@@ -11,10 +11,10 @@ use super::waiting::Bell;
 use crate::codec::method::{basic, confirm, queue};
 use crate::codec::{Method, Properties, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::Body;
 use crate::protocol::client::{
     CallId, ChannelId, Confirmation, Connection, ConsumerId, Deliveries, Place, Publish, Reply, Settle, Waiting,
 };
+use crate::protocol::{Body, Wakes};
 
 /// Who waits at most at a time: more of the same shows nothing new.
 const MOST_WAITING: usize = 64;
@@ -369,9 +369,9 @@ impl<'a> Session<'a> {
     /// Whoever was woken asks again, until nobody is. Then nobody may be left who would have got an answer.
     pub(super) fn settle_down(&mut self) {
         loop {
-            let mut wakes = Vec::new();
+            let mut wakes = Wakes::default();
             self.machine.take_wakes(&mut wakes);
-            wakes.into_iter().for_each(std::task::Waker::wake);
+            wakes.release();
             let mut woken = false;
             for mut wait in std::mem::take(&mut self.waits) {
                 let rung = wait.bell.take();
@@ -388,9 +388,9 @@ impl<'a> Session<'a> {
             assert!(!self.poll(&mut wait), "{wait:?} was not woken");
             self.waits.push(wait);
         }
-        let mut wakes = Vec::new();
+        let mut wakes = Wakes::default();
         self.machine.take_wakes(&mut wakes);
-        assert!(wakes.is_empty(), "somebody is woken because nothing has changed");
+        assert!(wakes.woken().is_empty(), "somebody is woken because nothing has changed");
     }
 
     /// The connection is over: everybody learns of it.

@@ -8,6 +8,7 @@ use super::pair::{Cut, Pair, not_found};
 use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::protocol::Wakes;
 use crate::protocol::client::{Batch, Config, Connection, Deliveries, Settle};
 use crate::protocol::server::Event;
 
@@ -247,9 +248,9 @@ fn the_window_holds_publishers_back() {
 fn everybody_who_waits_for_returned_messages_is_woken() {
     use crate::protocol::fuzzing::Bell;
     let wake = |pair: &mut Pair| {
-        let mut wakes = Vec::new();
+        let mut wakes = Wakes::default();
         pair.client.take_wakes(&mut wakes);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.release();
     };
     let bells = [Bell::new(), Bell::new()];
     let (mut pair, channel) = Pair::with_channel();
@@ -272,9 +273,9 @@ fn everybody_who_waits_for_returned_messages_is_woken() {
         wake(&mut pair);
     }
     pair.client.terminate(Error::new(ErrorKind::Io, "the end"));
-    let mut wakes = Vec::new();
+    let mut wakes = Wakes::default();
     pair.client.take_wakes(&mut wakes);
-    assert!((1..200).contains(&wakes.len()), "{} are woken", wakes.len());
+    assert!((1..200).contains(&wakes.woken().len()), "{} are woken", wakes.woken().len());
 }
 
 /// Who is woken because there is room, and cannot use it, leaves the room to the next.
@@ -309,13 +310,13 @@ fn a_publish_that_fails_passes_its_place_on() {
     let mut octets = Vec::new();
     ack.encode(&mut octets, 4096).unwrap();
     pair.client.feed(&mut octets.as_slice().into(), pair.now);
-    let mut wakes = Vec::new();
+    let mut wakes = Wakes::default();
     pair.client.take_wakes(&mut wakes);
-    wakes.drain(..).for_each(Waker::wake);
+    wakes.release();
     assert_eq!(bells.each_ref().map(Bell::take), [true, false]);
     assert!(matches!(poll(&mut pair, &too_long, &mut spoilt, &bells[0]), Poll::Ready(Err(_))));
     pair.client.take_wakes(&mut wakes);
-    wakes.drain(..).for_each(Waker::wake);
+    wakes.release();
     assert!(bells[1].take(), "the second waits for ever");
     assert!(poll(&mut pair, "second", &mut good, &bells[1]).is_ready());
 }
@@ -352,9 +353,9 @@ fn a_publish_that_comes_unasked_leaves_the_queue() {
         let mut octets = Vec::new();
         Frame::Method(1, basic::Ack { delivery_tag, multiple: false }.into()).encode(&mut octets, 4096).unwrap();
         pair.client.feed(&mut octets.as_slice().into(), pair.now);
-        let mut wakes = Vec::new();
+        let mut wakes = Wakes::default();
         pair.client.take_wakes(&mut wakes);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.release();
         bells.each_ref().map(Bell::take)
     };
     assert!(poll(&mut pair, 0).is_pending() && poll(&mut pair, 1).is_pending());

@@ -7,3 +7,4 @@ mod pair;
 mod rules;
 mod time;
 mod violations;
+mod wakers;

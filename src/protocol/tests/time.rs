@@ -7,7 +7,8 @@ use super::pair::{Cut, Pair};
 use crate::codec::ReplyCode;
 use crate::codec::method::queue;
 use crate::error::ErrorKind;
-use crate::protocol::client::Config;
+use crate::protocol::Body;
+use crate::protocol::client::{Config, Publish};
 use std::task::Waker;
 
 #[test]
@@ -51,6 +52,43 @@ fn c40_silence_of_two_intervals_ends_every_wait() {
     assert_eq!(ended.map(|ended| ended.as_ref().map_err(kind).err()), Poll::Ready(Some(ErrorKind::Heartbeat)));
     let next = pair.publish(channel, "x", b"late").map(|published| published.as_ref().map_err(kind).err());
     assert_eq!(next, Poll::Ready(Some(ErrorKind::Heartbeat)));
+}
+
+/// A body may have an owner with code of its own, which is not run while the machine is locked.
+#[test]
+fn what_is_not_written_any_more_is_dropped_by_the_owner() {
+    use std::sync::Arc;
+    struct Owner(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            const { &[7; 100_000] }
+        }
+    }
+    for closing in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        pair.connected = false;
+        let alive = Arc::new(());
+        let body = Body::Owned(bytes::Bytes::from_owner(Owner(Arc::clone(&alive))));
+        let publish = Publish {
+            exchange: b"",
+            routing_key: b"",
+            mandatory: false,
+            immediate: false,
+            stamped: false,
+            properties: None,
+            body,
+        };
+        assert!(pair.client.poll_publish(channel, &publish, &mut None, Waker::noop()).is_ready());
+        drop(publish);
+        if closing {
+            pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(5)).unwrap();
+        }
+        pair.client.handle_timeout(pair.now + Duration::from_secs(1000));
+        assert!(pair.client.is_finished());
+        assert_eq!(Arc::strong_count(&alive), 2, "dropped in the machine");
+        drop(pair.client.take_unsent());
+        assert_eq!(Arc::strong_count(&alive), 1);
+    }
 }
 
 #[test]

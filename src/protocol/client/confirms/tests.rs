@@ -4,9 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn confirms(window: usize) -> (Confirms, Watermark, Vec<Waker>) {
+fn confirms(window: usize) -> (Confirms, Watermark, Wakes) {
     let watermark = Watermark::default();
-    (Confirms::new(window, watermark.clone()), watermark, Vec::new())
+    (Confirms::new(window, watermark.clone()), watermark, Wakes::default())
+}
+
+fn poll(confirms: &mut Confirms, tag: u64, waker: &Waker) -> Option<Confirmation> {
+    let confirmation = confirms.take(tag);
+    if confirmation.is_none() {
+        confirms.watch(tag, waker, &mut Wakes::default());
+    }
+    confirmation
 }
 
 fn returned() -> Box<Returned> {
@@ -48,7 +56,7 @@ fn c95_a_nack_is_kept_until_it_is_asked_for() {
     confirms.settle(2, true, false, &mut wakes);
     assert!(!watermark.has_passed(1), "a nack hides the watermark");
     for tag in tags {
-        assert_eq!(confirms.poll(tag, Waker::noop()), Poll::Ready(Confirmation::Nack(None)));
+        assert_eq!(poll(&mut confirms, tag, Waker::noop()), Some(Confirmation::Nack(None)));
     }
     assert!(watermark.has_passed(2) && confirms.kept.is_empty());
 }
@@ -62,8 +70,8 @@ fn c93_a_return_belongs_to_the_oldest_publish_of_its_look() {
     assert_eq!(confirms.returned(None, 9, returned()), None);
     assert_eq!(confirms.returned(None, 5, returned()), Some(returned()), "no such publish");
     confirms.settle(4, true, true, &mut wakes);
-    let polled: Vec<_> = tags.iter().map(|tag| confirms.poll(*tag, Waker::noop())).collect();
-    let ack = |returned| Poll::Ready(Confirmation::Ack(returned));
+    let polled: Vec<_> = tags.iter().map(|tag| poll(&mut confirms, *tag, Waker::noop())).collect();
+    let ack = |returned| Some(Confirmation::Ack(returned));
     assert_eq!(polled, [ack(Some(returned())), ack(None), ack(None), ack(Some(returned()))]);
     assert!(confirms.kept.is_empty() && confirms.mandatory.is_empty());
 }
@@ -79,8 +87,8 @@ fn two_returns_of_one_look_go_to_two_publishes() {
     assert_eq!(confirms.returned(None, 7, returned()), None);
     assert_eq!(confirms.returned(None, 7, returned()), None);
     confirms.settle(3, true, true, &mut wakes);
-    let returned_tags = tags.map(|tag| match confirms.poll(tag, Waker::noop()) {
-        Poll::Ready(Confirmation::Ack(returned)) => returned.is_some(),
+    let returned_tags = tags.map(|tag| match poll(&mut confirms, tag, Waker::noop()) {
+        Some(Confirmation::Ack(returned)) => returned.is_some(),
         other => panic!("{other:?}"),
     });
     assert_eq!(returned_tags, [true, true, false]);
@@ -93,12 +101,12 @@ fn a_dropped_confirm_leaves_nothing_behind() {
         confirms.publish(Some(Look::Fingerprint(7)));
     }
     confirms.returned(None, 7, returned());
-    confirms.forget(1);
-    confirms.forget(2);
+    confirms.forget(1, &mut wakes);
+    confirms.forget(2, &mut wakes);
     confirms.settle(2, true, true, &mut wakes);
     confirms.settle(4, true, false, &mut wakes);
-    confirms.forget(3);
-    confirms.forget(4);
+    confirms.forget(3, &mut wakes);
+    confirms.forget(4, &mut wakes);
     assert!(confirms.kept.is_empty() && confirms.slots.is_empty() && confirms.mandatory.is_empty());
     assert!(watermark.has_passed(4));
 }
@@ -116,18 +124,18 @@ fn whoever_asked_last_for_a_message_is_woken_when_it_is_settled() {
     }
     let wakers: Vec<Waker> = (0..6).map(|_| Arc::new(Woken).into()).collect();
     for (tag, waker) in [(2, 0), (5, 5), (3, 3), (1, 1), (4, 4), (2, 2), (6, 0)] {
-        assert_eq!(confirms.poll(tag, &wakers[waker]), Poll::Pending);
+        assert_eq!(poll(&mut confirms, tag, &wakers[waker]), None);
     }
-    confirms.forget(3);
+    confirms.forget(3, &mut wakes);
     for (tag, multiple, ack, woken) in
         [(4, false, true, &[4][..]), (2, true, true, &[1, 2]), (3, false, true, &[]), (5, false, false, &[5])]
     {
         confirms.settle(tag, multiple, ack, &mut wakes);
-        assert_eq!(wakes.len(), woken.len(), "{tag}");
-        assert!(wakes.drain(..).zip(woken).all(|(waker, at)| waker.will_wake(&wakers[*at])), "{tag}");
+        assert_eq!(wakes.woken().len(), woken.len(), "{tag}");
+        assert!(wakes.woken().drain(..).zip(woken).all(|(waker, at)| waker.will_wake(&wakers[*at])), "{tag}");
     }
     confirms.wake_all(&mut wakes);
-    assert!(wakes.len() == 1 && wakes[0].will_wake(&wakers[0]) && confirms.watchers.is_empty());
+    assert!(wakes.woken().len() == 1 && wakes.woken()[0].will_wake(&wakers[0]) && confirms.watchers.is_empty());
 }
 
 #[test]
@@ -139,10 +147,10 @@ fn room_in_the_window_wakes_as_many_as_fit() {
     assert!(confirms.is_full());
     let mut places: Vec<_> = (0..5).map(|_| None).collect();
     for place in &mut places {
-        confirms.waiting.wait(place, Waker::noop());
+        confirms.waiting.wait(place, Waker::noop(), &mut wakes);
     }
     confirms.settle(2, true, true, &mut wakes);
-    assert_eq!(wakes.len(), 2);
+    assert_eq!(wakes.woken().len(), 2);
 }
 
 proptest! {
@@ -180,17 +188,17 @@ proptest! {
                 prop_assert_eq!(*said, Some(true));
             }
             if forgotten {
-                confirms.forget(tag);
+                confirms.forget(tag, &mut wakes);
                 continue;
             }
             let at = usize::try_from(tag - 1).unwrap();
             let back = (mandatory[at] && returns[at]).then(returned);
             let expected = match said {
-                Some(true) => Poll::Ready(Confirmation::Ack(back)),
-                Some(false) => Poll::Ready(Confirmation::Nack(back)),
-                None => Poll::Pending,
+                Some(true) => Some(Confirmation::Ack(back)),
+                Some(false) => Some(Confirmation::Nack(back)),
+                None => None,
             };
-            prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
+            prop_assert_eq!(poll(&mut confirms, tag, Waker::noop()), expected);
         }
         prop_assert!(confirms.kept.is_empty());
         let unsettled_from = model.iter().position(Option::is_none).unwrap_or(20);
@@ -216,9 +224,9 @@ fn a_stamp_says_which_of_two_messages_came_back() {
         confirms.publish(Some(look));
         assert_eq!(confirms.returned(Some(9), 8, returned()), Some(returned()), "no such message");
         assert_eq!(confirms.returned(stamp, 7, returned()), None);
-        assert!(confirms.settle(2, true, true, &mut Vec::new()));
+        assert!(confirms.settle(2, true, true, &mut Wakes::default()));
         for (tag, expected) in (1..).zip(expected) {
-            assert_eq!(confirms.poll(tag, Waker::noop()), Poll::Ready(Confirmation::Ack(expected)));
+            assert_eq!(poll(&mut confirms, tag, Waker::noop()), Some(Confirmation::Ack(expected)));
         }
     }
 }
@@ -234,16 +242,19 @@ fn those_who_wait_for_everything_are_woken_when_it_is_settled() {
         fn wake(self: Arc<Self>) {}
     }
     let waker = Waker::from(Arc::new(Nobody));
-    let mut wakes = Vec::new();
-    assert!(!confirms.poll_drained(3, &waker) && !confirms.poll_drained(2, &waker));
-    assert!(!confirms.poll_drained(3, &waker), "asked twice, woken once");
+    let mut wakes = Wakes::default();
+    // Who asks twice is woken once.
+    for tag in [3, 2, 3] {
+        assert!(!confirms.is_drained(tag));
+        confirms.await_drained(tag, &waker);
+    }
     confirms.settle(2, false, true, &mut wakes);
-    assert_eq!(wakes.len(), 0, "the first is not settled yet");
+    assert_eq!(wakes.woken().len(), 0, "the first is not settled yet");
     confirms.settle(1, false, true, &mut wakes);
-    assert_eq!(wakes.len(), 1);
+    assert_eq!(wakes.woken().len(), 1);
     confirms.settle(3, false, false, &mut wakes);
-    assert_eq!(wakes.len(), 2);
-    assert!(confirms.poll_drained(3, &waker) && confirms.poll_drained(0, &waker));
+    assert_eq!(wakes.woken().len(), 2);
+    assert!(confirms.is_drained(3) && confirms.is_drained(0));
 }
 
 /// What happens to a channel with confirms.
@@ -339,24 +350,24 @@ proptest! {
                     let expected = match (message.said, std::mem::take(&mut message.kept)) {
                         (None, _) => {
                             message.forgotten = false;
-                            Poll::Pending
+                            None
                         }
-                        (Some(true), true) => Poll::Ready(Confirmation::Ack(gift)),
-                        (Some(false), true) => Poll::Ready(Confirmation::Nack(gift)),
+                        (Some(true), true) => Some(Confirmation::Ack(gift)),
+                        (Some(false), true) => Some(Confirmation::Nack(gift)),
                         // Nobody asks a second time, nor after having gone; the ring has nothing to say then.
                         (Some(_), false) if message.forgotten || message.said == Some(false) || message.returned => {
-                            prop_assert!(confirms.poll(tag, Waker::noop()).is_ready());
+                            prop_assert!(poll(&mut confirms, tag, Waker::noop()).is_some());
                             continue;
                         }
-                        (Some(_), false) => Poll::Ready(Confirmation::Ack(None)),
+                        (Some(_), false) => Some(Confirmation::Ack(None)),
                     };
-                    prop_assert_eq!(confirms.poll(tag, Waker::noop()), expected);
+                    prop_assert_eq!(poll(&mut confirms, tag, Waker::noop()), expected);
                 }
                 Happens::Forget { tag } => {
                     if let Some(message) = tag.checked_sub(1).and_then(|at| list.get_mut(usize::try_from(at).unwrap())) {
                         message.forgotten = true;
                         message.kept = false;
-                        confirms.forget(tag);
+                        confirms.forget(tag, &mut wakes);
                     }
                 }
             }
