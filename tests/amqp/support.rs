@@ -50,6 +50,15 @@ impl Server {
     pub(crate) async fn channel(&self) -> Channel {
         self.connect().await.open_channel().await.unwrap()
     }
+
+    /// Two channels of one connection, and a queue of theirs that has these numbers. The second channel has confirms.
+    pub(crate) async fn filled(&self, numbers: std::ops::Range<u32>) -> (Channel, Channel, String) {
+        let connection = self.connect().await;
+        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
+        let queue = exclusive_queue(&channel).await;
+        fill(&other, &queue, numbers).await;
+        (channel, other, queue)
+    }
 }
 
 impl Own {

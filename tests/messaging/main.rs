@@ -37,7 +37,7 @@ mod sending;
 mod settling;
 mod wakers;
 
-/// Every server has to do.
+/// Of no server it is known that it differs.
 async fn against_rabbitmq(_test: &str, body: impl Future<Output = ()>) {
     body.await;
 }

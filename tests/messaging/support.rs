@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use leveret::amqp::{Channel, Queue};
 use leveret::broker::Broker;
-use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Source};
+use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Sender, SenderBuilder, Source, Target};
 
 use crate::own::Kind;
 pub(crate) use crate::own::Own;
@@ -146,9 +146,22 @@ pub(crate) async fn look_at(channel: &Channel, queue: &str) -> Queue {
 /// Sends messages with the bodies `first..last` to a queue and waits until the server has them.
 pub(crate) async fn fill(client: &Client, queue: &str, numbers: std::ops::Range<u32>) {
     let sender = client.sender().build().unwrap();
-    let target = leveret::messaging::Target::queue(queue);
+    let target = Target::queue(queue);
     let report = sender.send_batch(numbers.map(|number| (&target, number.to_string()))).await;
     assert!(report.is_ok(), "{report:?}");
+}
+
+/// A sender that has sent one message to this queue, and hears nothing of the next ones before `tap.stall(false)`.
+pub(crate) async fn stalled(
+    server: &Server,
+    configure: impl FnOnce(SenderBuilder) -> SenderBuilder,
+) -> (Client, Tap, Sender, String) {
+    let (client, tap) = server.tapped().await;
+    let sender = configure(client.sender()).build().unwrap();
+    let queue = exclusive_queue(&client).await;
+    within("a receipt", sender.send(Target::queue(&queue), "warm")).await.unwrap();
+    tap.stall(true);
+    (client, tap, sender, queue)
 }
 
 /// A receiver of a queue.

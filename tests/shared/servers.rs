@@ -8,7 +8,7 @@ use leveret::broker::Broker;
 
 use crate::running::{command, environment, unique};
 
-/// Every server has to do.
+/// Of no server it is known that it differs.
 pub(crate) async fn against_rabbitmq(_test: &str, body: impl Future<Output = ()>) {
     body.await;
 }
