@@ -203,11 +203,11 @@ async fn take(consumer: &mut Consumer, messages: usize) {
 }
 
 /// Starts a consumer, lets it run until everything has grown, and counts what `messages` more allocate.
-fn consume(size: usize, coalesced: bool, messages: usize) -> AllocationInfo {
-    let (runtime, _connection, channel) = client("/");
+fn consume(virtual_host: &str, size: usize, prefetch: u16, coalesced: bool, messages: usize) -> AllocationInfo {
+    let (runtime, _connection, channel) = client(virtual_host);
     let mut consumer = runtime.block_on(async {
         let queue = size.to_string();
-        let consume = channel.basic_consume(&queue).prefetch(WINDOW).coalesce_acks(coalesced);
+        let consume = channel.basic_consume(&queue).prefetch(prefetch).coalesce_acks(coalesced);
         let mut consumer = consume.await.unwrap();
         take(&mut consumer, messages).await;
         consumer
@@ -218,7 +218,7 @@ fn consume(size: usize, coalesced: bool, messages: usize) -> AllocationInfo {
 #[test]
 fn a_small_delivery_is_less_than_one_allocation() {
     for (size, coalesced, most) in [(16, false, 600), (100, false, 2_000), (100, true, 2_000), (4_000, false, 9_000)] {
-        let info = consume(size, coalesced, 10_000);
+        let info = consume("/", size, WINDOW, coalesced, 10_000);
         assert!(info.count_total <= most + u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
     }
 }
@@ -259,40 +259,36 @@ fn a_receiver_allocates_no_more_than_a_consumer() {
     }
 }
 
-/// A large one has its body where it was read. When it comes alone, as the server may see fit, what names it takes a few allocations;
-/// how many come together is the machine's affair.
+/// A large one has its body where it was read, in one frame or in several, whether it comes alone or with others: the one allocation is
+/// for what is handed out.
 #[test]
-fn a_large_delivery_is_few_allocations() {
-    let info = consume(64 * 1024, false, 1_000);
-    assert!(info.count_total <= 5 * (1_000 + u64::from(WINDOW)) + SLACK, "{info:?}");
+fn a_large_delivery_is_one_allocation() {
+    const KIB: usize = 1024;
+    const MESSAGES: usize = 300;
+    for (size, prefetch) in [
+        (16 * KIB, 1),
+        (16 * KIB, WINDOW),
+        (64 * KIB, 1),
+        (64 * KIB, WINDOW),
+        (256 * KIB, 1),
+        (256 * KIB, 10),
+        (1024 * KIB, 1),
+        (1024 * KIB, 4),
+    ] {
+        let info = consume("/", size, prefetch, false, MESSAGES);
+        let most = MESSAGES as u64 + u64::from(prefetch) + SLACK;
+        assert!(info.count_total <= most, "{size} octets, {prefetch} at a time: {info:?}");
+    }
 }
 
-/// Those that lie in the same block share what names them.
+/// One whose frames are mixed with others is put together in memory of its own: that is one allocation more.
 #[test]
-fn large_deliveries_that_wait_together_are_less_than_one_allocation() {
-    const ROUNDS: u64 = 10;
-    for size in [16 * 1024, 64 * 1024] {
-        let (runtime, _connection, channel) = client("/");
-        let round = async |consumer: &mut Consumer| {
-            // The answer to the first comes when the last acknowledgements were read, and that to the second behind what they let through.
-            for _ in 0..2 {
-                channel.basic_qos(WINDOW).await.unwrap();
-            }
-            take(consumer, WINDOW.into()).await;
-        };
-        let mut consumer = runtime.block_on(async {
-            let mut consumer = channel.basic_consume(&size.to_string()).prefetch(WINDOW).await.unwrap();
-            round(&mut consumer).await;
-            consumer
-        });
-        let info = measure(|| {
-            runtime.block_on(async {
-                for _ in 0..ROUNDS {
-                    round(&mut consumer).await;
-                }
-            });
-        });
-        assert!(info.count_total <= ROUNDS * u64::from(WINDOW) + SLACK, "{size} octets: {info:?}");
+fn a_large_delivery_whose_frames_are_mixed_with_others_is_two_allocations() {
+    const MESSAGES: usize = 300;
+    for (size, prefetch) in [(256 * 1024, 1), (256 * 1024, 10), (1024 * 1024, 1), (1024 * 1024, 4)] {
+        let info = consume("mixed", size, prefetch, false, MESSAGES);
+        let most = 2 * (MESSAGES as u64 + u64::from(prefetch)) + SLACK;
+        assert!(info.count_total <= most, "{size} octets, {prefetch} at a time: {info:?}");
     }
 }
 

@@ -7,7 +7,7 @@
 //! the queue's name is the size of their bodies ("100"), at most the prefetch count are out, and they go out in large
 //! writes: once half of the window is free it is filled again, as one confirmation more does not wake a real broker either.
 //! A channel has one consumer at a time, who acknowledges in order (or everything one by one). On "million" a consumer gets that
-//! many and no more. Whoever begins with a TLS handshake gets TLS, on the same port.
+//! many and no more; on "mixed" there is a heartbeat behind each frame of a delivery. Whoever begins with a TLS handshake gets TLS, on the same port.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -156,6 +156,8 @@ struct Session {
     confirms_none: bool,
     /// A consumer gets a million messages and no more.
     has_a_million: bool,
+    /// Behind each frame of a delivery comes one that has nothing to do with it.
+    mixes: bool,
     closed: bool,
 }
 
@@ -298,6 +300,7 @@ impl Session {
                 let virtual_host = arguments.short_string()?;
                 (self.confirms_each, self.confirms_none) = (virtual_host == b"each", virtual_host == b"none");
                 self.has_a_million = virtual_host == b"million";
+                self.mixes = virtual_host == b"mixed";
                 wire::method(&mut self.out, 0, wire::CONNECTION_OPEN_OK, &[&[0]]);
             }
             wire::CONNECTION_CLOSE => {
@@ -365,12 +368,13 @@ impl Session {
         };
         let bits = arguments.u8()?;
         let messages = if self.has_a_million { MILLION } else { u64::MAX };
+        let mixed = self.mixes;
         let channel = self.channel(number)?;
         if channel.consumer.is_some() {
             return Err(broken("a channel has one consumer here"));
         }
         let window = if bits & 2 != 0 || channel.prefetch == 0 { None } else { Some(u64::from(channel.prefetch)) };
-        let consumer = Consumer::new(number, tag, queue, size, window, channel.delivery_tag);
+        let consumer = Consumer::new(number, tag, queue, (size, mixed), window, channel.delivery_tag);
         channel.consumer = Some(Consumer { messages, ..consumer });
         self.consuming.push(number);
         if bits & 8 == 0 {
@@ -408,12 +412,22 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn new(channel: u16, tag: &[u8], queue: &[u8], size: usize, window: Option<u64>, before: u64) -> Self {
+    fn new(
+        channel: u16,
+        tag: &[u8],
+        queue: &[u8],
+        (size, mixed): (usize, bool),
+        window: Option<u64>,
+        before: u64,
+    ) -> Self {
         let mut one = Vec::new();
         let arguments: [&[u8]; 4] = [&short(tag), &[0; 8], &[0, 0], &short(queue)];
         wire::method(&mut one, channel, wire::BASIC_DELIVER, &arguments);
         let tag_at = 7 + 4 + 1 + tag.len();
         wire::content(&mut one, channel, &vec![b'x'; size]);
+        if mixed {
+            one = with_heartbeats(&one);
+        }
         let per_write = (256 * 1024 / one.len()).max(1);
         let (block, messages) = (one.repeat(per_write), u64::MAX);
         Self { size: one.len(), block, tag_at, window, before, messages, sent: 0, settled: 0 }
@@ -447,4 +461,16 @@ impl Consumer {
         }
         Ok(self.window.is_none() && self.sent < self.messages)
     }
+}
+
+/// A heartbeat behind each of these frames.
+fn with_heartbeats(mut frames: &[u8]) -> Vec<u8> {
+    let mut mixed = Vec::new();
+    while let Some(&[_, _, _, s3, s2, s1, s0]) = frames.first_chunk() {
+        let (frame, rest) = frames.split_at(u32::from_be_bytes([s3, s2, s1, s0]) as usize + wire::ENVELOPE);
+        mixed.extend_from_slice(frame);
+        wire::frame(&mut mixed, wire::HEARTBEAT, 0, &[]);
+        frames = rest;
+    }
+    mixed
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 /// The largest frame both sides announce, envelope included.
 pub(crate) const FRAME_MAX: usize = 131_072;
 /// Frame header (type, channel, length) and end octet.
-const ENVELOPE: usize = 8;
+pub(crate) const ENVELOPE: usize = 8;
 const END: u8 = 0xCE;
 /// As much is read with one system call.
 const READ: usize = 256 * 1024;
@@ -154,7 +154,7 @@ impl Input {
     }
 }
 
-fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+pub(crate) fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
     out.push(kind);
     out.extend_from_slice(&channel.to_be_bytes());
     out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());

@@ -13,7 +13,7 @@ use futures_core::Stream;
 
 use super::call::{awaited, reply};
 use super::channel::Channel;
-use super::delivery::{Delivery, Memory, Message, Settler};
+use super::delivery::{Delivery, Message, Settler, Shared};
 use super::shared::ChannelGuard;
 
 use super::{FieldTable, FieldValue, ShortString};
@@ -187,7 +187,7 @@ struct Queue {
     coalesces: Option<bool>,
     taken: VecDeque<Batch>,
     /// The batch at hand, and the places in it that are left.
-    batch: Option<Arc<Memory>>,
+    batch: Option<triomphe::Arc<Shared>>,
     rest: Range<usize>,
     over: bool,
 }
@@ -231,7 +231,7 @@ impl Queue {
             batch.seal();
             self.rest = 0..batch.delivered().len();
             let settler = self.coalesces.map(|coalesces| Settler { channel: self.channel.clone(), coalesces });
-            self.batch = Some(Memory::shared(batch, settler));
+            self.batch = Some(Shared::new(batch, settler));
         }
         Poll::Ready(Poll::Pending)
     }
@@ -273,7 +273,7 @@ impl Canceller {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let rest = self.batch.iter().flat_map(|memory| self.rest.clone().map(|place| memory.delivery_tag(place)));
+        let rest = self.batch.iter().flat_map(|batch| self.rest.clone().map(|place| batch.delivery_tag(place)));
         let taken = self.taken.iter().flat_map(Batch::delivered).map(|one| one.delivery_tag);
         let unhandled: Vec<u64> = rest.chain(taken).collect();
         let (id, consumer) = (self.channel.id, self.consumer);

@@ -5,21 +5,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use triomphe::{ArcUnion, ArcUnionBorrow};
 
 use super::shared::ChannelGuard;
 use crate::codec::{Properties, RawProperties, ReplyCode, ShortString};
 use crate::error::Result;
 use crate::protocol::Layout;
 use crate::protocol::client::{Batch, Returned, Settle, Single};
-
-/// Where messages are.
-#[derive(Debug)]
-pub(crate) enum Memory {
-    /// Several that came close together. Boxed, so that it is not this large for the other.
-    Shared(Box<Shared>),
-    /// One by itself, to be kept.
-    Single(Single),
-}
 
 /// Messages that came close together, and what settles them.
 #[derive(Debug)]
@@ -62,72 +54,63 @@ impl Settler {
     }
 }
 
-impl Memory {
-    pub(crate) fn shared(batch: Batch, settler: Option<Settler>) -> Arc<Self> {
-        Arc::new(Self::Shared(Box::new(Shared { batch, settler })))
+impl Shared {
+    pub(crate) fn new(batch: Batch, settler: Option<Settler>) -> triomphe::Arc<Self> {
+        triomphe::Arc::new(Self { batch, settler })
     }
 
     /// The tag of the message at this place.
     #[inline]
     pub(crate) fn delivery_tag(&self, place: usize) -> u64 {
-        match self {
-            Self::Shared(shared) => shared.batch.at(place).delivery_tag,
-            Self::Single(_) => 0,
-        }
-    }
-
-    #[inline]
-    fn settler(&self) -> Option<&Settler> {
-        match self {
-            Self::Shared(shared) => shared.settler.as_ref(),
-            Self::Single(_) => None,
-        }
+        self.batch.at(place).delivery_tag
     }
 }
 
 /// A message that came from the server. Exchange, routing key and properties are decoded when they are asked for.
 #[derive(Clone)]
 pub struct Message {
-    memory: Arc<Memory>,
+    /// With others that came close to it, or by itself, to be kept. One pointer for both: an `enum` is written in pieces and read as a
+    /// whole when the message is handed over, for which the processor waits longer than for all else that it does with a small one.
+    memory: ArcUnion<Shared, Single>,
     place: usize,
 }
 
 impl Message {
     /// The message at this place of a batch.
     #[inline]
-    pub(crate) fn at(memory: Arc<Memory>, place: usize) -> Self {
-        Self { memory, place }
+    pub(crate) fn at(shared: triomphe::Arc<Shared>, place: usize) -> Self {
+        Self { memory: ArcUnion::from_first(shared), place }
     }
 
     /// A message that came alone.
     pub(crate) fn alone(batch: Batch, settler: Option<Settler>) -> Self {
-        Self::at(Memory::shared(batch, settler), 0)
+        Self::at(Shared::new(batch, settler), 0)
     }
 
     /// In memory of its own, to be kept.
     fn detached(&self) -> Self {
-        match &*self.memory {
-            Memory::Shared(shared) => match shared.batch.single(self.place) {
-                Some(single) => Self::at(Arc::new(Memory::Single(single)), 0),
-                None => Self::alone(shared.batch.alone(self.place), None),
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => match shared.get().batch.single(self.place) {
+                Some(single) => Self { memory: ArcUnion::from_second(triomphe::Arc::new(single)), place: 0 },
+                None => Self::alone(shared.get().batch.alone(self.place), None),
             },
-            Memory::Single(_) => self.clone(),
+            ArcUnionBorrow::Second(_) => self.clone(),
         }
     }
 
     /// Where it stands, and in which octets.
     fn place(&self) -> (Layout, &[u8]) {
-        match &*self.memory {
-            Memory::Shared(shared) => (shared.batch.at(self.place).layout, shared.batch.memory()),
-            Memory::Single(single) => (single.layout(), single.memory()),
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => (shared.get().batch.at(self.place).layout, shared.get().batch.memory()),
+            ArcUnionBorrow::Second(single) => (single.get().layout(), single.get().memory()),
         }
     }
 
     /// The body, where it stayed where it was read.
     fn apart(&self) -> Option<&Bytes> {
-        match &*self.memory {
-            Memory::Shared(shared) => shared.batch.apart(self.place),
-            Memory::Single(_) => None,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().batch.apart(self.place),
+            ArcUnionBorrow::Second(_) => None,
         }
     }
 
@@ -158,13 +141,19 @@ impl Message {
     /// The tag it was delivered with.
     #[inline]
     pub(crate) fn delivery_tag(&self) -> u64 {
-        self.memory.delivery_tag(self.place)
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().delivery_tag(self.place),
+            ArcUnionBorrow::Second(_) => 0,
+        }
     }
 
     /// What settles it, where it is to be settled.
     #[inline]
     pub(crate) fn settler(&self) -> Option<&Settler> {
-        self.memory.settler()
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().settler.as_ref(),
+            ArcUnionBorrow::Second(_) => None,
+        }
     }
 
     /// The exchange it was published to, and the routing key it was published with.
@@ -201,9 +190,9 @@ impl Message {
 
     /// Whether it may have been delivered before. A hint: `true` does not mean that anybody handled it (c121).
     pub fn redelivered(&self) -> bool {
-        match &*self.memory {
-            Memory::Shared(shared) => shared.batch.at(self.place).redelivered,
-            Memory::Single(single) => single.redelivered,
+        match self.memory.borrow() {
+            ArcUnionBorrow::First(shared) => shared.get().batch.at(self.place).redelivered,
+            ArcUnionBorrow::Second(single) => single.get().redelivered,
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::error::{Error, ErrorKind};
 /// Body frames from this size on are kept where they were read.
 pub(crate) const KEEP_IN_PLACE_FROM: usize = 16 * 1024;
 
+/// A body that is put together by copying has room for so many times what has come of it, and for no more than is announced.
+const GROWTH: u64 = 16;
+
 /// Where the parts of a message stand, in memory that it may share with others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -39,6 +42,11 @@ impl Layout {
     /// Of a message that has its memory to itself, of which this is enough to know.
     pub(crate) fn of_all(memory: &[u8], properties_at: u16, body_at: u32) -> Self {
         Self { address_at: 0, properties_at: properties_at.into(), body_at, end: memory.len() as u32 }
+    }
+
+    /// Of a message that has its memory to itself, without the body.
+    pub(crate) fn of_head(properties_at: usize, end: usize) -> Self {
+        Self { address_at: 0, properties_at: properties_at as u32, body_at: end as u32, end: end as u32 }
     }
 
     /// Where properties and body begin in a message that has its memory to itself.
@@ -243,7 +251,7 @@ impl<M> Assembler<M> {
     /// A method with content came; `address` is the exchange and routing key, each with its length octet.
     pub(crate) fn begin(&mut self, method: M, address: &[u8]) {
         self.state = State::Header(method);
-        // Of a message that went wrong.
+        // Of a message that went wrong, or was small and has been copied.
         self.body.clear();
         self.head.clear();
         self.head.extend_from_slice(address);
@@ -279,17 +287,22 @@ impl<M> Assembler<M> {
         let Some(remaining) = remaining.checked_sub(octets.len() as u64) else {
             return Err(ContentError::Overflow);
         };
+        if remaining == 0 && self.body.is_empty() {
+            return Ok(Some((method, self.whole(payload))));
+        }
+        if self.body.capacity() - self.body.len() < octets.len() {
+            // Grows with what has come, never to what was announced (c85); and not octet by octet, since each time is an allocation.
+            let came = (self.body.len() + octets.len()) as u64;
+            self.body.reserve(octets.len() + remaining.min((GROWTH - 1) * came) as usize);
+        }
+        self.body.extend_from_slice(octets);
         if remaining > 0 {
-            // Grows with what has come, never to what was announced (c85).
-            self.body.extend_from_slice(octets);
             self.state = State::Body { method, remaining };
             return Ok(None);
         }
-        let body = if self.body.is_empty() {
-            payload
-        } else {
-            self.body.extend_from_slice(octets);
-            Incoming::Kept(std::mem::take(&mut self.body).freeze())
+        let body = match self.body.len() {
+            ..KEEP_IN_PLACE_FROM => Incoming::Borrowed(&self.body),
+            _ => Incoming::Kept(std::mem::take(&mut self.body).freeze()),
         };
         Ok(Some((method, self.whole(body))))
     }

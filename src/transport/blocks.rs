@@ -75,9 +75,10 @@ impl Blocks {
         }
     }
 
-    /// A block of this size at least that nobody holds any more.
+    /// A block of this size at least that nobody holds any more: the last one that was left, which is the most likely to be in the
+    /// processor's cache.
     fn take_back(&mut self, size: usize) -> Option<BytesMut> {
-        let at = self.left.iter_mut().position(|(block, _)| block.try_reclaim(size))?;
+        let at = self.left.iter_mut().rposition(|(block, _)| block.try_reclaim(size))?;
         self.left.remove(at).map(|(block, _)| block)
     }
 

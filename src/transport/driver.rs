@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Sleep;
 
 use super::blocks::Blocks;
@@ -22,6 +24,10 @@ use crate::protocol::{Ahead, OutBuffer, Wakes};
 
 /// Pieces handed to one vectored write.
 const SLICES: usize = 64;
+/// Where the runtime has several threads, a pass that has read so much goes on to the upper end, as long as there is more, before those
+/// who were woken have their turn: the driver mostly moves to another thread then, which costs the switch, and reads into memory that is
+/// in another core's cache. Where little comes that move is worth more than it costs: the two no longer share a thread.
+const READ_ON: Range<usize> = 64 * 1024..2 * 1024 * 1024;
 /// How long the last octets of a finished connection may take to leave, or those of a broken one to arrive.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long memory for reading is kept while nothing is read into it.
@@ -83,6 +89,8 @@ struct Driver<E: Endpoint + ?Sized> {
     /// Whether the endpoint wants more input.
     read: bool,
     ahead: Ahead,
+    /// A pass that has read so much goes on even if its block is used up.
+    read_on: Range<usize>,
     /// Writing failed, and until when the peer's last words are waited for: they say more than the error does. Mostly they have
     /// arrived, but the runtime need not know yet that there is something to read.
     write_error: Option<(io::Error, Instant)>,
@@ -105,6 +113,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             armed: None,
             read: true,
             ahead: Ahead::default(),
+            read_on: if has_threads() { READ_ON } else { 0..0 },
             write_error: None,
             unflushed: false,
             over: false,
@@ -112,7 +121,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (mut woken, mut try_read) = (true, true);
+        let (mut woken, mut try_read, mut total) = (true, true, 0);
         loop {
             let read = if try_read { self.poll_read(cx) } else { Poll::Pending };
             let (got, ended) = match read {
@@ -134,8 +143,9 @@ impl<E: Endpoint + ?Sized> Driver<E> {
             // taken everything, the endpoint is asked for that.
             let _ = self.poll_write(cx);
             woken = backlog && self.output.is_empty();
-            if got > 0 && self.blocks.is_used_up(self.ahead) {
-                // Those who were woken have a right to run, and may drop what is in the block.
+            total += got;
+            if got > 0 && self.blocks.is_used_up(self.ahead) && !self.read_on.contains(&total) {
+                // Those who were woken have a right to run, and may drop what is in the blocks.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -262,6 +272,11 @@ impl<E: Endpoint + ?Sized> Drop for Driver<E> {
             self.turn(&Context::from_waker(Waker::noop()), Some(error));
         }
     }
+}
+
+/// Whether the runtime has more than this thread for its tasks.
+fn has_threads() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() != RuntimeFlavor::CurrentThread)
 }
 
 fn closed_without_a_word() -> Error {

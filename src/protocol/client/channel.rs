@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use super::acks::Acks;
-use super::batch::Batch;
+use super::batch::{Batch, Heads};
 use super::calls::{Calls, Reply};
 use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
@@ -99,6 +99,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) max_body: u64,
     /// Publishers who wait for more than the window.
     pub(crate) publishers: &'a mut super::wakers::WakerQueue,
+    pub(crate) heads: &'a mut Heads,
 }
 
 impl Hands<'_> {
@@ -529,7 +530,7 @@ impl Consumer {
     fn deliver(&mut self, tag: (u64, bool), whole: Whole<'_>, hands: &mut Hands<'_>) -> bool {
         let handled = matches!(self.state, ConsumerState::Live | ConsumerState::Cancelling);
         if handled {
-            *hands.buffered += Batch::push_whole(&mut self.queue, tag, whole);
+            *hands.buffered += Batch::push_whole(&mut self.queue, hands.heads, tag, whole);
             self.wake(hands.wakes);
         }
         handled

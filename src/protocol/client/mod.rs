@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use batch::Heads;
 pub use batch::{Batch, Delivered, Single};
 pub use calls::{CallId, Reply};
 use channel::{Channel, State};
@@ -88,6 +89,8 @@ pub struct Connection {
     watchers: WakerQueue,
     /// Octets in the consumers' queues.
     buffered: usize,
+    /// What large messages have beside their bodies.
+    heads: Heads,
     /// Octets in `out` about what the server has sent: acks, and answers that it called for.
     answers: usize,
     /// Channels with coalesced acks that wait for the driver to take the output.
@@ -152,6 +155,7 @@ impl Connection {
             publishers: WakerQueue::default(),
             watchers: WakerQueue::default(),
             buffered: 0,
+            heads: Heads::default(),
             answers: 0,
             acking: Vec::new(),
             paused: false,

@@ -487,6 +487,7 @@ impl Connection {
             max_payload: self.max_payload,
             max_body: self.config.max_message_size,
             publishers: &mut self.publishers,
+            heads: &mut self.heads,
         };
         Some((channel, hands))
     }

@@ -188,3 +188,23 @@ fn nothing_is_left_of_a_message_that_went_wrong() {
     let (serial, content) = body(&mut assembler, b"second").unwrap().unwrap();
     assert_eq!((serial, content.body()), (2, &b"second"[..]));
 }
+
+/// A body in many pieces has memory for what has come several times over, and in the end for itself.
+#[test]
+fn memory_grows_with_what_has_come_of_a_body() {
+    let mut assembler = Assembler::new();
+    for size in [100_000_u64, 10_000] {
+        assembler.begin(1, &address("", ""));
+        assembler.header(&header(size, None).0, size).unwrap();
+        let mut whole = None;
+        for came in 1..=size / 1000 {
+            assert!(whole.is_none());
+            whole = kept(assembler.body(Incoming::Borrowed(&[7; 1000]))).unwrap();
+            let most = (came * 1000 * GROWTH).min(size) as usize;
+            assert!(assembler.body.capacity() <= most, "{} octets for {most}", assembler.body.capacity());
+        }
+        let (_, content) = whole.unwrap();
+        assert!(content.body() == vec![7; size as usize]);
+        assert_eq!(content.apart.is_some(), size as usize >= KEEP_IN_PLACE_FROM);
+    }
+}

@@ -107,12 +107,16 @@ async fn last_words_that_do_not_come_are_not_waited_for_long() {
 }
 
 /// Takes everything and wants to stop where it is told.
-struct Sink(Ahead);
+#[derive(Default)]
+struct Sink {
+    ahead: Ahead,
+    took: AtomicUsize,
+}
 
 impl Endpoint for Sink {
     fn turn(&self, turn: Turn<'_>) -> Next {
-        drop(turn.input.split());
-        Next { deadline: None, read: true, ahead: self.0, finished: false }
+        self.took.fetch_add(turn.input.split().len(), Ordering::Relaxed);
+        Next { deadline: None, read: true, ahead: self.ahead, finished: false }
     }
 }
 
@@ -120,7 +124,7 @@ impl Endpoint for Sink {
 #[tokio::test(start_paused = true)]
 async fn a_quiet_connection_gives_back_what_it_read_into() {
     let (ours, mut theirs) = Stream::pipe();
-    let mut driver = Driver::new(ours, Arc::new(Sink(Ahead::default())));
+    let mut driver = Driver::new(ours, Arc::new(Sink::default()));
     for _ in 0..2 {
         let written = tokio::time::timeout(KEEP_BLOCKS / 2, async {
             tokio::join!(poll_fn(|cx| driver.poll(cx)), theirs.write_all(&[7; 5_000_000])).0
@@ -135,7 +139,7 @@ async fn a_quiet_connection_gives_back_what_it_read_into() {
 #[tokio::test]
 async fn no_more_is_read_than_is_wanted() {
     let (ours, mut theirs) = Stream::pipe();
-    let mut driver = Driver::new(ours, Arc::new(Sink(Ahead { stop: 10, together: 100 })));
+    let mut driver = Driver::new(ours, Arc::new(Sink { ahead: Ahead { stop: 10, together: 100 }, ..Sink::default() }));
     theirs.write_all(&[7; 100]).await.unwrap();
     let mut cx = Context::from_waker(Waker::noop());
     assert!(driver.poll(&mut cx).is_pending());
@@ -156,15 +160,18 @@ impl Wake for Woken {
 
 /// Who is woken by what was read need not wait for the end of a flood; and where there is no flood, the driver does not wake itself.
 #[tokio::test]
-async fn a_pass_reads_no_more_than_a_block() {
+async fn a_pass_reads_only_so_much() {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
     let flood = Stream::new(tokio::io::join(tokio::io::repeat(7), tokio::io::sink()));
-    let mut driver = Driver::new(flood, Arc::new(Sink(Ahead::default())));
-    for pass in 1..20 {
+    let mut driver = Driver::new(flood, Arc::new(Sink::default()));
+    for pass in 1..40 {
         assert!(driver.poll(&mut cx).is_pending());
         assert_eq!(woken.0.load(Ordering::Relaxed), pass, "it goes on by itself");
+        let took = driver.endpoint.took.swap(0, Ordering::Relaxed);
+        assert!((driver.read_on.end..=driver.read_on.end + READ_ON.end / 4).contains(&took), "{took} octets");
+        driver.read_on = if pass < 20 { 0..0 } else { READ_ON };
     }
     let (ours, mut theirs) = Stream::pipe();
     driver.stream = ours;
