@@ -131,7 +131,10 @@ impl<'a> BasicPublish<'a> {
     #[inline(never)]
     pub(crate) fn post(&mut self, waker: &Waker, posted: &mut Posted) -> std::result::Result<u64, Option<Error>> {
         let Self { channel: Channel { inner: channel }, publish, place, .. } = self;
-        channel.guard.shared.quietly(|machine| posted.post(machine, channel.id, publish, place, waker))
+        channel
+            .guard
+            .shared
+            .quietly(|machine| posted.by(machine, |machine| post(machine, channel.id, publish, place, waker)))
     }
 
     /// How long to wait for room, in place of [`ConnectionBuilder::call_deadline`](super::ConnectionBuilder::call_deadline).
@@ -167,15 +170,15 @@ impl Channel {
         posted: &mut Posted,
     ) -> std::result::Result<u64, Option<Error>> {
         let channel = &self.inner;
-        channel.guard.shared.quietly(|machine| {
+        let at_once = |machine: &mut Machine| {
             let mut place = None;
-            let tag = posted.post(machine, channel.id, publish, &mut place, Waker::noop());
+            let tag = post(machine, channel.id, publish, &mut place, Waker::noop());
             if let Some(place) = place {
                 machine.leave(channel.id, place);
-                posted.wakes = machine.has_wakes();
             }
             tag
-        })
+        };
+        channel.guard.shared.quietly(|machine| posted.by(machine, at_once))
     }
 }
 
@@ -212,18 +215,11 @@ pub(crate) struct Posted {
 
 impl Posted {
     #[inline(always)] // as publishing is
-    fn post(
-        &mut self,
-        machine: &mut Machine,
-        channel: ChannelId,
-        publish: &Publish<'_>,
-        place: &mut Option<Waiting>,
-        waker: &Waker,
-    ) -> std::result::Result<u64, Option<Error>> {
+    fn by<R>(&mut self, machine: &mut Machine, act: impl FnOnce(&mut Machine) -> R) -> R {
         self.turn = machine.turns();
-        let tag = post(machine, channel, publish, place, waker);
+        let result = act(machine);
         self.wakes = machine.has_wakes();
-        tag
+        result
     }
 }
 

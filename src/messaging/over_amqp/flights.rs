@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::convert;
 use super::ledger::Lane;
-use super::pages::{Flight, Page, Pages};
-use super::pending::{Pending, Timer, late};
+use super::pages::{Flight, Page, Pages, Timer};
+use super::pending::{Pending, late};
 use crate::amqp::{Channel, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Message, Receipt, SendError, SharedProperties, Target};

@@ -12,7 +12,8 @@ use std::task::{Poll, Waker, ready};
 use tokio::time::Instant;
 
 use super::flights::{Due, Fate, Flights, fate};
-use super::pending::{Pending, Timer};
+use super::pages::Timer;
+use super::pending::Pending;
 use crate::amqp::{BasicPublish, Channel, Confirmation, Posted, Watermark};
 use crate::error::{Error, Outcome};
 use crate::message::{Cargo, Receipt, SharedProperties, Unsent};

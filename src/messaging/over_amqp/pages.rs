@@ -7,10 +7,11 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 
-use super::pending::Timer;
 use crate::message::{SharedProperties, Target};
 
 /// So many messages stand on a page: the first one's tag can be divided by this.
@@ -21,6 +22,9 @@ const PAGE: u64 = 32;
 pub(super) fn ends_page(tag: u64) -> bool {
     tag % PAGE == PAGE - 1
 }
+
+/// Of somebody who has to wait. Most never do.
+pub(super) type Timer = Pin<Box<Sleep>>;
 
 /// A message on its way.
 #[derive(Debug)]

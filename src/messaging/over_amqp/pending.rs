@@ -1,13 +1,12 @@
 //! Somebody who waits for what becomes of a message.
 
 use std::num::NonZeroU64;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::flights::Fate;
 use super::ledger::Lane;
@@ -23,9 +22,6 @@ pub(in crate::messaging) struct Pending {
     /// The delivery tag, 0 where no confirm was asked for; and [`TOLD`] and [`LARGE`], with which it is beyond every watermark.
     tag: u64,
 }
-
-/// Of somebody who has to wait. Most never do.
-pub(super) type Timer = Pin<Box<Sleep>>;
 
 /// It has been told what became of it.
 const TOLD: u64 = 1 << 63;
