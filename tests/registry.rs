@@ -5,7 +5,6 @@
 #[macro_use]
 #[path = "shared/running.rs"]
 mod running;
-#[macro_use]
 #[path = "shared/servers.rs"]
 mod servers;
 
@@ -18,7 +17,7 @@ use leveret::messaging::{Client, ClientState, ConfirmMode, Message, Source, Stat
 use leveret::registry::{Outgoing, Registry, RegistryConfig, RegistryError};
 
 use crate::running::{PATIENCE, until, within};
-use crate::servers::Server;
+use crate::servers::{Server, against_rabbitmq};
 
 /// A queue `q` and the exchange `CRM1` that leads to it.
 async fn prepared(server: &Server) -> Channel {
@@ -48,7 +47,7 @@ async fn count(channel: &Channel) -> u32 {
 
 on_every_server! {
     async fn z1_z2_z3_z4_z7_z8_an_entry_from_a_file_has_template_and_stamp(server: Server) {
-        let channel = prepared(&server).await;
+        let channel = prepared(server).await;
         let address = server.url.clone();
         let config: RegistryConfig = toml::from_str(&format!(
             r#"
@@ -94,8 +93,8 @@ on_every_server! {
     }
 
     async fn z1_z2_wrong_names_are_errors_of_their_own(server: Server) {
-        prepared(&server).await;
-        let registry = registry(&server, Outgoing::new("crm"));
+        prepared(server).await;
+        let registry = registry(server, Outgoing::new("crm"));
         let sent = |error: RegistryError| (error.outcome(), error.is_transient(), error.to_string());
 
         let error = registry.send("CRM2", "x").await.unwrap_err();
@@ -137,12 +136,12 @@ on_every_server! {
 on_its_own! {
     /// Confirms are held back, so that everything is on its way when the entry is edited, its connection replaced, and both removed.
     async fn z16_changes_lose_nothing_that_is_on_its_way() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
-        let second = Server::in_the_box().await;
+        let second = Server::broker().await;
         let second_channel = prepared(&second).await;
         let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let mut waiting = Vec::new();
         let mut retired = Vec::new();
         let mut in_flight = 0;
@@ -174,7 +173,7 @@ on_its_own! {
         assert_eq!(count(&second_channel).await, 1);
         let closing: Vec<_> = retired.into_iter().map(|retired| tokio::spawn(retired.close_within(PATIENCE))).collect();
         assert!(waiting.iter().all(|task| !task.is_finished()));
-        server.broker().hold_confirms(false);
+        server.in_the_box().hold_confirms(false);
         for task in waiting {
             assert_eq!(within("a receipt", task).await.unwrap().unwrap().status, Status::Accepted);
         }
@@ -192,10 +191,10 @@ on_its_own! {
 
     /// What was replaced can simply be dropped: the messages still end, and then the old connection goes by itself.
     async fn z16_what_was_replaced_ends_in_the_background() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
         let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let sending = tokio::spawn({
             let registry = registry.clone();
             async move { registry.send("CRM1", "x").await }
@@ -207,7 +206,7 @@ on_its_own! {
         drop(own);
         registry.remove_outgoing("CRM1").unwrap();
         registry.remove_connection("crm").unwrap();
-        server.broker().hold_confirms(false);
+        server.in_the_box().hold_confirms(false);
         assert_eq!(within("a receipt", sending).await.unwrap().unwrap().status, Status::Accepted);
         channel.confirm_select().await.unwrap();
         until("the old connection goes", async || {
@@ -218,10 +217,10 @@ on_its_own! {
     }
 
     async fn what_is_not_confirmed_in_time_is_handed_back() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
         let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         drop(within("room", registry.post("CRM1", "x")).await.unwrap());
         let retired = registry.deactivate("CRM1").unwrap();
         let report = within("closing", retired.close_within(Duration::from_millis(50))).await;
@@ -233,8 +232,8 @@ on_its_own! {
 
 on_every_server! {
     async fn z1_ka5_messages_can_be_posted_and_asked_for_later(server: Server) {
-        let channel = prepared(&server).await;
-        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        let channel = prepared(server).await;
+        let registry = registry(server, Outgoing::new("crm").target(Target::queue("q")));
         for number in 0..10 {
             drop(within("room", registry.post("CRM1", format!("{number}"))).await.unwrap());
         }
@@ -251,8 +250,8 @@ on_every_server! {
     }
 
     async fn renaming_keeps_the_settings(server: Server) {
-        let channel = prepared(&server).await;
-        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        let channel = prepared(server).await;
+        let registry = registry(server, Outgoing::new("crm").target(Target::queue("q")));
         registry.rename_outgoing("CRM1", "CRM2").unwrap();
         assert_eq!(registry.outgoing_names(), ["CRM2"]);
         within("a receipt", registry.send("CRM2", "x")).await.unwrap();
@@ -264,8 +263,8 @@ on_every_server! {
 
     /// One that is sent alone is the reason for what the server says of its channel, and shares the blame with nobody.
     async fn a_message_sent_alone_takes_the_blame_alone(server: Server) {
-        let channel = prepared(&server).await;
-        let registry = Arc::new(registry(&server, Outgoing::new("crm")));
+        let channel = prepared(server).await;
+        let registry = Arc::new(registry(server, Outgoing::new("crm")));
         let sends: Vec<_> = (0..20)
             .map(|at| {
                 let registry = Arc::clone(&registry);
@@ -295,8 +294,8 @@ fn a_registry_shows_no_secrets() {
 on_every_server! {
     /// The receiving side of a registry is its clients.
     async fn z13_a_connection_of_the_registry_receives_as_well(server: Server) {
-        prepared(&server).await;
-        let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
+        prepared(server).await;
+        let registry = registry(server, Outgoing::new("crm").target(Target::queue("q")));
         within("a receipt", registry.send("CRM1", "x")).await.unwrap();
         let client = registry.client("crm").unwrap();
         client.ping(PATIENCE).await.unwrap();

@@ -10,7 +10,6 @@
 #[macro_use]
 #[path = "shared/running.rs"]
 mod running;
-#[macro_use]
 #[path = "shared/servers.rs"]
 mod servers;
 
@@ -26,7 +25,7 @@ use leveret::relay::{Class, Record, Relay, RelayConfig, RelayError, Verdict};
 use tokio::io::{AsyncWriteExt, BufReader};
 
 use crate::running::{PATIENCE, until, within};
-use crate::servers::Server;
+use crate::servers::{Server, against_rabbitmq};
 
 /// The queues `q` and `other`, and a channel to look at them.
 async fn prepared(server: &Server) -> Channel {
@@ -99,8 +98,8 @@ async fn ids(channel: &Channel, queue: &str) -> BTreeMap<String, usize> {
 
 on_every_server! {
     async fn kl1_kl2_kl3_every_fate_has_its_code(server: Server) {
-        let channel = prepared(&server).await;
-        let relay = relay(&server, BY_TO);
+        let channel = prepared(server).await;
+        let relay = relay(server, BY_TO);
         assert_eq!(verdict(&relay, &record("q").id("7")).await, (250, Class::Accepted));
         assert_eq!(ids(&channel, "q").await, BTreeMap::from([("7".into(), 1)]));
 
@@ -132,8 +131,8 @@ on_every_server! {
 
     /// A route that does not fit its entry's transport is the operator's mistake, and no reason to bounce mail.
     async fn kl3_a_topic_over_amqp_is_kept(server: Server) {
-        prepared(&server).await;
-        let relay = relay(&server, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
+        prepared(server).await;
+        let relay = relay(server, "routes = [{ outgoing = \"slow\", topic = \"mail\", key = \"{to}\" }]");
         let verdict = within("a verdict", relay.deliver(&record("q"))).await;
         assert_eq!((verdict.code, verdict.class), (451, Class::Retry), "{verdict}");
     }
@@ -141,17 +140,17 @@ on_every_server! {
 
 on_its_own! {
     async fn kl3_a_server_that_takes_no_messages_is_tried_again() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
         let relay = relay(&server, FAST);
         assert_eq!(verdict(&relay, &record("q")).await, (250, Class::Accepted));
-        server.broker().block("low on memory");
+        server.in_the_box().block("low on memory");
         // Written before the client hears of it, the message might arrive all the same.
         let client = relay.registry().client("mq").unwrap();
         until("the client hears of it", async || client.state() == ClientState::Blocked).await;
         assert_eq!(verdict(&relay, &record("q").id("later")).await, (451, Class::Retry));
         be_patient(&relay);
-        server.broker().unblock();
+        server.in_the_box().unblock();
         within("it takes messages again", async {
             while verdict(&relay, &record("q").id("later")).await != (250, Class::Accepted) {}
         })
@@ -161,13 +160,13 @@ on_its_own! {
 
     /// What may have arrived comes twice, and the id says so.
     async fn kl5_what_is_unknown_is_tried_again_with_the_same_id() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
         let relay = relay(&server, FAST);
         let record = record("q").id("spool-1");
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         assert_eq!(verdict(&relay, &record).await, (451, Class::Retry));
-        server.broker().hold_confirms(false);
+        server.in_the_box().hold_confirms(false);
         be_patient(&relay);
         assert_eq!(verdict(&relay, &record).await, (250, Class::Accepted));
         assert_eq!(ids(&channel, "q").await, BTreeMap::from([("spool-1".into(), 2)]));
@@ -177,8 +176,8 @@ on_its_own! {
 on_every_server! {
     /// A missing exchange closes the channel for all that is on it; only those are refused whose fault it was.
     async fn kl4_the_culprits_of_a_batch_are_found(server: Server) {
-        let channel = prepared(&server).await;
-        let relay = relay(&server, BY_TO);
+        let channel = prepared(server).await;
+        let relay = relay(server, BY_TO);
         let to = |at: usize| if at % 5 == 3 { "missing" } else { "q" };
         let records: Vec<_> = (0..20).map(|at| record(to(at)).id(at.to_string())).collect();
         let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
@@ -194,24 +193,24 @@ on_every_server! {
 on_its_own! {
     /// Once one of them gets no answer alone, the others are not tried: each of them would wait as long.
     async fn kl4_looking_for_culprits_does_not_take_for_ever() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         prepared(&server).await;
         let routes = "[[routes]]\nwhen = { to = \"missing\" }\noutgoing = \"fast\"\nexchange = \"missing\"\n";
         let relay = relay(&server, &format!("{routes}[[routes]]\noutgoing = \"fast\"\nqueue = \"{{to}}\""));
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let records: Vec<_> = ["q", "missing", "q", "missing"].map(record).into();
         let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
         assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [451; 4], "{verdicts:?}");
         assert!(verdicts[3].text.contains("404"), "not tried alone: {verdicts:?}");
         // With an answer, they are found.
-        server.broker().hold_confirms(false);
+        server.in_the_box().hold_confirms(false);
         be_patient(&relay);
         let verdicts = within("verdicts", relay.deliver_batch(&records)).await;
         assert_eq!(verdicts.iter().map(|verdict| verdict.code).collect::<Vec<_>>(), [250, 550, 250, 550], "{verdicts:?}");
     }
 
     async fn kl4_one_verdict_for_a_whole_batch() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         prepared(&server).await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let sender = client.sender().timeout(Duration::from_millis(200)).build().unwrap();
@@ -222,7 +221,7 @@ on_its_own! {
         let refused = within("a batch", batch(&["q", "nowhere", "nowhere"])).await;
         assert_eq!(refused.code, 550);
         assert!(refused.text.starts_with("2 of 3 not accepted; number 1: "), "{refused}");
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let unknown = within("a batch", batch(&["nowhere", "q"])).await;
         assert_eq!((unknown.code, unknown.class), (451, Class::Retry), "{unknown}");
         assert_eq!(Verdict::of_batch(&sender.send_batch(Vec::<(Target, &str)>::new()).await).code, 250);
@@ -231,10 +230,10 @@ on_its_own! {
 
 on_every_server! {
     async fn a_relay_that_cannot_work_is_refused(server: Server) {
-        prepared(&server).await;
+        prepared(server).await;
         let refused = |routes: &str| {
             let config = toml::from_str::<RelayConfig>(routes).unwrap();
-            Relay::new(registry(&server), config).unwrap_err()
+            Relay::new(registry(server), config).unwrap_err()
         };
         assert!(matches!(refused("routes = [{ outgoing = \"x\" }]"), RelayError::Registry { at: 0, .. }));
         let error = refused("routes = [{ outgoing = \"slow\", queue = \"q\" }, { outgoing = \"slow\" }]");
@@ -248,8 +247,8 @@ on_every_server! {
 
 on_every_server! {
     async fn kl7_a_stream_is_told_of_line_by_line(server: Server) {
-        let channel = prepared(&server).await;
-        let relay = relay(&server, &format!("max_line = 100\nunrouted = \"drop\"\nbatch = 7\n{BY_TO}"));
+        let channel = prepared(server).await;
+        let relay = relay(server, &format!("max_line = 100\nunrouted = \"drop\"\nbatch = 7\n{BY_TO}"));
         let mut input = String::new();
         for at in 0..200 {
             let to = ["q", "other", "nowhere", "missing"][at % 4];
@@ -279,17 +278,17 @@ on_every_server! {
 on_its_own! {
     /// Confirms come only after the first attempt has been given up: tried again, with the same ids.
     async fn kl5_a_stream_tries_again_and_then_gives_up() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server).await;
         let stubborn = relay(&server, &format!("attempts = 100\n{FAST}"));
         let input = "{\"to\": \"q\"}\n".repeat(10);
 
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let release = async {
             // All of the second attempt are there, or some of it.
             let arrived = async || channel.queue_declare("q").passive(true).await.unwrap().message_count();
             until("a second attempt", async || arrived().await >= 15).await;
-            server.broker().hold_confirms(false);
+            server.in_the_box().hold_confirms(false);
         };
         let run = stubborn.run(input.as_bytes(), |fate| assert!(fate.attempts > 1));
         let (report, ()) = tokio::join!(within("the stream", run), release);
@@ -301,7 +300,7 @@ on_its_own! {
         assert!(ids.values().all(|times| *times >= 2), "{ids:?}");
 
         let relay = relay(&server, &format!("attempts = 3\n{FAST}"));
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let mut deferred = 0;
         let each = |fate: leveret::relay::Fate<'_>| {
             assert_eq!((fate.verdict.code, fate.attempts), (451, 3));
@@ -313,12 +312,12 @@ on_its_own! {
 
     /// Nothing is accepted, so everything that is read stays in memory until its attempts are used up: the writer has to wait.
     async fn kl8_a_stream_that_is_faster_than_the_server_waits() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         const LINES: u64 = 60;
         prepared(&server).await;
         let relay = relay(&server, &format!("attempts = 2\nmax_pending = 10\nbatch = 5\n{FAST}"));
         relay.registry().edit_outgoing("fast", |outgoing| outgoing.timeout = Duration::from_millis(50)).unwrap();
-        server.broker().block("low on memory");
+        server.in_the_box().block("low on memory");
         let (mut writer, reader) = tokio::io::duplex(32);
         let written = Arc::new(AtomicU64::new(0));
         let writing = tokio::spawn({
@@ -346,15 +345,15 @@ on_its_own! {
 on_every_server! {
     /// "As long as it takes" is a time like any other.
     async fn times_that_are_longer_than_any_program_do_not_overflow(server: Server) {
-        prepared(&server).await;
-        let relay = relay(&server, &format!("batch_wait = 1e19\n{BY_TO}"));
+        prepared(server).await;
+        let relay = relay(server, &format!("batch_wait = 1e19\n{BY_TO}"));
         let report = within("the stream", relay.run(&b"{\"to\": \"q\"}\n"[..], |_| {})).await.unwrap();
         assert_eq!(report.accepted, 1, "{report}");
     }
 
     async fn a_stream_that_breaks_off_is_an_error_after_what_was_read(server: Server) {
-        let channel = prepared(&server).await;
-        let relay = relay(&server, BY_TO);
+        let channel = prepared(server).await;
+        let relay = relay(server, BY_TO);
         struct Breaks(&'static [u8]);
         impl tokio::io::AsyncRead for Breaks {
             fn poll_read(

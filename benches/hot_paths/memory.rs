@@ -121,6 +121,15 @@ pub(crate) fn hold<H: Holder>(port: u16, thing: &str) -> Result<u64> {
     })
 }
 
+/// So many of what comes one by one.
+pub(crate) async fn collect<T>(count: u64, mut next: impl AsyncFnMut() -> Result<T>) -> Result<Vec<T>> {
+    let mut collected = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        collected.push(next().await?);
+    }
+    Ok(collected)
+}
+
 /// The most memory so far, once it has not grown for a second.
 async fn settled_peak() -> Result<u64> {
     let (mut peak, mut quiet) = (memory("VmHWM")?, 0);
@@ -153,25 +162,18 @@ impl Holder for Leveret {
 
     async fn keep(channel: &Channel, count: u64) -> Result<Vec<Message>> {
         let mut consumer = channel.basic_consume("100").prefetch(1000).await?;
-        let mut kept = Vec::with_capacity(count as usize);
-        while (kept.len() as u64) < count
-            && let Some(delivery) = consumer.next().await
-        {
-            let (message, acker) = delivery?.detach();
+        collect(count, async || {
+            let (message, acker) = consumer.next().await.ok_or("no message")??.detach();
             acker.ack()?;
-            kept.push(message);
-        }
-        Ok(kept)
+            Ok(message)
+        })
+        .await
     }
 
     async fn publish(channel: &Channel, count: u64) -> Result<Vec<Confirm>> {
         channel.confirm_select_with_window(2 * count as usize).await?;
         let body = Bytes::from(vec![b'x'; 100]);
-        let mut confirms = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            confirms.push(channel.basic_publish("", "100", &body).await?);
-        }
-        Ok(confirms)
+        collect(count, async || Ok(channel.basic_publish("", "100", &body).await?)).await
     }
 
     /// Its reading stops then, and with it the growth.

@@ -20,10 +20,7 @@ async fn left(channel: &Channel, queue: &str, count: u32) -> Vec<u32> {
 on_every_server! {
     /// In order and out of order, from several tasks, with some that are held.
     async fn what_is_held_comes_back_and_nothing_else(server: Server) {
-        let connection = server.connect().await;
-        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
-        let queue = exclusive_queue(&channel).await;
-        fill(&other, &queue, 0..3000).await;
+        let (channel, other, queue) = server.filled(0..3000).await;
         let mut consumer = channel.basic_consume(&queue).prefetch(500).coalesce_acks(true).await.unwrap();
         let (mut held, mut handled, mut tasks): (Vec<Delivery>, Vec<Delivery>, Vec<_>) = Default::default();
         for n in 0..3000 {
@@ -51,10 +48,8 @@ on_every_server! {
 
     /// One channel, whose tags all of them share.
     async fn consumers_and_gets_on_one_channel(server: Server) {
-        let connection = server.connect().await;
-        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
-        let (queue, second) = (exclusive_queue(&channel).await, exclusive_queue(&channel).await);
-        fill(&other, &queue, 0..100).await;
+        let (channel, other, queue) = server.filled(0..100).await;
+        let second = exclusive_queue(&channel).await;
         fill(&other, &second, 0..10).await;
         let mut coalescing = channel.basic_consume(&queue).prefetch(10).coalesce_acks(true).await.unwrap();
         let mut plain = channel.basic_consume(&second).prefetch(5).await.unwrap();
@@ -84,10 +79,7 @@ on_every_server! {
 
     /// Everything that was acked by then is settled, and what is acked afterwards belongs to the next.
     async fn acks_in_a_transaction(server: Server) {
-        let connection = server.connect().await;
-        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
-        let queue = exclusive_queue(&channel).await;
-        fill(&other, &queue, 0..30).await;
+        let (channel, other, queue) = server.filled(0..30).await;
         channel.tx_select().await.unwrap();
         let mut consumer = channel.basic_consume(&queue).coalesce_acks(true).await.unwrap();
         for end in ["commit", "rollback", "commit", "close"] {

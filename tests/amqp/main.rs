@@ -15,6 +15,9 @@
 #[macro_use]
 #[path = "../shared/running.rs"]
 mod running;
+#[macro_use]
+#[path = "../shared/own.rs"]
+mod own;
 #[path = "../shared/tasks.rs"]
 mod tasks;
 #[macro_use]
@@ -47,3 +50,5 @@ mod topology;
 mod transactions;
 mod waiting;
 mod wakers;
+
+use crate::differences::against_rabbitmq;

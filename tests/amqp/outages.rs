@@ -98,10 +98,10 @@ async fn publish_into_the_block(connection: &Connection, channel: &Channel, queu
     .await
 }
 
-on_every_own_server! {
+on_every_server! {
     /// c144
     async fn an_operator_closes_the_connections(server: Own) {
-        for error in in_the_middle_of_work(&server, Own::close_connections).await {
+        for error in in_the_middle_of_work(server, Own::close_connections).await {
             assert_eq!(error.kind(), ErrorKind::ConnectionClosed, "{error}");
             assert_eq!(error.reply_code().map(|code| code.0), Some(320), "{error}");
             assert!(error.reply_text().unwrap().contains("bye"), "{error}");
@@ -115,7 +115,7 @@ on_every_own_server! {
 
     /// lapin 409
     async fn the_server_is_gone(server: Own) {
-        for error in in_the_middle_of_work(&server, Own::kill).await {
+        for error in in_the_middle_of_work(server, Own::kill).await {
             assert_eq!(error.kind(), ErrorKind::Io, "{error}");
             assert_eq!(error.origin(), Origin::Network);
             assert!(error.is_transient());

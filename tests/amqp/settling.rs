@@ -67,10 +67,7 @@ on_every_server! {
 
     /// What belongs to a channel goes back when the channel closes (c50).
     async fn closing_a_channel_gives_back_what_is_unsettled(server: Server) {
-        let connection = server.connect().await;
-        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
-        let queue = exclusive_queue(&channel).await;
-        fill(&other, &queue, 0..10).await;
+        let (channel, other, queue) = server.filled(0..10).await;
         let mut consumer = channel.basic_consume(&queue).await.unwrap();
         let delivery = next(&mut consumer).await;
         assert_eq!(number(&delivery), 0);

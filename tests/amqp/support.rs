@@ -1,107 +1,36 @@
 //! Servers to test against, waits that end, and what many tests do.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
 use leveret::amqp::{Channel, Connection, ConnectionBuilder, Consumer, Credentials, Delivery, Queue};
-use leveret::broker::Broker;
 use leveret::error::{Error, ErrorKind};
 
+pub(crate) use crate::own::Own;
 pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
-
-// ------------------------------------------------------------------------------------------------------------- running
-
-/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`. The second is run against other servers, too, with the
-/// exceptions in `differences`.
-macro_rules! on_every_server {
-    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Server) $body:block )*) => {$(
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            async fn body($server: &Server) $body
-
-            #[test]
-            fn broker() {
-                crate::support::run(async { body(&Server::broker().await).await });
-            }
-
-            #[test]
-            #[ignore = "needs RabbitMQ: run tests/run"]
-            fn rabbitmq() {
-                crate::support::run(async {
-                    let server = &Server::rabbitmq();
-                    crate::differences::run(module_path!(), server.builder(), body(server)).await;
-                });
-            }
-        }
-    )*};
-}
-
-/// As `on_every_server!`, with a server that nobody else uses, so that the test may do to it what it likes.
-macro_rules! on_every_own_server {
-    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Own) $body:block )*) => {$(
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            async fn body($server: Own) $body
-
-            #[test]
-            fn broker() {
-                crate::support::run(async { body(Own::broker().await).await });
-            }
-
-            #[test]
-            #[ignore = "needs RabbitMQ: run tests/run"]
-            fn rabbitmq() {
-                crate::support::run(async {
-                    let server = Own::rabbitmq().await;
-                    crate::differences::run(module_path!(), server.builder(), body(server)).await;
-                });
-            }
-        }
-    )*};
-}
-
-/// Makes a test of each body that a real RabbitMQ is needed for, because it is about what RabbitMQ alone does or can be made to do.
-macro_rules! on_rabbitmq {
-    ($( $(#[$meta:meta])* async fn $name:ident($($server:ident: Server)?) $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        #[ignore = "needs RabbitMQ: run tests/run"]
-        fn $name() {
-            crate::support::run(async {
-                $( let $server = &Server::rabbitmq(); )?
-                $body
-            });
-        }
-    )*};
-}
 
 // ------------------------------------------------------------------------------------------------------------- servers
 
-/// The broker in the box, one for each test, or the RabbitMQ that all tests share.
+/// The broker in the box, one for each test, or the RabbitMQ that all tests share. Of garagemq, too, each test has its own: one that
+/// has met some of them hangs, or falls over.
 #[derive(Debug)]
 pub(crate) struct Server {
     url: String,
-    _broker: Option<Broker>,
-    _garagemq: Option<Garagemq>,
+    _own: Option<Own>,
 }
 
 impl Server {
     /// The RabbitMQ that `tests/run` has started, or the other server.
-    pub(crate) fn rabbitmq() -> Self {
-        if let Ok(script) = std::env::var("LEVERET_GARAGEMQ") {
-            let (garagemq, url) = Garagemq::start(script);
-            return Self { url, _broker: None, _garagemq: Some(garagemq) };
+    pub(crate) async fn rabbitmq() -> Self {
+        match std::env::var_os("LEVERET_GARAGEMQ") {
+            Some(_) => Self::own(Own::rabbitmq().await),
+            None => Self { url: environment("LEVERET_RABBITMQ_URL"), _own: None },
         }
-        Self { url: environment("LEVERET_RABBITMQ_URL"), _broker: None, _garagemq: None }
     }
 
     pub(crate) async fn broker() -> Self {
-        let broker = Broker::start().await.unwrap();
-        Self { url: broker.url(), _broker: Some(broker), _garagemq: None }
+        Self::own(Own::broker().await)
+    }
+
+    fn own(own: Own) -> Self {
+        Self { url: own.url.clone(), _own: Some(own) }
     }
 
     pub(crate) fn builder(&self) -> ConnectionBuilder {
@@ -121,133 +50,30 @@ impl Server {
     pub(crate) async fn channel(&self) -> Channel {
         self.connect().await.open_channel().await.unwrap()
     }
-}
 
-/// A garagemq for one test alone: one that has met some of them hangs, or falls over.
-#[derive(Debug)]
-pub(crate) struct Garagemq {
-    script: String,
-    dir: PathBuf,
-}
-
-impl Garagemq {
-    fn start(script: String) -> (Self, String) {
-        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("garagemq"));
-        let Output { status, stdout, stderr } = Command::new(&script).arg("start").arg(&dir).output().unwrap();
-        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-        let url = String::from_utf8(stdout).unwrap().trim().to_owned();
-        (Self { script, dir }, url)
+    /// Two channels of one connection, and a queue of theirs that has these numbers. The second channel has confirms.
+    pub(crate) async fn filled(&self, numbers: std::ops::Range<u32>) -> (Channel, Channel, String) {
+        let connection = self.connect().await;
+        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
+        let queue = exclusive_queue(&channel).await;
+        fill(&other, &queue, numbers).await;
+        (channel, other, queue)
     }
 }
 
-impl Drop for Garagemq {
-    fn drop(&mut self) {
-        let ended = Command::new(&self.script).arg("stop").arg(&self.dir).status();
-        if !std::thread::panicking() {
-            assert!(ended.unwrap().success(), "the garagemq of this test is still there");
-        }
+impl Own {
+    pub(crate) fn builder(&self) -> ConnectionBuilder {
+        Connection::builder(&self.url).unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        within("a connection", self.builder().open()).await.unwrap()
     }
 }
 
 /// Runs `rabbitmqctl` against the RabbitMQ that all tests share.
 pub(crate) async fn shared_ctl(arguments: &[&str]) -> String {
     command(&environment("LEVERET_RABBITMQ_CTL"), arguments).await
-}
-
-/// A server for one test alone.
-#[derive(Debug)]
-pub(crate) enum Own {
-    Broker(Broker),
-    RabbitMq { dir: PathBuf, ctl: String, url: String },
-    Garagemq { garagemq: Garagemq, url: String },
-}
-
-impl Own {
-    pub(crate) async fn broker() -> Self {
-        Self::Broker(Broker::start().await.unwrap())
-    }
-
-    /// As `tests/run` has it, or the other server.
-    pub(crate) async fn rabbitmq() -> Self {
-        if let Ok(script) = std::env::var("LEVERET_GARAGEMQ") {
-            let (garagemq, url) = Garagemq::start(script);
-            return Self::Garagemq { garagemq, url };
-        }
-        Self::rabbitmq_with("").await
-    }
-
-    /// A RabbitMQ with these lines in its configuration.
-    pub(crate) async fn rabbitmq_with(more: &str) -> Self {
-        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("own"));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("more.conf"), more).unwrap();
-        let started = command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
-        let mut lines = started.lines().map(str::to_owned);
-        let (url, ctl) = (lines.next().unwrap(), lines.next().unwrap());
-        Self::RabbitMq { dir, ctl, url }
-    }
-
-    pub(crate) fn builder(&self) -> ConnectionBuilder {
-        match self {
-            Self::Broker(broker) => Connection::builder(&broker.url()).unwrap(),
-            Self::RabbitMq { url, .. } | Self::Garagemq { url, .. } => Connection::builder(url).unwrap(),
-        }
-    }
-
-    pub(crate) async fn connect(&self) -> Connection {
-        within("a connection", self.builder().open()).await.unwrap()
-    }
-
-    /// The operator closes every connection.
-    pub(crate) async fn close_connections(&self) {
-        match self {
-            Self::Broker(broker) => broker.close_connections(320, "CONNECTION_FORCED - bye"),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["close_all_connections", "bye"]).await),
-            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
-        }
-    }
-
-    /// The server runs out of memory.
-    pub(crate) async fn block(&self) {
-        match self {
-            Self::Broker(broker) => broker.block("low on memory"),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.0000001"]).await),
-            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
-        }
-    }
-
-    /// The server has memory again.
-    pub(crate) async fn unblock(&self) {
-        match self {
-            Self::Broker(broker) => broker.unblock(),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.4"]).await),
-            Self::Garagemq { .. } => panic!("nobody can tell it to: see differences.rs"),
-        }
-    }
-
-    /// The server is gone from one moment to the next.
-    pub(crate) async fn kill(&self) {
-        match self {
-            Self::Broker(broker) => broker.drop_connections(),
-            Self::RabbitMq { dir, .. } => {
-                command(&environment("LEVERET_RABBITMQ"), &["kill", dir.to_str().unwrap()]).await;
-            }
-            Self::Garagemq { garagemq: Garagemq { script, dir }, .. } => {
-                command(script, &["kill", dir.to_str().unwrap()]).await;
-            }
-        }
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if let Self::RabbitMq { dir, .. } = self {
-            let ended = Command::new(environment("LEVERET_RABBITMQ")).arg("kill").arg(dir).status();
-            if !std::thread::panicking() {
-                assert!(ended.unwrap().success(), "the RabbitMQ of this test is still there");
-            }
-        }
-    }
 }
 
 // ------------------------------------------------------------------------------------------- what many tests do

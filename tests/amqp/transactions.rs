@@ -2,7 +2,7 @@
 
 use leveret::error::ErrorKind;
 
-use crate::support::{Server, assert_channel_closed, assert_works, exclusive_queue, fill, number, ready, until};
+use crate::support::{Server, assert_channel_closed, assert_works, exclusive_queue, number, ready, until};
 
 on_every_server! {
     /// c103
@@ -29,10 +29,7 @@ on_every_server! {
 
     /// c103: acks wait for the commit as well.
     async fn acks_in_a_transaction(server: Server) {
-        let connection = server.connect().await;
-        let (channel, other) = (connection.open_channel().await.unwrap(), connection.open_channel().await.unwrap());
-        let queue = exclusive_queue(&channel).await;
-        fill(&other, &queue, 0..3).await;
+        let (channel, other, queue) = server.filled(0..3).await;
         channel.tx_select().await.unwrap();
         let first = channel.basic_get(&queue).await.unwrap().unwrap().delivery;
         assert_eq!(number(&first), 0);

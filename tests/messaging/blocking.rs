@@ -8,11 +8,11 @@ use leveret::messaging::{Client, ClientState, Event, RetryPolicy, Target};
 use crate::support::{Own, exclusive_queue, look_at, until, within};
 use crate::wire::Tap;
 
-on_every_own_server! {
+on_every_server! {
     /// Scenario 4; 2.1's hang of lapin: blocked for more than three heartbeat intervals, the connection survives and its heartbeats are
     /// on the wire; sends end as `Blocked` and `NotSent`; afterwards everything flows.
     async fn scenario_04_blocked_for_three_heartbeats(server: Own) {
-        let tap = Tap::new(&server.url()).await;
+        let tap = Tap::new(&server.url).await;
         let client = Client::builder(tap.url()).unwrap().heartbeat(1).connect().await.unwrap();
         assert_eq!(client.as_amqp().await.unwrap().tuning().heartbeat, 1);
         let queue = exclusive_queue(&client).await;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{ClientCache, ClientState, Config, Status, Target};
 
-use crate::support::{PATIENCE, Server, exclusive_queue, fill, next, receiver, until, within};
+use crate::support::{PATIENCE, Server, exclusive_queue, fill, next, receiver, stalled, until, within};
 
 on_every_server! {
     /// Scenario 3, first half; KA7, U2, KL6.
@@ -37,12 +37,8 @@ on_every_server! {
     /// Scenario 3, second half: 100 unconfirmed are all in the report, whoever waits for them is told, and nothing hangs. The server
     /// says nothing any more.
     async fn scenario_03_closing_with_a_hundred_unconfirmed(server: Server) {
-        let (client, tap) = server.tapped().await;
-        let queue = exclusive_queue(&client).await;
-        let sender = client.sender().max_in_flight(100).build().unwrap();
+        let (client, _tap, sender, queue) = stalled(server, |sender| sender.max_in_flight(100)).await;
         let target = Target::queue(&queue);
-        sender.send(&target, "warm").await.unwrap();
-        tap.stall(true);
         // Some are held, some are awaited by tasks, and nobody cares for the rest.
         let mut held = Vec::new();
         let mut awaited = Vec::new();
@@ -102,12 +98,8 @@ on_every_server! {
 
     /// What is confirmed in time is not in the report: closing waits for it.
     async fn closing_waits_for_what_is_on_its_way(server: Server) {
-        let (client, tap) = server.tapped().await;
-        let queue = exclusive_queue(&client).await;
-        let sender = client.sender().build().unwrap();
+        let (client, tap, sender, queue) = stalled(server, |sender| sender).await;
         let target = Target::queue(&queue);
-        sender.send(&target, "warm").await.unwrap();
-        tap.stall(true);
         let mut pending = Vec::new();
         for n in 0..10u32 {
             pending.push(sender.send_pipelined(&target, n.to_string()).await.unwrap());

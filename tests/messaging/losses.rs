@@ -123,10 +123,10 @@ async fn sent_into_the_void(
     (kept, tap, sent)
 }
 
-on_every_own_server! {
+on_every_server! {
     /// KA2: the operator closes every connection; the code and the text are there.
     async fn the_operator_closes_all_connections(server: Own) {
-        let builder = Client::builder(&server.url()).unwrap().recovery(RecoveryPolicy::never());
+        let builder = Client::builder(&server.url).unwrap().recovery(RecoveryPolicy::never());
         let client = within("a connection", builder.connect()).await.unwrap();
         let queue = exclusive_queue(&client).await;
         fill(&client, &queue, 0..1).await;

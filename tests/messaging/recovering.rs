@@ -591,9 +591,9 @@ type DeclaredQueue =
     std::pin::Pin<Box<dyn Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send>>;
 
 /// Numbers that come to a handler, and a receiver of them that goes on when the server was away.
-async fn away_and_back(server: &mut Own, leave: impl AsyncFnOnce(&mut Own)) {
+async fn away_and_back(server: &Own, leave: impl AsyncFnOnce(&Own)) {
     let queue = unique("queue");
-    let builder = Client::builder(&server.url()).unwrap().recovery(quick()).on_open(declares(&queue));
+    let builder = Client::builder(&server.url).unwrap().recovery(quick()).on_open(declares(&queue));
     let client = within("a connection", builder.connect()).await.unwrap();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let receiver = receiver(&client, &queue).await;
@@ -620,23 +620,21 @@ async fn away_and_back(server: &mut Own, leave: impl AsyncFnOnce(&mut Own)) {
     within("the end", handles).await.unwrap().unwrap();
 }
 
-on_every_own_server! {
+on_every_server! {
     /// lapin 450: `docker restart rabbitmq`, here without the time for a goodbye.
     async fn the_server_is_killed_and_started_again(server: Own) {
-        let mut server = server;
-        away_and_back(&mut server, Own::kill).await;
+        away_and_back(server, Own::kill).await;
     }
 
     /// The same, in order: connections are closed with 320.
     async fn the_server_is_stopped_and_started_again(server: Own) {
-        let mut server = server;
-        away_and_back(&mut server, Own::stop).await;
+        away_and_back(server, Own::stop).await;
     }
 
     /// CONFORMANCE 143, 144: the server closes connections in words, and lets everybody in again.
     async fn the_operator_closes_connections_and_consumers_stay_away(server: Own) {
         let queue = unique("queue");
-        let builder = Client::builder(&server.url()).unwrap().on_open(declares(&queue));
+        let builder = Client::builder(&server.url).unwrap().on_open(declares(&queue));
         let client = within("a connection", builder.connect()).await.unwrap();
         let mut events = client.events();
         let mut receiver = receiver(&client, &queue).await;

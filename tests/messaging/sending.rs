@@ -11,7 +11,7 @@ use leveret::amqp::{FieldTable, ReplyCode};
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{ConfirmMode, Event, Message, RetryDecision, RetryPolicy, SendState, Sender, Status, Target};
 
-use crate::support::{Server, channel, exclusive_queue, look_at, number, receiver, unique, until, within};
+use crate::support::{Server, channel, exclusive_queue, look_at, number, receiver, stalled, unique, until, within};
 use crate::wire::Tap;
 
 on_every_server! {
@@ -233,12 +233,8 @@ on_every_server! {
     /// A waker may do what it likes, even with the sender that wakes it: here one that waits for room behind a message that turns out to
     /// be impossible, and gives its room to the next in line.
     async fn a_waker_that_sends(server: Server) {
-        let (client, tap) = server.tapped().await;
-        let queue = exclusive_queue(&client).await;
-        let sender = client.sender().max_in_flight(1).build().unwrap();
+        let (_client, tap, sender, queue) = stalled(server, |sender| sender.max_in_flight(1)).await;
         let target = Target::queue(&queue);
-        sender.send(&target, "warm").await.unwrap();
-        tap.stall(true);
         let first = sender.send_pipelined(&target, "first").await.unwrap();
         let impossible = tokio::spawn({
             let (sender, target) = (sender.clone(), Target::queue("q".repeat(256)));
@@ -290,12 +286,9 @@ on_every_server! {
 
     /// KB4, KB5, U16: the deadline is for everything. Before the message was written it is `NotSent`, after that `Unknown`.
     async fn deadlines_and_what_they_mean(server: Server) {
-        let (client, tap) = server.tapped().await;
-        let queue = exclusive_queue(&client).await;
-        let sender = client.sender().max_in_flight(2).retry(RetryPolicy::never()).build().unwrap();
+        let (client, tap, sender, queue) =
+            stalled(server, |sender| sender.max_in_flight(2).retry(RetryPolicy::never())).await;
         let target = Target::queue(&queue);
-        within("a receipt", sender.send(&target, "warm")).await.unwrap();
-        tap.stall(true);
         let hurried = sender.with_timeout(Duration::from_millis(50));
         let (first, second) = tokio::join!(hurried.send(&target, "a"), hurried.send(&target, "b"));
         for error in [first.unwrap_err(), second.unwrap_err()] {

@@ -1,78 +1,16 @@
 //! Servers to test against, waits that end, and what many tests do.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
 
 use leveret::amqp::{Channel, Queue};
 use leveret::broker::Broker;
-use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Source};
+use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Sender, SenderBuilder, Source, Target};
 
-pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
+use crate::own::Kind;
+pub(crate) use crate::own::Own;
+use crate::running::environment;
+pub(crate) use crate::running::{PATIENCE, unique, until, within};
 use crate::wire::Tap;
-
-// ------------------------------------------------------------------------------------------------------------- running
-
-/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`.
-macro_rules! on_every_server {
-    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Server) $body:block )*) => {$(
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            async fn body($server: &Server) $body
-
-            #[test]
-            fn broker() {
-                crate::support::run(async { body(&Server::broker().await).await });
-            }
-
-            #[test]
-            #[ignore = "needs RabbitMQ: run tests/run"]
-            fn rabbitmq() {
-                crate::support::run(async { body(&Server::rabbitmq()).await });
-            }
-        }
-    )*};
-}
-
-/// As `on_every_server!`, with a server that nobody else uses, so that the test may do to it what it likes.
-macro_rules! on_every_own_server {
-    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Own) $body:block )*) => {$(
-        $(#[$meta])*
-        mod $name {
-            use super::*;
-
-            async fn body($server: Own) $body
-
-            #[test]
-            fn broker() {
-                crate::support::run(async { body(Own::broker().await).await });
-            }
-
-            #[test]
-            #[ignore = "needs RabbitMQ: run tests/run"]
-            fn rabbitmq() {
-                crate::support::run(async { body(Own::rabbitmq().await).await });
-            }
-        }
-    )*};
-}
-
-/// Makes a test of each body that a real RabbitMQ is needed for.
-macro_rules! on_rabbitmq {
-    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: Server) $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        #[ignore = "needs RabbitMQ: run tests/run"]
-        fn $name() {
-            crate::support::run(async {
-                let $server = &Server::rabbitmq();
-                $body
-            });
-        }
-    )*};
-}
 
 // ------------------------------------------------------------------------------------------------------------- servers
 
@@ -84,7 +22,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn rabbitmq() -> Self {
+    pub(crate) async fn rabbitmq() -> Self {
         Self { url: environment("LEVERET_RABBITMQ_URL"), broker: None }
     }
 
@@ -113,97 +51,28 @@ impl Server {
     }
 }
 
-/// A server for one test alone.
-#[derive(Debug)]
-pub(crate) enum Own {
-    /// It is there or not.
-    Broker(Option<Broker>, SocketAddr),
-    RabbitMq {
-        dir: PathBuf,
-        ctl: String,
-        url: String,
-    },
-}
-
 impl Own {
-    pub(crate) async fn broker() -> Self {
-        let broker = Broker::start().await.unwrap();
-        let address = broker.local_addr();
-        Self::Broker(Some(broker), address)
-    }
-
-    pub(crate) async fn rabbitmq() -> Self {
-        let dir = PathBuf::from(environment("LEVERET_RABBITMQ_DIRS")).join(unique("own"));
-        let started = command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
-        let mut lines = started.lines().map(str::to_owned);
-        let (url, ctl) = (lines.next().unwrap(), lines.next().unwrap());
-        Self::RabbitMq { dir, ctl, url }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        match self {
-            Self::Broker(_, address) => format!("amqp://guest:guest@{address}/%2f"),
-            Self::RabbitMq { url, .. } => url.clone(),
-        }
-    }
-
-    /// The server runs out of memory.
-    pub(crate) async fn block(&self) {
-        match self {
-            Self::Broker(broker, _) => broker.as_ref().unwrap().block("low on memory"),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.0000001"]).await),
-        }
-    }
-
-    /// The server has memory again.
-    pub(crate) async fn unblock(&self) {
-        match self {
-            Self::Broker(broker, _) => broker.as_ref().unwrap().unblock(),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["set_vm_memory_high_watermark", "0.4"]).await),
-        }
-    }
-
-    /// The operator closes every connection.
-    pub(crate) async fn close_connections(&self) {
-        match self {
-            Self::Broker(broker, _) => broker.as_ref().unwrap().close_connections(320, "CONNECTION_FORCED - bye"),
-            Self::RabbitMq { ctl, .. } => drop(command(ctl, &["close_all_connections", "bye"]).await),
-        }
-    }
-
-    /// The server is gone from one moment to the next.
-    pub(crate) async fn kill(&mut self) {
-        match self {
-            Self::Broker(broker, _) => drop(broker.take()),
-            Self::RabbitMq { dir, .. } => {
-                command(&environment("LEVERET_RABBITMQ"), &["kill", dir.to_str().unwrap()]).await;
-            }
-        }
-    }
-
     /// The server shuts down in order.
-    pub(crate) async fn stop(&mut self) {
-        match self {
-            Self::Broker(broker, _) => {
-                if let Some(broker) = broker.take() {
-                    broker.shutdown().await;
-                }
+    pub(crate) async fn stop(&self) {
+        match &self.kind {
+            Kind::Broker(broker) => {
+                let broker = broker.lock().unwrap().take();
+                broker.unwrap().shutdown().await;
             }
-            Self::RabbitMq { dir, .. } => {
-                command(&environment("LEVERET_RABBITMQ"), &["stop", dir.to_str().unwrap()]).await;
-            }
+            Kind::Started(started) => drop(started.then("stop").await),
         }
     }
 
     /// It is there again, where it was. The broker in the box has forgotten everything.
-    pub(crate) async fn start(&mut self) {
-        match self {
-            Self::Broker(broker, address) => {
-                *broker = Some(broker_at(*address, Broker::builder).await);
+    pub(crate) async fn start(&self) {
+        match &self.kind {
+            Kind::Broker(broker) => {
+                let (_, address) = self.url.rsplit_once('@').unwrap();
+                let (address, _) = address.split_once('/').unwrap();
+                let again = broker_at(address.parse().unwrap(), Broker::builder).await;
+                *broker.lock().unwrap() = Some(again);
             }
-            Self::RabbitMq { dir, .. } => {
-                command(&environment("LEVERET_RABBITMQ"), &["start", dir.to_str().unwrap()]).await;
-            }
+            Kind::Started(started) => drop(started.then("start").await),
         }
     }
 }
@@ -220,17 +89,6 @@ pub(crate) async fn broker_at(address: SocketAddr, builder: impl Fn() -> leveret
         }
     })
     .await
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if let Self::RabbitMq { dir, .. } = self {
-            let ended = Command::new(environment("LEVERET_RABBITMQ")).arg("kill").arg(dir).status();
-            if !std::thread::panicking() {
-                assert!(ended.unwrap().success(), "the RabbitMQ of this test is still there");
-            }
-        }
-    }
 }
 
 // ------------------------------------------------------------------------------------------- what many tests do
@@ -288,9 +146,22 @@ pub(crate) async fn look_at(channel: &Channel, queue: &str) -> Queue {
 /// Sends messages with the bodies `first..last` to a queue and waits until the server has them.
 pub(crate) async fn fill(client: &Client, queue: &str, numbers: std::ops::Range<u32>) {
     let sender = client.sender().build().unwrap();
-    let target = leveret::messaging::Target::queue(queue);
+    let target = Target::queue(queue);
     let report = sender.send_batch(numbers.map(|number| (&target, number.to_string()))).await;
     assert!(report.is_ok(), "{report:?}");
+}
+
+/// A sender that has sent one message to this queue, and hears nothing of the next ones before `tap.stall(false)`.
+pub(crate) async fn stalled(
+    server: &Server,
+    configure: impl FnOnce(SenderBuilder) -> SenderBuilder,
+) -> (Client, Tap, Sender, String) {
+    let (client, tap) = server.tapped().await;
+    let sender = configure(client.sender()).build().unwrap();
+    let queue = exclusive_queue(&client).await;
+    within("a receipt", sender.send(Target::queue(&queue), "warm")).await.unwrap();
+    tap.stall(true);
+    (client, tap, sender, queue)
 }
 
 /// A receiver of a queue.

@@ -69,7 +69,7 @@ on_its_own! {
     /// Every call on a current-thread runtime of its own, which ends right after it. They share one connection; the pools are the whole
     /// program's, and so there can be only one test of them.
     async fn kb1_kb3_kb6_kb7_kb12_kb13_a_table_is_published() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         let channel = prepared(&server, "hello").await;
         // Runtimes cannot be waited for from within one.
         let hosts = tokio::task::spawn_blocking(move || {

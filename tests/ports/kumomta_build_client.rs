@@ -100,7 +100,7 @@ fn table(json: &str) -> PublishParams {
 on_every_server! {
     /// The example of its documentation.
     async fn ka1_ka3_ka4_ka7_the_documented_example(server: Server) {
-        let channel = prepared(&server, "hello").await;
+        let channel = prepared(server, "hello").await;
         let client = build_client(&server.url, Handle::current()).await.unwrap();
         let mut confirm = client.publish(table(r#"{"routing_key": "hello", "payload": "w00t!"}"#)).await.unwrap();
         let result = within("a confirm", confirm.wait()).await.unwrap();
@@ -114,7 +114,7 @@ on_every_server! {
 
     /// What could never be reached there: a confirm that says what happened, and a table of properties.
     async fn ka4_ka5_kb7_confirms_returns_and_properties(server: Server) {
-        let channel = prepared(&server, "hello").await;
+        let channel = prepared(server, "hello").await;
         let client = build_client(&server.url, Handle::current()).await.unwrap();
         client.channel.confirm_select().await.unwrap();
         let publish = async |json: &str| within("a result", client.publish_with_timeout(table(json), 20_000)).await;
@@ -133,15 +133,15 @@ on_every_server! {
 
 on_its_own! {
     async fn ka6_the_timeout_holds() {
-        let server = Server::in_the_box().await;
+        let server = Server::broker().await;
         prepared(&server, "hello").await;
         let client = build_client(&server.url, Handle::current()).await.unwrap();
         client.channel.confirm_select().await.unwrap();
-        server.broker().hold_confirms(true);
+        server.in_the_box().hold_confirms(true);
         let late = client.publish_with_timeout(table(r#"{"routing_key": "hello", "payload": "x"}"#), 50);
         assert_eq!(within("the deadline", late).await.unwrap_err().to_string(), "deadline has elapsed");
         // Whoever gave up has left nothing behind.
-        server.broker().hold_confirms(false);
+        server.in_the_box().hold_confirms(false);
         let next = client.publish_with_timeout(table(r#"{"routing_key": "hello", "payload": "y"}"#), 20_000);
         assert_eq!(within("a confirm", next).await.unwrap().status, "Ack");
     }
@@ -150,12 +150,12 @@ on_its_own! {
 on_every_server! {
     /// `71ab6d96`, `b1330171`: the caller lives on a runtime that ends before the connection does.
     async fn ka1_the_connection_outlives_the_callers_runtime(server: Server) {
-        let channel = prepared(&server, "hello").await;
+        let (channel, url) = (prepared(server, "hello").await, server.url.clone());
         // Runtimes cannot be waited for from within one.
         let hosts = tokio::task::spawn_blocking(move || {
             let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let call = |client: Option<AmqpClient>| {
-                let (url, main) = (server.url.clone(), main.handle().clone());
+                let (url, main) = (url.clone(), main.handle().clone());
                 let caller = std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     tokio::task::LocalSet::new().block_on(&runtime, async move {

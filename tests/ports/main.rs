@@ -12,7 +12,6 @@
 #[macro_use]
 #[path = "../shared/running.rs"]
 mod running;
-#[macro_use]
 #[path = "../shared/servers.rs"]
 mod servers;
 
@@ -24,7 +23,7 @@ mod zato;
 use leveret::amqp::{Channel, Connection};
 
 pub(crate) use crate::running::{PATIENCE, until, within};
-pub(crate) use crate::servers::Server;
+pub(crate) use crate::servers::{Server, against_rabbitmq};
 
 /// A queue, and a channel to look at it.
 async fn prepared(server: &Server, queue: &str) -> Channel {

@@ -17,7 +17,7 @@ on_every_server! {
     ///     results = client.send_all_messages()
     /// ```
     async fn u1_u10_u11_u13_u14_queue_and_send_all(server: Server) {
-        let channel = prepared(&server, "myqueue").await;
+        let channel = prepared(server, "myqueue").await;
         let client = Client::builder(&server.url).unwrap().lazy().unwrap();
         let sender = client.sender().build().unwrap();
         let target = Target::queue("myqueue");
@@ -39,7 +39,7 @@ on_every_server! {
     /// results = client.send_message_batch(messages)          # which uamqp does not have
     /// ```
     async fn u12_u15_u19_a_batch_has_a_result_for_each(server: Server) {
-        prepared(&server, "myqueue").await;
+        prepared(server, "myqueue").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let sender = client.sender().build().unwrap();
         let batch = ["myqueue", "nowhere", "myqueue"].map(|queue| (Target::queue(queue), "x"));
@@ -59,7 +59,7 @@ on_every_server! {
     /// client = SendClient(target, auth=auth, error_policy=policy, msg_timeout=…)
     /// ```
     async fn u16_u17_an_error_policy_that_is_asked(server: Server) {
-        let channel = prepared(&server, "myqueue").await;
+        let channel = prepared(server, "myqueue").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let policy =
             RetryPolicy::default().max_retries(5000).classify(|error| match error.reply_code().map(|code| code.0) {
@@ -80,7 +80,7 @@ on_every_server! {
     ///         message.accept()                               # or reject(), release(), modify(True, False)
     /// ```
     async fn u30_u34_to_u37_a_batch_is_received_and_settled(server: Server) {
-        let channel = prepared(&server, "myqueue").await;
+        let channel = prepared(server, "myqueue").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let sender = client.sender().build().unwrap();
         let messages = (0..4).map(|number| (Target::queue("myqueue"), Message::new(vec![number])));
@@ -122,7 +122,7 @@ on_every_server! {
     /// client.receive_messages(on_message_received)           # until the receiver is idle for `timeout`
     /// ```
     async fn u31_a_callback_for_each_message(server: Server) {
-        prepared(&server, "myqueue").await;
+        prepared(server, "myqueue").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let sender = client.sender().build().unwrap();
         let messages = (0..5).map(|number| (Target::queue("myqueue"), Message::new(vec![number])));
@@ -149,7 +149,7 @@ on_every_server! {
     /// response = client.mgmt_request(Message(""), operation="READ", op_type="com.microsoft:eventhub", node="$management")
     /// ```
     async fn u50_u51_u52_u53_a_management_request(server: Server) {
-        prepared(&server, "$management").await;
+        prepared(server, "$management").await;
         let client = within("a connection", Client::connect(&server.url)).await.unwrap();
         let serving = tokio::spawn(client.responder(Source::queue("$management")).serve(async |request| {
             let header = |name: &str| request.get_header(name).and_then(FieldValue::as_str).unwrap_or_default();

@@ -100,7 +100,7 @@ fn definitions(url: &str) -> RegistryConfig {
 on_every_server! {
     /// The example of its documentation.
     async fn z1_z3_z4_z8_the_documented_example(server: Server) {
-        let channel = prepared(&server, "CRM1").await;
+        let channel = prepared(server, "CRM1").await;
         channel.exchange_declare("CRM1", "direct").await.unwrap();
         channel.queue_bind("CRM1", "CRM1", "").await.unwrap();
         let outgoing = AmqpFacade::new(definitions(&server.url)).unwrap();
@@ -122,7 +122,7 @@ on_every_server! {
 
     /// What nobody learnt of there.
     async fn z2_z12_mistakes_are_told(server: Server) {
-        prepared(&server, "CRM1").await;
+        prepared(server, "CRM1").await;
         let outgoing = AmqpFacade::new(definitions(&server.url)).unwrap();
         let error = outgoing.send("x", "CRM2", "", "CRM1", Properties::new()).await.unwrap_err();
         assert!(matches!(error, RegistryError::UnknownOutgoing { .. }), "{error}");
@@ -135,7 +135,7 @@ on_every_server! {
     }
 
     async fn z13_z14_a_service_is_called_and_a_failure_comes_again_later(server: Server) {
-        let channel = prepared(&server, "jobs").await;
+        let channel = prepared(server, "jobs").await;
         let facade = AmqpFacade::new(definitions(&server.url)).unwrap();
         let (told, mut calls) = tokio::sync::mpsc::channel(16);
         let service = move |received: Received| {

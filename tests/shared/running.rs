@@ -21,6 +21,33 @@ macro_rules! on_its_own {
     )*};
 }
 
+/// Makes two tests of each body: `NAME::broker` and `NAME::rabbitmq`, each with a server of the kind that the body asks for.
+/// `against_rabbitmq`, in the crate's root, runs the second.
+macro_rules! on_every_server {
+    ($( $(#[$meta:meta])* async fn $name:ident($server:ident: $kind:ident) $body:block )*) => {$(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+
+            async fn body($server: &$kind) $body
+
+            #[test]
+            fn broker() {
+                crate::running::run(async { body(&$kind::broker().await).await });
+            }
+
+            #[test]
+            #[ignore = "needs RabbitMQ: run tests/run"]
+            fn rabbitmq() {
+                crate::running::run(async {
+                    let server = $kind::rabbitmq().await;
+                    crate::against_rabbitmq(module_path!(), body(&server)).await;
+                });
+            }
+        }
+    )*};
+}
+
 /// Runs a test on a runtime of its own.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -108,24 +108,18 @@ impl Holder for AmqpClient {
     async fn keep(channel: &Channel, count: u64) -> memory::Result<Vec<DeliverMessage>> {
         channel.basic_qos(1000, false).await?;
         let mut consumer = consumer(channel, "100", false).await?;
-        let mut kept = Vec::with_capacity(count as usize);
-        while (kept.len() as u64) < count
-            && let Some(message) = consumer.next().await
-        {
+        memory::collect(count, async || {
+            let message = consumer.next().await.ok_or("no message")?;
             message.ack()?;
-            kept.push(message);
-        }
-        Ok(kept)
+            Ok(message)
+        })
+        .await
     }
 
     async fn publish(channel: &Channel, count: u64) -> memory::Result<Vec<PublishConfirm>> {
         channel.confirm_select().await?;
         let body = Bytes::from(vec![b'x'; 100]);
-        let mut confirms = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            confirms.push(publish_one(channel, "100", &body).await?);
-        }
-        Ok(confirms)
+        memory::collect(count, async || Ok(publish_one(channel, "100", &body).await?)).await
     }
 
     async fn fall_behind(channel: &Channel) -> memory::Result<Consumer> {

@@ -160,16 +160,14 @@ impl Holder for Amqprs {
         channel.basic_qos(BasicQosArguments::new(0, 1000, false)).await?;
         let arguments = BasicConsumeArguments::new("100", "consumer").manual_ack(true).finish();
         let (_, mut messages) = channel.basic_consume_rx(arguments).await?;
-        let mut kept = Vec::with_capacity(count as usize);
-        while (kept.len() as u64) < count
-            && let Some(message) = messages.recv().await
-        {
+        memory::collect(count, async || {
+            let message = messages.recv().await.ok_or("no message")?;
             if let Some(deliver) = &message.deliver {
                 channel.basic_ack(BasicAckArguments::new(deliver.delivery_tag(), false)).await?;
             }
-            kept.push(message);
-        }
-        Ok(kept)
+            Ok(message)
+        })
+        .await
     }
 
     async fn publish(channel: &Channel, count: u64) -> memory::Result<Vec<()>> {

@@ -114,24 +114,17 @@ impl Holder for Lapin {
     async fn keep(channel: &Channel, count: u64) -> memory::Result<Vec<Delivery>> {
         channel.basic_qos(1000, BasicQosOptions::default()).await?;
         let mut consumer = consumer(channel, "100", false).await?;
-        let mut kept = Vec::with_capacity(count as usize);
-        while (kept.len() as u64) < count
-            && let Some(delivery) = consumer.next().await
-        {
-            let delivery = delivery?;
+        memory::collect(count, async || {
+            let delivery = consumer.next().await.ok_or("no message")??;
             delivery.ack(BasicAckOptions::default()).await?;
-            kept.push(delivery);
-        }
-        Ok(kept)
+            Ok(delivery)
+        })
+        .await
     }
 
     async fn publish(channel: &Channel, count: u64) -> memory::Result<Vec<PublisherConfirm>> {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let mut confirms = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            confirms.push(publish_one(channel, "100", &[b'x'; 100]).await?);
-        }
-        Ok(confirms)
+        memory::collect(count, async || Ok(publish_one(channel, "100", &[b'x'; 100]).await?)).await
     }
 
     async fn fall_behind(channel: &Channel) -> memory::Result<Consumer> {
