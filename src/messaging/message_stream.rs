@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use super::idle::Idle;
 use super::over_amqp::inbox::Inbox;
 use super::received::Received;
-use super::receiver::Idle;
 #[cfg(doc)]
 use super::receiver::Receiver;
 use crate::amqp;

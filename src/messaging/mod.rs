@@ -99,6 +99,7 @@ mod delivery;
 mod events;
 mod for_each;
 mod hook;
+mod idle;
 mod message_stream;
 mod on_demand;
 mod outbox;

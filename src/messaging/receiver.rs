@@ -7,11 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep};
 
 use super::client::{Backend as ClientBackend, Client};
 use super::delivery::Delivery;
+use super::idle::Idle;
 use super::message_stream::{MessageStream, NoAckBackend};
 use super::over_amqp::inbox::{Inbox, Origin, Plan};
 use crate::amqp::{self, FieldTable, FieldValue, ShortString};
@@ -224,47 +223,6 @@ impl ReceiverBuilder {
     }
 }
 
-/// When the last message came.
-#[derive(Debug)]
-pub(super) struct Idle {
-    since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made. Without one there are no timers.
-    runtime: Option<Handle>,
-}
-
-impl Idle {
-    pub(super) fn new() -> Self {
-        Self { since: None, timer: None, runtime: Handle::try_current().ok() }
-    }
-
-    pub(super) fn message_came(&mut self, limit: Option<Duration>) {
-        if limit.is_some() {
-            self.since = Some(Instant::now());
-        }
-    }
-
-    /// Ready when no message has come for so long.
-    pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = limit else { return Poll::Pending };
-        let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
-        let timer = match &mut self.timer {
-            Some(timer) => timer,
-            none => {
-                let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
-                    return Poll::Pending;
-                };
-                let _inside = runtime.enter();
-                none.insert(Box::pin(tokio::time::sleep_until(until)))
-            }
-        };
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx)
-    }
-}
-
 /// A stream of deliveries, each of which is to be settled.
 ///
 /// It ends with an error when the queue is deleted or the channel is closed by the server; without one when this side has ended
@@ -412,7 +370,8 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// Whatever ends the channel. The receiver then gives what it has and ends.
+    /// `Timeout`; whatever ends a channel. A consumer that could not be replaced gives what it has and ends, and with the last of
+    /// them the receiver does; those after it stay as they were.
     ///
     /// # Cancel safety
     ///

@@ -1,0 +1,49 @@
+//! How long a stream waits for messages before it ends by itself.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep};
+
+/// When the last message came.
+#[derive(Debug)]
+pub(super) struct Idle {
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made. Without one there are no timers.
+    runtime: Option<Handle>,
+}
+
+impl Idle {
+    pub(super) fn new() -> Self {
+        Self { since: None, timer: None, runtime: Handle::try_current().ok() }
+    }
+
+    pub(super) fn message_came(&mut self, limit: Option<Duration>) {
+        if limit.is_some() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// Ready when no message has come for so long.
+    pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = limit else { return Poll::Pending };
+        let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            none => {
+                let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
+                    return Poll::Pending;
+                };
+                let _inside = runtime.enter();
+                none.insert(Box::pin(tokio::time::sleep_until(until)))
+            }
+        };
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
