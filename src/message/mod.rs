@@ -22,4 +22,5 @@ pub(crate) use received::Arrived;
 pub use received::{DeliveryDetail, Disposition, Modify, OnDrop};
 pub use recovery::RecoveryPolicy;
 pub use report::{BatchError, BatchReport, CloseReport, Unsent};
+pub(crate) use retry::EVER;
 pub use retry::{Backoff, OnUnknown, RetryDecision, RetryPolicy};

@@ -52,8 +52,8 @@ impl Default for Backoff {
     }
 }
 
-/// The longest wait that anybody has, whatever was set: what lies beyond cannot be counted.
-const AGES: Duration = Duration::from_secs(1 << 30);
+/// The longest wait that anybody has, whatever was set. Durations that are longer than any program are no reason to overflow.
+pub(crate) const EVER: Duration = Duration::from_secs(1 << 30);
 
 /// What is done with a message of which nobody knows whether it arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -152,7 +152,7 @@ impl Backoff {
     /// How long to wait after `retries` times.
     pub(crate) fn wait(&self, retries: u32) -> Duration {
         let factor = 1u32.checked_shl(retries).unwrap_or(u32::MAX);
-        let whole = self.first.saturating_mul(factor).min(self.longest).min(AGES);
+        let whole = self.first.saturating_mul(factor).min(self.longest).min(EVER);
         whole.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

@@ -22,7 +22,7 @@ use crate::amqp;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::CloseReport;
+use crate::message::{CloseReport, EVER};
 
 /// A server, who one is there, and one connection for everything that comes from this client.
 ///
@@ -311,7 +311,7 @@ impl Client {
     /// Cancel-safe: the connection is closed or not.
     #[doc(alias = "shrink")]
     pub async fn close_idle(&self) -> Result<bool> {
-        let until = Instant::now() + self.close_deadline().min(sender::EVER);
+        let until = Instant::now() + self.close_deadline().min(EVER);
         for outbox in self.senders() {
             outbox.settled(until).await?;
         }
@@ -345,7 +345,7 @@ impl Client {
     ///
     /// Dropped, it leaves the client as far closed as it is by then; closing again goes on.
     pub async fn close_within(&self, deadline: Duration) -> CloseReport {
-        let until = Instant::now() + deadline.min(sender::EVER);
+        let until = Instant::now() + deadline.min(EVER);
         let mut report = CloseReport::default();
         let senders = self.senders();
         senders.iter().for_each(|outbox| outbox.stop());

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
+use crate::message::EVER;
+
 /// When the last message came.
 #[derive(Debug)]
 pub(super) struct Idle {
@@ -30,7 +32,7 @@ impl Idle {
     /// Ready when no message has come for so long.
     pub(super) fn poll(&mut self, limit: Option<Duration>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = limit else { return Poll::Pending };
-        let until = *self.since.get_or_insert_with(Instant::now) + limit.min(Duration::from_secs(1 << 30));
+        let until = *self.since.get_or_insert_with(Instant::now) + limit.min(EVER);
         let timer = match &mut self.timer {
             Some(timer) => timer,
             none => {

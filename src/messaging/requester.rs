@@ -10,7 +10,7 @@ use super::client::{Backend as ClientBackend, Client};
 use super::over_amqp::replies::Replies;
 use crate::amqp::{FieldValue, Properties, ShortString};
 use crate::error::{Error, Outcome, Result};
-use crate::message::{Cargo, Message, Returned, SendError, Target};
+use crate::message::{Cargo, EVER, Message, Returned, SendError, Target};
 
 /// Where replies come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -210,7 +210,7 @@ impl Requester {
         target: impl Into<Target>,
         message: impl Into<Message>,
     ) -> Result<Message, RequestError> {
-        let until = Instant::now() + self.inner.settings.timeout.min(Duration::from_secs(1 << 30));
+        let until = Instant::now() + self.inner.settings.timeout.min(EVER);
         self.inner.replies.request(Cargo::new(target.into(), message.into()), until).await
     }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 #[cfg(feature = "kafka")]
 use crate::kafka;
 use crate::message::{
-    BatchReport, Cargo, CloseReport, Message, Receipt, RetryPolicy, SendError, SharedProperties, Target,
+    BatchReport, Cargo, CloseReport, EVER, Message, Receipt, RetryPolicy, SendError, SharedProperties, Target,
 };
 
 /// Whether the server is asked to confirm each message.
@@ -233,9 +233,6 @@ pub struct Sender {
     outbox: Arc<Outbox>,
     timeout: Duration,
 }
-
-/// Durations that are longer than any program are no reason to overflow.
-pub(super) const EVER: Duration = Duration::from_secs(1 << 30);
 
 impl Sender {
     #[cfg(all(test, feature = "broker"))]

@@ -12,7 +12,7 @@ use super::pace::Pace;
 
 use crate::amqp::{Channel, Connection, ConnectionBuilder, Happening, Observer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::RecoveryPolicy;
+use crate::message::{EVER, RecoveryPolicy};
 use crate::messaging::events::{Event, Events};
 use crate::messaging::hook::Hook;
 use crate::messaging::on_demand::{Now, OnDemand};
@@ -91,7 +91,7 @@ impl Setup {
 
     /// Until when connecting may take if it begins now, and how long that is.
     fn limit(&self) -> (Instant, Duration) {
-        let limit = self.builder.config().connect_timeout.min(Duration::from_secs(1 << 30));
+        let limit = self.builder.config().connect_timeout.min(EVER);
         (Instant::now() + limit, limit)
     }
 }

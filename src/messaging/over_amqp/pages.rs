@@ -3,7 +3,7 @@
 //! They stand on pages, each of which is let go as a whole and used again: so a message stays where it was entered, and is not moved.
 //!
 //! ```text
-//!   full:  1 … 32 │ 33 … 64      filling: 65 66 67
+//!   full:  1 … 31 │ 32 … 63      filling: 64 65 66
 //! ```
 
 use std::collections::VecDeque;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::pair::{Cut, Pair, not_found};
+use super::pair::{Cut, Pair, not_found, plain};
 use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
@@ -282,7 +282,6 @@ fn everybody_who_waits_for_returned_messages_is_woken() {
 #[test]
 fn a_publish_that_fails_passes_its_place_on() {
     use crate::protocol::Body;
-    use crate::protocol::client::Publish;
     use crate::protocol::fuzzing::Bell;
     let (mut pair, channel) = Pair::with_channel();
     pair.answering = false;
@@ -292,16 +291,7 @@ fn a_publish_that_fails_passes_its_place_on() {
     let (too_long, bells) = ("k".repeat(256), [Bell::new(), Bell::new()]);
     let (mut spoilt, mut good) = (None, None);
     let poll = |pair: &mut Pair, key: &str, waiting: &mut _, bell: &Bell| {
-        let (exchange, routing_key, body) = (&b""[..], key.as_bytes(), Body::Borrowed(b""));
-        let publish = Publish {
-            exchange,
-            routing_key,
-            mandatory: false,
-            immediate: false,
-            stamped: false,
-            properties: None,
-            body,
-        };
+        let publish = plain(key, Body::Borrowed(b""));
         pair.client.poll_publish(channel, &publish, waiting, bell.waker())
     };
     assert!(poll(&mut pair, &too_long, &mut spoilt, &bells[0]).is_pending());
@@ -325,7 +315,6 @@ fn a_publish_that_fails_passes_its_place_on() {
 /// else would not be woken.
 #[test]
 fn a_publish_that_comes_unasked_leaves_the_queue() {
-    use crate::protocol::client::Publish;
     use crate::protocol::fuzzing::Bell;
     use crate::protocol::{Body, OutBuffer};
     let (mut pair, channel) = Pair::with_channel();
@@ -336,16 +325,7 @@ fn a_publish_that_comes_unasked_leaves_the_queue() {
     let bells = [Bell::new(), Bell::new()];
     let mut waiting = [None, None];
     let mut poll = |pair: &mut Pair, at: usize| {
-        let body = Body::Borrowed(b"");
-        let publish = Publish {
-            exchange: b"",
-            routing_key: b"",
-            mandatory: false,
-            immediate: false,
-            stamped: false,
-            properties: None,
-            body,
-        };
+        let publish = plain("", Body::Borrowed(b""));
         pair.client.poll_publish(channel, &publish, &mut waiting[at], bells[at].waker())
     };
     let acked = |pair: &mut Pair, delivery_tag| {

@@ -68,6 +68,12 @@ impl Pipe {
     }
 }
 
+/// A message to the default exchange that asks for nothing.
+pub(super) fn plain<'a>(routing_key: &'a str, body: Body<'a>) -> Publish<'a> {
+    let routing_key = routing_key.as_bytes();
+    Publish { exchange: b"", routing_key, mandatory: false, immediate: false, stamped: false, properties: None, body }
+}
+
 impl Pair {
     pub(super) fn new(config: Config, cut: Cut) -> Self {
         let now = Instant::now();
@@ -228,15 +234,7 @@ impl Pair {
     }
 
     pub(super) fn publish(&mut self, id: ChannelId, routing_key: &str, body: &[u8]) -> Poll<Result<u64, Error>> {
-        let publish = Publish {
-            exchange: b"",
-            routing_key: routing_key.as_bytes(),
-            mandatory: false,
-            immediate: false,
-            stamped: false,
-            properties: None,
-            body: Body::Borrowed(body),
-        };
+        let publish = plain(routing_key, Body::Borrowed(body));
         self.client.poll_publish(id, &publish, &mut None, Waker::noop())
     }
 

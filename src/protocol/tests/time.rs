@@ -1,15 +1,14 @@
 //! Heartbeats and deadlines, with the time moved by hand.
 
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::pair::{Cut, Pair};
+use super::pair::{Cut, Pair, plain};
 use crate::codec::ReplyCode;
 use crate::codec::method::queue;
 use crate::error::ErrorKind;
 use crate::protocol::Body;
-use crate::protocol::client::{Config, Publish};
-use std::task::Waker;
+use crate::protocol::client::Config;
 
 #[test]
 fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
@@ -69,15 +68,7 @@ fn what_is_not_written_any_more_is_dropped_by_the_owner() {
         pair.connected = false;
         let alive = Arc::new(());
         let body = Body::Owned(bytes::Bytes::from_owner(Owner(Arc::clone(&alive))));
-        let publish = Publish {
-            exchange: b"",
-            routing_key: b"",
-            mandatory: false,
-            immediate: false,
-            stamped: false,
-            properties: None,
-            body,
-        };
+        let publish = plain("", body);
         assert!(pair.client.poll_publish(channel, &publish, &mut None, Waker::noop()).is_ready());
         drop(publish);
         if closing {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use super::pair::Pair;
+use super::pair::{Pair, plain};
 use crate::codec::Frame;
 use crate::codec::method::{basic, confirm, connection, queue};
-use crate::protocol::client::{ChannelId, Connection, Place, Publish, Waiting};
+use crate::protocol::client::{ChannelId, Connection, Place, Waiting};
 use crate::protocol::{Body, OutBuffer, Wakes};
 
 struct Task;
@@ -40,15 +40,7 @@ fn check(pair: &mut Pair, ask: &mut dyn FnMut(&mut Connection, &Waker), go: &mut
 }
 
 fn publish(machine: &mut Connection, channel: ChannelId, waiting: &mut Option<Waiting>, waker: &Waker) {
-    let publish = Publish {
-        exchange: b"",
-        routing_key: b"",
-        mandatory: false,
-        immediate: false,
-        stamped: false,
-        properties: None,
-        body: Body::Borrowed(b""),
-    };
+    let publish = plain("", Body::Borrowed(b""));
     let _ = machine.poll_publish(channel, &publish, waiting, waker);
 }
 
