@@ -168,6 +168,27 @@ fn a_sender_allocates_nothing_in_the_steady_state() {
     assert!(count <= MESSAGES as u64 / u64::from(WINDOW) + SLACK, "{count} allocations");
 }
 
+/// The deadline of somebody who waits needs a timer, which stands in his future.
+#[test]
+fn sending_one_at_a_time_allocates_nothing() {
+    const MESSAGES: usize = 2_000;
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("amqp://127.0.0.1:{}?heartbeat=0", port());
+    let (body, target) = (Bytes::from(vec![b'x'; 100]), Target::queue("somewhere"));
+    let send = async |sender: &Sender| {
+        for _ in 0..MESSAGES {
+            sender.send(&target, &body).await.unwrap();
+        }
+    };
+    let sender = runtime.block_on(async {
+        let sender = Client::connect(&url).await.unwrap().sender().build().unwrap();
+        send(&sender).await;
+        sender
+    });
+    let info = measure(|| runtime.block_on(send(&sender)));
+    assert!(info.count_total <= SLACK, "{} allocations", info.count_total);
+}
+
 /// What a sender keeps of a message until it is confirmed, beside the payload and the receipt: which is why it may have many on their way.
 #[test]
 fn a_message_on_its_way_takes_few_octets() {

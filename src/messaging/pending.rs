@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::Sleep;
 
 use super::over_amqp;
 use crate::error::Result;
@@ -67,12 +67,16 @@ impl PendingReceipt {
         }
     }
 
-    /// By when it is known at the latest, where there is a deadline.
-    pub(super) fn until(&self) -> Option<Instant> {
-        match &self.kind {
-            Kind::Amqp(pending) => pending.until(),
+    /// As a future, for one who has a place for the timer that it may need.
+    pub(super) fn poll_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Pin<&mut Option<Sleep>>,
+    ) -> Poll<Result<Receipt, SendError>> {
+        match &mut self.kind {
+            Kind::Amqp(pending) => pending.poll(cx, Some(timer)),
             #[cfg(feature = "kafka")]
-            Kind::Kafka(_) => None,
+            Kind::Kafka(pending) => pending.poll(cx),
         }
     }
 
@@ -102,7 +106,7 @@ impl Future for PendingReceipt {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.kind {
-            Kind::Amqp(pending) => pending.poll(cx),
+            Kind::Amqp(pending) => pending.poll(cx, None),
             #[cfg(feature = "kafka")]
             Kind::Kafka(pending) => pending.poll(cx),
         }

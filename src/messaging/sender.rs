@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -279,17 +279,13 @@ impl Sender {
         let (until, error) = match begun {
             Begun::Refused(error) => return Err(error),
             Begun::HandedOver(mut pending) => {
-                let mut until = None;
-                let fate = poll_fn(|cx| {
-                    let polled = Pin::new(&mut pending).poll(cx);
-                    if polled.is_pending() && until.is_none() {
-                        until = pending.until();
-                    }
-                    polled
-                });
-                match fate.await {
+                let mut timer = pin!(None);
+                match poll_fn(|cx| pending.poll_with(cx, timer.as_mut())).await {
                     Ok(receipt) => return Ok(receipt),
-                    Err(error) => (until.unwrap_or_else(|| self.until()), error),
+                    Err(error) => {
+                        let until = timer.as_ref().as_pin_ref().map(|timer| timer.deadline());
+                        (until.unwrap_or_else(|| self.until()), error)
+                    }
                 }
             }
             Begun::Waits(delayed) => {

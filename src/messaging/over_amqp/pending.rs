@@ -1,12 +1,13 @@
 //! Somebody who waits for what becomes of a message.
 
 use std::num::NonZeroU64;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::Sleep;
 
 use super::flights::Fate;
 use super::ledger::Lane;
@@ -42,11 +43,6 @@ impl Pending {
         self.tag & TOLD != 0
     }
 
-    /// By when it is to be known, while it is not.
-    pub(in crate::messaging) fn until(&self) -> Option<Instant> {
-        self.lane.until(self.tag()?)
-    }
-
     pub(in crate::messaging) fn delivery_tag(&self) -> Option<u64> {
         self.tag().map(NonZeroU64::get)
     }
@@ -55,8 +51,13 @@ impl Pending {
         self.is_told() || self.tag().is_none_or(|tag| self.lane.channel.inner.is_decided(tag.get()))
     }
 
+    /// What became of the message. Whoever has a place for a timer spares the books one of their own.
     #[inline]
-    pub(in crate::messaging) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
+    pub(in crate::messaging) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Option<Pin<&mut Option<Sleep>>>,
+    ) -> Poll<Fate> {
         let tag = self.tag;
         // Most have been acked when somebody asks for the first time.
         if self.lane.watermark.has_passed(tag) {
@@ -66,7 +67,7 @@ impl Pending {
                 self.lane.sweep();
             }
         } else {
-            match self.poll_channel(cx) {
+            match self.poll_channel(cx, timer) {
                 Ok(()) => {}
                 Err(Some(error)) => return Poll::Ready(Err(error)),
                 Err(None) => return Poll::Pending,
@@ -78,14 +79,18 @@ impl Pending {
     /// Asks the channel; `Err(None)` says that nothing is known yet. Not a `Poll` of a receipt, which is larger, and would not come back in
     /// registers.
     #[inline(never)]
-    fn poll_channel(&mut self, cx: &mut Context<'_>) -> Result<(), Option<SendError>> {
+    fn poll_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: Option<Pin<&mut Option<Sleep>>>,
+    ) -> Result<(), Option<SendError>> {
         let Some(tag) = self.tag() else { return Ok(()) };
         if self.is_told() {
             return Err(Some(SendError::new(Error::new(ErrorKind::Closed, "this has been told already"))));
         }
         let fate = match self.lane.poll(tag, cx.waker()) {
             Poll::Ready(fate) => fate.map(drop),
-            Poll::Pending if self.poll_timer(tag, cx).is_pending() => return Err(None),
+            Poll::Pending if self.poll_timer(tag, cx, timer).is_pending() => return Err(None),
             Poll::Pending => {
                 let error = SendError::new(late());
                 Err(match self.lane.give_up(tag) {
@@ -99,13 +104,19 @@ impl Pending {
     }
 
     /// Ready when its time is over.
-    fn poll_timer(&self, tag: NonZeroU64, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.lane.take_timer(tag).or_else(|| {
-            // No timer is made before somebody has to wait. And where there is no tokio, there are no timers.
+    fn poll_timer(&self, tag: NonZeroU64, cx: &mut Context<'_>, timer: Option<Pin<&mut Option<Sleep>>>) -> Poll<()> {
+        // No timer is made before somebody has to wait. And where there is no tokio, there are no timers.
+        let new = || {
             Handle::try_current().ok()?;
-            Some(Box::pin(tokio::time::sleep_until(self.lane.until(tag)?)))
-        });
-        let Some(mut timer) = timer else { return Poll::Pending };
+            Some(tokio::time::sleep_until(self.lane.until(tag)?))
+        };
+        if let Some(mut timer) = timer {
+            if timer.is_none() {
+                timer.set(new());
+            }
+            return timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx));
+        }
+        let Some(mut timer) = self.lane.take_timer(tag).or_else(|| new().map(Box::pin)) else { return Poll::Pending };
         let polled = timer.as_mut().poll(cx);
         if polled.is_pending() {
             self.lane.keep_timer(tag, timer);
