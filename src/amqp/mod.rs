@@ -40,7 +40,7 @@
 //!   only while the server blocks the connection or stops the channel's flow, while too much is unwritten, or while the channel's
 //!   window of unconfirmed messages is full.
 //! * **Confirms** arrive as [`Confirm`] futures. A channel or connection that ends resolves all of them with an error whose
-//!   [`outcome`](crate::error::Error::outcome) is unknown. Dropping one forgets it.
+//!   [`outcome`](crate::error::Error::outcome) is unknown, unless the message had come back before. Dropping one forgets it.
 //! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason, or plainly when
 //!   this side ended it. Dropping it cancels the
 //!   consumer, and puts back what nobody has looked at.

@@ -250,6 +250,7 @@ fn post(
 /// # Errors
 ///
 /// Whatever has ended the channel or the connection, with the [outcome](Error::outcome) `Unknown`: the server may have the message.
+/// `Returned`, with the outcome `Refused`, where it had given the message back before that.
 ///
 /// # Cancel safety
 ///

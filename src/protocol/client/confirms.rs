@@ -273,7 +273,8 @@ impl Confirms {
         self.watermark.0.store(watermark, Ordering::Release);
     }
 
-    fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
+    /// What came back of a message that is not settled yet.
+    pub(crate) fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
         if self.returned.is_empty() { None } else { self.returned.remove(&tag) }
     }
 

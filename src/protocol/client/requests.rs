@@ -201,8 +201,11 @@ impl Connection {
         let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(Confirmation::NotRequested)) };
         match (confirms.take(tag), &channel.end) {
             (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
-            // c102: confirms of a dead channel never come.
-            (None, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
+            // c102: confirms of a dead channel never come. That no queue took a message is known without them.
+            (None, Some(error)) => Poll::Ready(Err(match confirms.take_returned(tag) {
+                Some(returned) => Error::returned(returned.reply_code, returned.reply_text.as_bytes()),
+                None => error.clone().with_outcome(Outcome::Unknown),
+            })),
             (None, None) => {
                 confirms.watch(tag, waker, wakes);
                 Poll::Pending

@@ -508,7 +508,9 @@ impl<'a> Session<'a> {
             }
             Ok(Confirmation::NotRequested) => unreachable!("{tag} on a channel without confirms"),
             Err(error) => {
-                assert!(ended && error.outcome() == Outcome::Unknown, "{error}");
+                let came_back = error.kind() == ErrorKind::Returned;
+                let outcome = if came_back { Outcome::Refused } else { Outcome::Unknown };
+                assert!(ended && error.outcome() == outcome, "{error}");
                 assert!(!honest || !at_once || said.is_none(), "{tag} is unknown, the server said {said:?}");
             }
         }

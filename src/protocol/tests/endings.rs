@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::pair::{Cut, Pair, not_found, plain};
 use crate::codec::method::{basic, channel, connection, queue};
-use crate::codec::{Frame, Method, ReplyCode};
+use crate::codec::{Frame, Method, Properties, RawProperties, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::Wakes;
-use crate::protocol::client::{Batch, Config, Connection, Deliveries, Settle};
+use crate::protocol::client::{Batch, Config, Connection, Deliveries, Publish, STAMP, Settle};
+use crate::protocol::{Body, Wakes};
 use crate::protocol::server::Event;
 
 fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
@@ -281,7 +281,6 @@ fn everybody_who_waits_for_returned_messages_is_woken() {
 /// Who is woken because there is room, and cannot use it, leaves the room to the next.
 #[test]
 fn a_publish_that_fails_passes_its_place_on() {
-    use crate::protocol::Body;
     use crate::protocol::fuzzing::Bell;
     let (mut pair, channel) = Pair::with_channel();
     pair.answering = false;
@@ -372,4 +371,34 @@ fn a_late_close_ok_is_not_for_the_next_channel_of_the_number() {
     say(&mut pair, channel::CloseOk {}.into());
     assert!(matches!(pair.reply(second, closing), Poll::Ready(Ok(_))));
     assert!(pair.client.end().is_none());
+}
+
+/// What the server has said counts, also where the ack that was to follow it never came.
+#[test]
+fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
+    for stamped in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        pair.confirm_select(channel);
+        for key in ["nowhere", "somewhere"] {
+            let publish = Publish { mandatory: true, stamped, ..plain(key, Body::Borrowed(b"x")) };
+            assert!(pair.client.poll_publish(channel, &publish, &mut None, Waker::noop()).is_ready());
+        }
+        let mut properties = Vec::new();
+        Properties::new().header(STAMP, 1i64).encode(&mut properties).unwrap();
+        let method = basic::Return {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: "".into(),
+            routing_key: "nowhere".into(),
+        };
+        pair.server.send_content(1, method, &RawProperties::new(properties.into()), &"x".into(), pair.now);
+        pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (60, 40));
+        pair.hear();
+
+        let returned = error(pair.confirmed(channel, 1));
+        assert_eq!((returned.kind(), returned.outcome()), (ErrorKind::Returned, Outcome::Refused));
+        assert_eq!((returned.reply_code(), returned.reply_text()), (Some(ReplyCode::NO_ROUTE), Some("NO_ROUTE")));
+        let unknown = error(pair.confirmed(channel, 2));
+        assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
+    }
 }
