@@ -192,13 +192,15 @@ impl Connection {
         self.channels.get(id.0).and_then(Option::as_ref).map(|channel| channel.watermark.clone()).unwrap_or_default()
     }
 
-    /// What became of a published message, once it is known.
+    /// What became of a published message, once it is known; `NotRequested` of one without a tag.
     #[inline]
     pub fn poll_confirm(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<Confirmation, Error>> {
         let Self { channels, wakes, .. } = self;
         let channel = channels.get_mut(id.0).and_then(Option::as_mut);
         let Some(channel) = channel else { return Poll::Ready(Err(unknown_channel())) };
-        let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(Confirmation::NotRequested)) };
+        let Some(confirms) = channel.confirms.as_mut().filter(|_| tag != 0) else {
+            return Poll::Ready(Ok(Confirmation::NotRequested));
+        };
         match (confirms.take(tag), &channel.end) {
             (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
             // c102: confirms of a dead channel never come. That no queue took a message is known without them.

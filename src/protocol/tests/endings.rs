@@ -8,8 +8,8 @@ use super::pair::{Cut, Pair, not_found, plain};
 use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{Frame, Method, Properties, RawProperties, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::client::{Batch, Config, Connection, Deliveries, Publish, STAMP, Settle};
-use crate::protocol::{Body, Wakes};
+use crate::protocol::client::{Batch, Config, Confirmation, Connection, Deliveries, Publish, STAMP, Settle};
+use crate::protocol::{Body, OutBuffer, Wakes};
 use crate::protocol::server::Event;
 
 fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
@@ -400,5 +400,18 @@ fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
         assert_eq!((returned.reply_code(), returned.reply_text()), (Some(ReplyCode::NO_ROUTE), Some("NO_ROUTE")));
         let unknown = error(pair.confirmed(channel, 2));
         assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
+    }
+}
+
+/// Nobody confirms what was published before confirms were asked for, whatever is asked for later.
+#[test]
+fn c90_a_message_without_a_tag_is_never_acked() {
+    let (mut pair, channel) = Pair::with_channel();
+    assert!(matches!(pair.publish(channel, "x", b""), Poll::Ready(Ok(0))));
+    // Or the server of these tests would confirm it.
+    pair.client.take_output(&mut OutBuffer::new(), pair.now);
+    for _ in 0..2 {
+        assert!(matches!(pair.confirmed(channel, 0), Poll::Ready(Ok(Confirmation::NotRequested))));
+        pair.confirm_select(channel);
     }
 }
