@@ -250,7 +250,7 @@ impl Connection {
         let reason = match &self.phase {
             Phase::Ended => return,
             // c56: after close was sent, the end is what was asked for. Only silence is worth an error.
-            Phase::Closing { .. } if reason.kind() != ErrorKind::Timeout => {
+            Phase::Closing { .. } if !matches!(reason.kind(), ErrorKind::Timeout | ErrorKind::Heartbeat) => {
                 self.phase = Phase::Ended;
                 self.finish(&closed());
                 return;

@@ -105,6 +105,19 @@ fn c55_closing_has_a_deadline() {
     assert!(matches!(ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Timeout));
 }
 
+/// Whichever limit is the shorter: a server that says nothing has not agreed.
+#[test]
+fn c55_silence_is_no_answer_to_a_close() {
+    let mut pair = Pair::new(Config { heartbeat: 1, ..Config::default() }, Cut::Never);
+    pair.drive();
+    pair.connected = false;
+    pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(60)).unwrap();
+    pair.pass(Duration::from_secs(3));
+    assert!(pair.client.is_finished());
+    let ended = pair.client.poll_ended(&mut None, Waker::noop());
+    assert!(matches!(&ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Heartbeat), "{ended:?}");
+}
+
 /// A paused reader hears nothing, and must not take that for the peer's silence.
 #[test]
 fn a_pause_of_our_own_is_not_the_peers_death() {
