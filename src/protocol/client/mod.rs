@@ -216,8 +216,8 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
-        if self.paused && !self.is_unheard() {
-            // Nothing is read, so nothing can be received: the silence is ours.
+        if self.paused && (!self.is_unheard() || self.blocked.is_some()) {
+            // Nothing is read, so nothing can be received: the silence is ours. A server that blocks has said that it does not read.
             self.heartbeat.received(now);
         }
         match self.heartbeat.due(now) {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::pair::{Cut, Pair, plain};
 use crate::codec::ReplyCode;
-use crate::codec::method::queue;
+use crate::codec::method::{connection, queue};
 use crate::error::ErrorKind;
 use crate::protocol::Body;
-use crate::protocol::client::Config;
+use crate::protocol::client::{Config, Settle};
 
 #[test]
 fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
@@ -116,6 +116,30 @@ fn c55_silence_is_no_answer_to_a_close() {
     assert!(pair.client.is_finished());
     let ended = pair.client.poll_ended(&mut None, Waker::noop());
     assert!(matches!(&ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Heartbeat), "{ended:?}");
+}
+
+/// A server that reads nothing is dead after a while, unless it has said that it will not read for now.
+#[test]
+fn c43_a_blocked_server_may_leave_acks_unread() {
+    for blocked in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        if blocked {
+            pair.server.send(0, connection::Blocked { reason: "low on memory".into() });
+            pair.drive();
+        }
+        let mut tag = 0;
+        while pair.client.wants_input() {
+            tag += 1;
+            pair.client.settle(channel, tag, Settle::Ack { multiple: false }).unwrap();
+        }
+        pair.connected = false;
+        for _ in 0..10 {
+            pair.now += Duration::from_secs(60);
+            pair.client.handle_timeout(pair.now);
+        }
+        let end = (!blocked).then_some(ErrorKind::Heartbeat);
+        assert_eq!(pair.client.end().map(crate::error::Error::kind), end);
+    }
 }
 
 /// A paused reader hears nothing, and must not take that for the peer's silence.
