@@ -1,14 +1,23 @@
 //! Many tasks on one channel, many channels on one connection, and what handles are good for.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::thread::Thread;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection, ConnectionBuilder, Consumer, Delivery, MessageStream};
-use leveret::error::ErrorKind;
-use tokio::runtime::Runtime;
+use leveret::broker::Broker;
+use leveret::error::{ErrorKind, Outcome};
+use leveret::transport::Stream;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::{Handle, Runtime};
 
-use crate::support::{Server, assert_works, exclusive_queue, next, number, ready, unique, until, within};
+use crate::support::{
+    Server, assert_works, exclusive_queue, next, number, ready, ready_at_once, unique, until, within,
+};
 
 on_every_server! {
     /// c32, pain 15: messages of several frames from 200 tasks on one channel are never mixed, and each comes out once.
@@ -219,6 +228,52 @@ on_every_server! {
         within("the end", consumer.next()).await.unwrap().unwrap_err();
         within("an error", async { channel.basic_get(&queue).await }).await.unwrap_err();
         assert!(!connection.is_open());
+    }
+}
+
+on_its_own! {
+    /// The connection's runtime keeps the time for whoever polls outside of any.
+    async fn an_executor_of_somebody_else() {
+        const SHORT: Duration = Duration::from_millis(50);
+        let broker = Broker::start().await.unwrap();
+        broker.hold_confirms(true);
+        let builder = Connection::builder(&broker.url()).unwrap().spawn_on(Handle::current());
+        let outside = tokio::task::spawn_blocking(|| {
+            std::thread::spawn(|| {
+                block_on(async {
+                    let connection = builder.open().await.unwrap();
+                    let channel = connection.open_channel().await.unwrap();
+                    channel.confirm_select_with_window(1).await.unwrap();
+                    let mut confirm = channel.basic_publish("", "nowhere", "x").await.unwrap();
+                    let error = confirm.within(SHORT).await.unwrap_err();
+                    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+                    let error = channel.basic_publish("", "nowhere", "y").deadline(SHORT).await.unwrap_err();
+                    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent));
+                    connection.close().await.unwrap();
+                });
+            })
+            .join()
+        });
+        within("the other executor", outside).await.unwrap().unwrap();
+        broker.shutdown().await;
+    }
+}
+
+/// An executor that knows nothing of tokio.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 
