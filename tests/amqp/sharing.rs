@@ -257,6 +257,18 @@ on_its_own! {
         within("the other executor", outside).await.unwrap().unwrap();
         broker.shutdown().await;
     }
+
+    /// Nobody waits for it any more: it is not opened on the other runtime either.
+    async fn an_opening_elsewhere_ends_with_its_future() {
+        let (ours, mut theirs) = Stream::pipe();
+        let builder = ConnectionBuilder::default().connect_timeout(Duration::from_secs(3600));
+        let mut opening = Box::pin(builder.spawn_on(Handle::current()).open_with(ours));
+        assert!(!ready_at_once(&mut opening).await);
+        within("the header", theirs.read_exact(&mut [0; 8])).await.unwrap();
+        drop(opening);
+        let end = within("the end of the stream", theirs.read(&mut [0; 8])).await;
+        assert_eq!(end.unwrap(), 0);
+    }
 }
 
 /// An executor that knows nothing of tokio.
