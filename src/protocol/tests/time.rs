@@ -1,14 +1,15 @@
 //! Heartbeats and deadlines, with the time moved by hand.
 
+use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::pair::{Cut, Pair, plain};
-use crate::codec::ReplyCode;
 use crate::codec::method::{connection, queue};
+use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::ErrorKind;
 use crate::protocol::Body;
-use crate::protocol::client::{Config, Settle};
+use crate::protocol::client::{Config, Connection, Sasl, SaslMechanism, Settle};
 
 #[test]
 fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
@@ -139,6 +140,37 @@ fn c43_a_blocked_server_may_leave_acks_unread() {
         }
         let end = (!blocked).then_some(ErrorKind::Heartbeat);
         assert_eq!(pair.client.end().map(crate::error::Error::kind), end);
+    }
+}
+
+/// Answers that the server calls for again and again, and does not read, take no memory without end.
+#[test]
+fn what_is_said_to_a_flood_does_not_pile_up() {
+    fn hear(client: &mut Connection, method: &Method) {
+        let mut octets = Vec::new();
+        Frame::Method(0, method.clone()).encode(&mut octets, 4096).unwrap();
+        client.feed(&mut octets.as_slice().into(), Instant::now());
+    }
+    let closing = {
+        let mut pair = Pair::open();
+        pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(5)).unwrap();
+        pair.client
+    };
+    let logging_in = {
+        let mechanisms: Vec<Arc<dyn SaslMechanism>> = vec![Arc::new(Sasl::RabbitCrDemo)];
+        let mut client = Connection::new(Config { mechanisms, ..Config::default() }, Instant::now());
+        let mechanisms = "RABBIT-CR-DEMO".into();
+        hear(&mut client, &connection::Start { version_minor: 9, mechanisms, ..Default::default() }.into());
+        client
+    };
+    let secure = connection::Secure { challenge: "Please tell me your password".into() };
+    for (mut client, flood) in [(closing, connection::Close::default().into()), (logging_in, secure.into())] {
+        let mut heard = 0;
+        while client.wants_input() {
+            hear(&mut client, &flood);
+            heard += 1;
+            assert!(!client.is_finished() && heard < 500_000, "{flood:?}");
+        }
     }
 }
 
