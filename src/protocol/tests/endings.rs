@@ -152,7 +152,16 @@ fn c108_a_consumer_cancelled_by_the_server_ends_with_its_reason() {
     assert_eq!(delivered.len(), 1, "what came before can still be settled");
     assert!(matches!(end, Poll::Ready(Deliveries::End(Some(error))) if error.kind() == ErrorKind::Cancelled));
     assert!(pair.seen().contains(&"basic.cancel-ok"), "an answer was asked for: {:?}", pair.seen());
-    pair.consume(channel, false);
+
+    // Its tag is free, and is the next one's whatever becomes of it.
+    let next = pair.consume(channel, false);
+    pair.deliver(1, "tag", b"second");
+    pair.client.consume(channel, basic::Consume { consumer_tag: "other".into(), ..Default::default() }).unwrap();
+    pair.drive();
+    pair.client.release_consumer(channel, consumer, &[]);
+    pair.deliver(1, "tag", b"third");
+    pair.drive();
+    assert_eq!(pair.deliveries(channel, next).0.len(), 2);
 }
 
 #[test]
