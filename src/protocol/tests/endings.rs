@@ -9,8 +9,8 @@ use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{Frame, Method, Properties, RawProperties, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::client::{Batch, Config, Confirmation, Connection, Deliveries, Publish, STAMP, Settle};
-use crate::protocol::{Body, OutBuffer, Wakes};
 use crate::protocol::server::Event;
+use crate::protocol::{Body, OutBuffer, Wakes};
 
 fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
     match polled {
@@ -162,6 +162,12 @@ fn c108_a_consumer_cancelled_by_the_server_ends_with_its_reason() {
     pair.deliver(1, "tag", b"third");
     pair.drive();
     assert_eq!(pair.deliveries(channel, next).0.len(), 2);
+
+    pair.events.clear();
+    pair.server.send(1, basic::Cancel { consumer_tag: "tag".into(), no_wait: true });
+    pair.drive();
+    assert!(pair.seen().is_empty(), "RabbitMQ asks for no answer");
+    assert!(matches!(pair.deliveries(channel, next).1, Poll::Ready(Deliveries::End(Some(_)))));
 }
 
 #[test]
@@ -184,6 +190,21 @@ fn c107_a_dropped_consumer_puts_back_what_nobody_has_seen() {
     assert!(pair.seen().contains(&"basic.cancel"));
     // Nothing is left of it: the tag is free, and deliveries for it would be a violation.
     pair.consume(channel, false);
+}
+
+/// A channel of RabbitMQ (3.10) that is to cancel a consumer which it is still starting dies of it.
+#[test]
+fn a_consumer_is_not_cancelled_before_it_has_started() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.answering = false;
+    let consume = basic::Consume { consumer_tag: "tag".into(), ..Default::default() };
+    let (consumer, _) = pair.client.consume(channel, consume).unwrap();
+    pair.client.release_consumer(channel, consumer, &[]);
+    pair.drive();
+    assert_eq!(pair.seen(), ["basic.consume"]);
+    pair.server.send(1, basic::ConsumeOk { consumer_tag: "tag".into() });
+    pair.drive();
+    assert_eq!(pair.seen(), ["basic.consume", "basic.cancel"]);
 }
 
 fn rejected(event: &Event) -> Option<u64> {

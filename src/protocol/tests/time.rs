@@ -8,8 +8,8 @@ use super::pair::{Cut, Pair, plain};
 use crate::codec::method::{connection, queue};
 use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::ErrorKind;
-use crate::protocol::Body;
 use crate::protocol::client::{Config, Connection, Sasl, SaslMechanism, Settle};
+use crate::protocol::{Body, OutBuffer};
 
 #[test]
 fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
@@ -117,6 +117,23 @@ fn c55_silence_is_no_answer_to_a_close() {
     assert!(pair.client.is_finished());
     let ended = pair.client.poll_ended(&mut None, Waker::noop());
     assert!(matches!(&ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Heartbeat), "{ended:?}");
+}
+
+/// A close may take its time, and the socket is open as long.
+#[test]
+fn c42_heartbeats_go_on_while_closing() {
+    let Pair { mut client, mut now, .. } = Pair::open();
+    client.close(ReplyCode::REPLY_SUCCESS, "", now, Duration::from_secs(3600)).unwrap();
+    client.take_output(&mut OutBuffer::new(), now);
+    for _ in 0..10 {
+        now += Duration::from_secs(30);
+        client.feed(&mut (&Frame::HEARTBEAT[..]).into(), now);
+        client.handle_timeout(now);
+        let mut out = OutBuffer::new();
+        client.take_output(&mut out, now);
+        assert_eq!(out.to_vec(), Frame::HEARTBEAT);
+    }
+    assert!(!client.is_finished());
 }
 
 /// A server that reads nothing is dead after a while, unless it has said that it will not read for now.
