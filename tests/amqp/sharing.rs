@@ -89,7 +89,7 @@ on_every_server! {
         for round in 0..200 {
             let name = unique("given-up");
             let mut declare = Box::pin(async { channel.queue_declare(&name).exclusive(true).await });
-            crate::support::ready_at_once(&mut declare).await;
+            ready_at_once(&mut declare).await;
             if round % 2 == 0 {
                 tokio::task::yield_now().await;
             }

@@ -131,7 +131,7 @@ fn every_violation_ends_the_connection_with_its_code() {
         assert_eq!(error.kind(), kind, "{what}: {error}");
         assert!(client.is_finished(), "{what}");
         assert_eq!(said_to_server(&mut client), Some(code), "{what}: {error}");
-        assert_eq!(client.channel_end(channel).map(crate::error::Error::kind), Some(kind), "{what}");
+        assert_eq!(client.channel_end(channel).map(Error::kind), Some(kind), "{what}");
         assert!(matches!(client.poll_ended(&mut None, Waker::noop()), Poll::Ready(Err(_))), "{what}");
     }
 }
