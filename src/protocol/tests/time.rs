@@ -208,6 +208,22 @@ fn a_pause_of_our_own_is_not_the_peers_death() {
     assert!(pair.client.wants_input());
 }
 
+/// Where there is nothing to ack, nothing else would ever wake a driver that has stopped reading.
+#[test]
+fn reading_goes_on_when_what_waited_is_taken() {
+    let mut pair = Pair::new(Config { max_buffered: 10, ..Config::default() }, Cut::Never);
+    pair.drive();
+    let channel = pair.open_channel();
+    let consumer = pair.consume(channel, true);
+    pair.deliver(1, "tag", &[7; 100]);
+    pair.drive();
+    assert!(!pair.client.wants_input());
+    pair.client.set_driver(Waker::noop());
+    assert!(pair.client.wake_driver().is_none());
+    assert_eq!(pair.deliveries(channel, consumer).0.len(), 1);
+    assert!(pair.client.wake_driver().is_some());
+}
+
 /// "Wait for ever" is a limit like any other.
 #[test]
 fn a_limit_that_is_longer_than_any_program_does_not_overflow() {
