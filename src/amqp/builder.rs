@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 #[cfg(feature = "tls-core")]
 use super::TlsConfig;
+use super::call::OnDrop;
 use super::config::{Config, HostOrder, settings};
 use super::connection::{Connection, Watcher};
 use super::provider::{CredentialsProvider, Refresh, Source};
@@ -243,13 +244,16 @@ impl ConnectionBuilder {
         let connect = self.connect(stream);
         match runtime {
             None => connect.await,
-            Some(runtime) => runtime.spawn(connect).await.unwrap_or_else(|error| {
-                Err(Error::with_source(
-                    ErrorKind::Closed,
-                    "the runtime that was to hold the connection has ended",
-                    error,
-                ))
-            }),
+            Some(runtime) => {
+                let task = runtime.spawn(connect);
+                let handle = task.abort_handle();
+                // By itself it would go on when nobody waits for it any more.
+                let _ends = OnDrop(Some(move || handle.abort()));
+                task.await.unwrap_or_else(|error| {
+                    let message = "the runtime that was to hold the connection has ended";
+                    Err(Error::with_source(ErrorKind::Closed, message, error))
+                })
+            }
         }
     }
 

@@ -45,8 +45,8 @@ pub(crate) async fn within<T>(
     abandon: impl FnMut(),
 ) -> Result<T> {
     let mut abandon = OnDrop(Some(abandon));
-    let answer = tokio::time::timeout(limit, poll_fn(|cx| poll(cx.waker()))).await;
-    match answer {
+    let answer = poll_fn(|cx| poll(cx.waker()));
+    match shared.timer(|| tokio::time::timeout(limit, answer)).await {
         Ok(answer) => {
             abandon.0 = None;
             answer
@@ -62,7 +62,7 @@ pub(crate) fn late(shared: &Shared, what: &str, limit: Duration) -> Error {
 }
 
 /// Runs something unless it was called off.
-struct OnDrop<F: FnMut()>(Option<F>);
+pub(super) struct OnDrop<F: FnMut()>(pub(super) Option<F>);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {

@@ -13,7 +13,7 @@ use super::{BasicConsume, BasicPublish, Payload, ReplyCode, Returned};
 use crate::codec::Method;
 use crate::codec::method::{basic, confirm, tx};
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::client::{Batch, Reply};
+use crate::protocol::client::{Batch, Place, Reply};
 
 /// How many messages a channel in confirm mode may have unconfirmed, unless told otherwise.
 const DEFAULT_WINDOW: usize = 65_536;
@@ -177,13 +177,17 @@ impl Channel {
     pub async fn wait_for_confirms(&self) -> Result<()> {
         let (shared, id) = (&self.inner.guard.shared, self.inner.id);
         let last = shared.look(|machine| machine.last_published(id));
-        std::future::poll_fn(|cx| shared.with(|machine| machine.poll_settled(id, last, cx.waker()))).await
+        let mut waiting = WaitsForConfirms { channel: &self.inner, place: None };
+        let poll = |cx: &mut Context<'_>| {
+            shared.with(|machine| machine.poll_settled(id, last, &mut waiting.place, cx.waker()))
+        };
+        std::future::poll_fn(poll).await
     }
 
     /// Messages that the server gave back (`basic.return`) and that belong to no [`Confirm`](super::Confirm): those that were
     /// published as mandatory on a channel without confirms. The last 1024 are kept.
     pub fn returned_messages(&self) -> ReturnedMessages {
-        ReturnedMessages { channel: self.inner.clone() }
+        ReturnedMessages { channel: self.inner.clone(), place: None }
     }
 
     /// Makes the channel transactional (`tx.select`): publishes and acks count at the next commit.
@@ -215,10 +219,27 @@ impl Channel {
     }
 }
 
+/// Somebody who waits for everything to be confirmed.
+struct WaitsForConfirms<'a> {
+    channel: &'a ChannelGuard,
+    place: Option<Place>,
+}
+
+impl Drop for WaitsForConfirms<'_> {
+    fn drop(&mut self) {
+        let ChannelGuard { guard, id, .. } = self.channel;
+        if let Some(place) = self.place.take() {
+            guard.shared.with(|machine| machine.leave_settled(*id, place));
+        }
+    }
+}
+
 /// Messages that the server gave back and that belong to no confirm.
 #[derive(Debug)]
 pub struct ReturnedMessages {
     channel: Arc<ChannelGuard>,
+    /// Where it waits for the next one.
+    place: Option<Place>,
 }
 
 impl ReturnedMessages {
@@ -232,9 +253,18 @@ impl ReturnedMessages {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(Returned, u64)>> {
-        let next = self.channel.guard.shared.with(|machine| machine.poll_returned(self.channel.id, cx.waker()));
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<(Returned, u64)>> {
+        let Self { channel, place } = self;
+        let next = channel.guard.shared.with(|machine| machine.poll_returned(channel.id, place, cx.waker()));
         next.map(|next| next.map(|(returned, lost)| (*returned, lost)))
+    }
+}
+
+impl Drop for ReturnedMessages {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.channel.guard.shared.with(|machine| machine.leave_returned(self.channel.id, place));
+        }
     }
 }
 
@@ -386,7 +416,7 @@ impl Unpin for ReturnedMessages {}
 impl futures_core::Stream for ReturnedMessages {
     type Item = (Returned, u64);
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Self::poll_next(&self, cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Self::poll_next(&mut self, cx)
     }
 }

@@ -45,7 +45,7 @@ impl Connection {
     /// # Errors
     ///
     /// `Timeout` when the server does not answer within [`Config::close_deadline`](super::Config::close_deadline), as a blocked one does not: the
-    /// socket is closed then. Whatever has ended the connection before.
+    /// socket is closed then. `Heartbeat` when it falls silent and two heartbeat intervals are less. Whatever has ended the connection before.
     ///
     /// # Cancel safety
     ///

@@ -32,7 +32,8 @@
 //! * **Handles** ([`Connection`], [`Channel`], and whatever comes from them) can be cloned or moved to any task or thread of any
 //!   runtime. A connection lives as long as any of its handles; dropping the last one closes it in the background, after
 //!   what was published before. Nothing is spawned in a `Drop`, so handles may outlive their runtime. Tasks may be of any executor:
-//!   their wakers are woken and dropped where no lock is held, so that a task may own handles and be its own waker.
+//!   their wakers are woken and dropped where no lock is held, so that a task may own handles and be its own waker; outside of any runtime
+//!   of tokio's it is the connection's that keeps their deadlines.
 //! * **Requests** are values that are sent when they are awaited. Optional arguments are methods on them. Each has a deadline
 //!   ([`ConnectionBuilder::call_deadline`]); a request that is given up, by its deadline or by dropping it, does not disturb
 //!   the next one.
@@ -40,7 +41,7 @@
 //!   only while the server blocks the connection or stops the channel's flow, while too much is unwritten, or while the channel's
 //!   window of unconfirmed messages is full.
 //! * **Confirms** arrive as [`Confirm`] futures. A channel or connection that ends resolves all of them with an error whose
-//!   [`outcome`](crate::error::Error::outcome) is unknown. Dropping one forgets it.
+//!   [`outcome`](crate::error::Error::outcome) is unknown, unless the message had come back before. Dropping one forgets it.
 //! * **Consumers** are streams, with a finite prefetch unless told otherwise. A stream ends with its reason, or plainly when
 //!   this side ended it. Dropping it cancels the
 //!   consumer, and puts back what nobody has looked at.

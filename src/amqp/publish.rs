@@ -147,8 +147,9 @@ impl<'a> BasicPublish<'a> {
     /// Ready with the reason when it has waited for room long enough.
     #[cold]
     pub(crate) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let guard = &self.channel.inner.guard;
+        let limit = self.deadline.unwrap_or(guard.call_deadline);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(guard.shared.timer(|| tokio::time::sleep(limit))));
         timer.as_mut().poll(cx).map(|()| self.channel.why_publishing_waits())
     }
 
@@ -250,6 +251,7 @@ fn post(
 /// # Errors
 ///
 /// Whatever has ended the channel or the connection, with the [outcome](Error::outcome) `Unknown`: the server may have the message.
+/// `Returned`, with the outcome `Refused`, where it had given the message back before that.
 ///
 /// # Cancel safety
 ///
@@ -290,9 +292,11 @@ impl Confirm {
     #[doc(alias = "deadline")]
     #[doc(alias = "timeout")]
     pub async fn within(&mut self, limit: Duration) -> Result<Confirmation> {
-        match tokio::time::timeout(limit, &mut *self).await {
+        let channel = Arc::clone(&self.channel);
+        let shared = &channel.guard.shared;
+        match shared.timer(|| tokio::time::timeout(limit, self)).await {
             Ok(confirmation) => confirmation,
-            Err(_) => Err(late(&self.channel.guard.shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
+            Err(_) => Err(late(shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
         }
     }
 

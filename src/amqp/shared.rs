@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::codec::ReplyCode;
 use crate::error::Result;
 use crate::protocol::Wakes;
@@ -19,6 +21,8 @@ use crate::transport::{Endpoint, Next, Turn, now};
 /// A connection's machine, shared by the handles and the driver.
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
+    /// The driver's.
+    runtime: Handle,
 }
 
 impl fmt::Debug for Shared {
@@ -29,8 +33,15 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// A connection whose driver lives on the runtime that this is called on.
     pub(crate) fn new(machine: Machine) -> Arc<Self> {
-        Arc::new(Self { machine: Mutex::new(machine) })
+        Arc::new(Self { machine: Mutex::new(machine), runtime: Handle::current() })
+    }
+
+    /// Makes a timer. It is the driver's runtime that keeps the time for whoever is outside of any.
+    pub(crate) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
+        let _inside = Handle::try_current().is_err().then(|| self.runtime.enter());
+        make()
     }
 
     /// Does something with the machine. Whoever has to be woken, or dropped, is when the lock has been released.

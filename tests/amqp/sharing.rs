@@ -1,14 +1,23 @@
 //! Many tasks on one channel, many channels on one connection, and what handles are good for.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::thread::Thread;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use leveret::amqp::{Channel, Confirm, Confirmation, Connection, ConnectionBuilder, Consumer, Delivery, MessageStream};
-use leveret::error::ErrorKind;
-use tokio::runtime::Runtime;
+use leveret::broker::Broker;
+use leveret::error::{ErrorKind, Outcome};
+use leveret::transport::Stream;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::{Handle, Runtime};
 
-use crate::support::{Server, assert_works, exclusive_queue, next, number, ready, unique, until, within};
+use crate::support::{
+    Server, assert_works, exclusive_queue, next, number, ready, ready_at_once, unique, until, within,
+};
 
 on_every_server! {
     /// c32, pain 15: messages of several frames from 200 tasks on one channel are never mixed, and each comes out once.
@@ -80,7 +89,7 @@ on_every_server! {
         for round in 0..200 {
             let name = unique("given-up");
             let mut declare = Box::pin(async { channel.queue_declare(&name).exclusive(true).await });
-            crate::support::ready_at_once(&mut declare).await;
+            ready_at_once(&mut declare).await;
             if round % 2 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -219,6 +228,64 @@ on_every_server! {
         within("the end", consumer.next()).await.unwrap().unwrap_err();
         within("an error", async { channel.basic_get(&queue).await }).await.unwrap_err();
         assert!(!connection.is_open());
+    }
+}
+
+on_its_own! {
+    /// The connection's runtime keeps the time for whoever polls outside of any.
+    async fn an_executor_of_somebody_else() {
+        const SHORT: Duration = Duration::from_millis(50);
+        let broker = Broker::start().await.unwrap();
+        broker.hold_confirms(true);
+        let builder = Connection::builder(&broker.url()).unwrap().spawn_on(Handle::current());
+        let outside = tokio::task::spawn_blocking(|| {
+            std::thread::spawn(|| {
+                block_on(async {
+                    let connection = builder.open().await.unwrap();
+                    let channel = connection.open_channel().await.unwrap();
+                    channel.confirm_select_with_window(1).await.unwrap();
+                    let mut confirm = channel.basic_publish("", "nowhere", "x").await.unwrap();
+                    let error = confirm.within(SHORT).await.unwrap_err();
+                    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+                    let error = channel.basic_publish("", "nowhere", "y").deadline(SHORT).await.unwrap_err();
+                    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent));
+                    connection.close().await.unwrap();
+                });
+            })
+            .join()
+        });
+        within("the other executor", outside).await.unwrap().unwrap();
+        broker.shutdown().await;
+    }
+
+    /// Nobody waits for it any more: it is not opened on the other runtime either.
+    async fn an_opening_elsewhere_ends_with_its_future() {
+        let (ours, mut theirs) = Stream::pipe();
+        let builder = ConnectionBuilder::default().connect_timeout(Duration::from_secs(3600));
+        let mut opening = Box::pin(builder.spawn_on(Handle::current()).open_with(ours));
+        assert!(!ready_at_once(&mut opening).await);
+        within("the header", theirs.read_exact(&mut [0; 8])).await.unwrap();
+        drop(opening);
+        let end = within("the end of the stream", theirs.read(&mut [0; 8])).await;
+        assert_eq!(end.unwrap(), 0);
+    }
+}
+
+/// An executor that knows nothing of tokio.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use super::confirms::{Confirms, Returned, Watermark, fingerprint};
 use super::consumer::{Consumer, ConsumerState, Consumers};
 use super::publish::{Envelope, STAMP};
 use super::requests::{Settle, settle_frame};
-use super::wakers::WakerSet;
+use super::wakers::WakerQueue;
 use super::{ConsumerId, Failure};
 use crate::codec::method::channel::{self as channel_class, Method as ChannelMethod};
 use crate::codec::method::{MethodFields, basic, channel};
@@ -60,7 +60,7 @@ pub(crate) struct Channel {
     /// How many returned messages were pushed out of `returned`.
     returned_lost: u64,
     /// Who waits for `returned`.
-    pub(crate) returned_wakers: WakerSet,
+    pub(crate) returned_wakers: WakerQueue,
     /// The handle is gone; the slot goes when the channel is closed.
     pub(crate) released: bool,
     /// `channel.open-ok` has come.
@@ -98,7 +98,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) max_payload: usize,
     pub(crate) max_body: u64,
     /// Publishers who wait for more than the window.
-    pub(crate) publishers: &'a mut super::wakers::WakerQueue,
+    pub(crate) publishers: &'a mut WakerQueue,
     pub(crate) heads: &'a mut Heads,
 }
 
@@ -135,7 +135,7 @@ impl Channel {
             returned: VecDeque::new(),
             returned_octets: 0,
             returned_lost: 0,
-            returned_wakers: WakerSet::default(),
+            returned_wakers: WakerQueue::default(),
             released: false,
             opened: false,
             closed_by_server: false,

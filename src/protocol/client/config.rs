@@ -19,7 +19,7 @@ pub struct Config {
     /// If the server proposes none, this one holds; otherwise the lower of the two. Under 5 s a busy machine
     /// looks like a dead one.
     pub heartbeat: u16,
-    /// Largest frame in octets, 0 for as large as the server allows.
+    /// Largest frame in octets, 0 for as large as the server allows. Less than [`FRAME_MIN`] counts as that.
     pub frame_max: u32,
     /// Highest channel number, 0 for as many as the server allows.
     pub channel_max: u16,
@@ -118,7 +118,7 @@ impl Tuning {
         let channel_max = u16::try_from(lower(config.channel_max.into(), channel_max.into())).unwrap_or(u16::MAX);
         let frame_max = match lower(config.frame_max, frame_max) {
             0 => FRAME_MAX_UNLIMITED,
-            limit => limit,
+            limit => limit.max(FRAME_MIN),
         };
         let heartbeat = match (config.heartbeat, heartbeat) {
             (0, _) => 0,
@@ -149,6 +149,14 @@ mod tests {
     #[test]
     fn c28_there_is_always_a_limit_to_frames() {
         assert_eq!(negotiated((0, 0, 0), (0, 0, 60)), (u16::MAX, FRAME_MAX_UNLIMITED, 0));
+    }
+
+    /// Smaller ones have no room for a method, or not even for a frame's own octets.
+    #[test]
+    fn c13_frames_are_never_smaller_than_the_specification_allows() {
+        for (ours, theirs) in [(1, 0), (7, 4096), (8, 0), (4095, 131_072)] {
+            assert_eq!(negotiated((0, ours, 0), (0, theirs, 0)).1, FRAME_MIN);
+        }
     }
 
     #[test]

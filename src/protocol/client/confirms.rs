@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use super::wakers::WakerQueue;
+use super::wakers::{Place, WakerQueue};
 use crate::codec::{ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::protocol::Content;
@@ -99,8 +99,10 @@ pub(crate) struct Confirms {
     returned: BTreeMap<u64, Box<Returned>>,
     /// The tag behind the last one that was returned: returns come in the order of publishing (c93).
     returned_up_to: u64,
-    /// Those who wait until everything up to a tag is settled.
-    drains: Vec<(u64, Waker)>,
+    /// Those who wait until everything up to a tag is settled,
+    drains: WakerQueue,
+    /// and the lowest such tag.
+    drain: u64,
     /// Publishers who wait for the window.
     pub(crate) waiting: WakerQueue,
     window: usize,
@@ -144,7 +146,8 @@ impl Confirms {
             mandatory: VecDeque::new(),
             returned: BTreeMap::new(),
             returned_up_to: 0,
-            drains: Vec::new(),
+            drains: WakerQueue::default(),
+            drain: 0,
             waiting: WakerQueue::default(),
             window: window.max(1),
             watermark,
@@ -199,8 +202,9 @@ impl Confirms {
             }
         }
         self.advance();
-        if !self.drains.is_empty() {
-            self.wake_drains(wakes);
+        if !self.drains.is_empty() && self.is_drained(self.drain) {
+            // Who waits for more says so again.
+            self.drains.wake_all(wakes);
         }
         if !self.is_full() {
             let room = self.window - self.outstanding();
@@ -250,22 +254,20 @@ impl Confirms {
         self.show_watermark();
     }
 
-    /// Wakes those who wait for no more than what is settled.
-    fn wake_drains(&mut self, wakes: &mut Wakes) {
-        let base = self.base;
-        wakes.wake(self.drains.extract_if(.., |(tag, _)| *tag < base).map(|(_, waker)| waker));
-    }
-
     /// Whether everything up to this tag is settled.
     pub(crate) fn is_drained(&self, tag: u64) -> bool {
         tag < self.base
     }
 
-    /// Wakes this one when everything up to this tag is settled.
-    pub(crate) fn await_drained(&mut self, tag: u64, waker: &Waker) {
-        if !self.drains.iter().any(|(other, old)| *other == tag && old.will_wake(waker)) {
-            self.drains.push((tag, waker.clone()));
-        }
+    /// Wakes this one when everything up to this tag is settled, or before.
+    pub(crate) fn await_drained(&mut self, tag: u64, place: &mut Option<Place>, waker: &Waker, wakes: &mut Wakes) {
+        self.drain = if self.drains.is_empty() { tag } else { self.drain.min(tag) };
+        self.drains.wait(place, waker, wakes);
+    }
+
+    /// Somebody no longer waits for that.
+    pub(crate) fn leave_drains(&mut self, place: Place, wakes: &mut Wakes) {
+        self.drains.leave(place, wakes);
     }
 
     fn show_watermark(&self) {
@@ -273,7 +275,8 @@ impl Confirms {
         self.watermark.0.store(watermark, Ordering::Release);
     }
 
-    fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
+    /// What came back of a message that is not settled yet.
+    pub(crate) fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
         if self.returned.is_empty() { None } else { self.returned.remove(&tag) }
     }
 
@@ -406,7 +409,7 @@ impl Confirms {
     /// Wakes everybody: no more confirms will come.
     pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
         wakes.wake(self.watchers.drain(..).map(|(_, waker)| waker));
-        wakes.wake(self.drains.drain(..).map(|(_, waker)| waker));
+        self.drains.wake_all(wakes);
         self.waiting.wake_all(wakes);
     }
 }

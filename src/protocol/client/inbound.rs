@@ -11,8 +11,8 @@ use super::handshake::{Handshake, Step};
 use super::{ChannelId, Connection, Phase, closed};
 use crate::codec::method::connection::{self, Method as ConnectionMethod};
 use crate::codec::{
-    DecodeError, DecodeErrorKind, DeliverView, FRAME_HEAD, FRAME_OVERHEAD, FrameType, Method, ProtocolHeader, RawFrame,
-    ReplyCode,
+    DecodeError, DecodeErrorKind, DeliverView, EncodeError, FRAME_HEAD, FRAME_OVERHEAD, FrameType, Method,
+    ProtocolHeader, RawFrame, ReplyCode,
 };
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{ContentError, Incoming, KEEP_IN_PLACE_FROM};
@@ -146,8 +146,7 @@ impl Connection {
         match step {
             Step::Next(methods, next) => {
                 for method in methods {
-                    self.out
-                        .put_method(0, &method, Handshake::max_payload())
+                    self.answer(&method, Handshake::max_payload())
                         .map_err(|error| Failure { code: ReplyCode::FRAME_ERROR, error: error.into() })?;
                     if let Method::Connection(ConnectionMethod::TuneOk(tune)) = &method {
                         // c21: the server counts from tune-ok on, not from open-ok.
@@ -166,6 +165,14 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Sends on channel 0 what the server has called for. Such answers must not pile up.
+    fn answer(&mut self, method: &Method, max_payload: usize) -> Result<(), EncodeError> {
+        let before = self.out.len();
+        let written = self.out.put_method(0, method, max_payload);
+        self.answers += self.out.len() - before;
+        written
     }
 
     /// A delivery whose header and only body frame follow in the same block: the most frequent thing to come, and worth a shorter
@@ -211,7 +218,7 @@ impl Connection {
     }
 
     fn closed_by_server(&mut self, close: &connection::Close) {
-        let _ = self.out.put_method(0, &connection::CloseOk::default().into(), self.max_payload);
+        let _ = self.answer(&connection::CloseOk::default().into(), self.max_payload);
         let kind = match (&self.phase, ReplyCode(close.reply_code)) {
             // c46: crossing closes; ours is answered by the end of the stream.
             (Phase::Closing { .. }, _) => return,

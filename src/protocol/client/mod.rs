@@ -216,8 +216,8 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
-        if self.paused && !self.is_unheard() {
-            // Nothing is read, so nothing can be received: the silence is ours.
+        if self.paused && (!self.is_unheard() || self.blocked.is_some()) {
+            // Nothing is read, so nothing can be received: the silence is ours. A server that blocks has said that it does not read.
             self.heartbeat.received(now);
         }
         match self.heartbeat.due(now) {
@@ -250,7 +250,7 @@ impl Connection {
         let reason = match &self.phase {
             Phase::Ended => return,
             // c56: after close was sent, the end is what was asked for. Only silence is worth an error.
-            Phase::Closing { .. } if reason.kind() != ErrorKind::Timeout => {
+            Phase::Closing { .. } if !matches!(reason.kind(), ErrorKind::Timeout | ErrorKind::Heartbeat) => {
                 self.phase = Phase::Ended;
                 self.finish(&closed());
                 return;

@@ -9,7 +9,7 @@ use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
 use super::confirms::{Confirmation, Returned, Watermark};
 use super::consumer::{ConsumerId, ConsumerState, Deliveries};
-use super::{ChannelId, Connection, Phase};
+use super::{ChannelId, Connection, Phase, Place};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
 use crate::codec::{Method, ReplyCode, ShortString};
 use crate::error::{Error, ErrorKind, Outcome};
@@ -192,17 +192,22 @@ impl Connection {
         self.channels.get(id.0).and_then(Option::as_ref).map(|channel| channel.watermark.clone()).unwrap_or_default()
     }
 
-    /// What became of a published message, once it is known.
+    /// What became of a published message, once it is known; `NotRequested` of one without a tag.
     #[inline]
     pub fn poll_confirm(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<Confirmation, Error>> {
         let Self { channels, wakes, .. } = self;
         let channel = channels.get_mut(id.0).and_then(Option::as_mut);
         let Some(channel) = channel else { return Poll::Ready(Err(unknown_channel())) };
-        let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(Confirmation::NotRequested)) };
+        let Some(confirms) = channel.confirms.as_mut().filter(|_| tag != 0) else {
+            return Poll::Ready(Ok(Confirmation::NotRequested));
+        };
         match (confirms.take(tag), &channel.end) {
             (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
-            // c102: confirms of a dead channel never come.
-            (None, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
+            // c102: confirms of a dead channel never come. That no queue took a message is known without them.
+            (None, Some(error)) => Poll::Ready(Err(match confirms.take_returned(tag) {
+                Some(returned) => Error::returned(returned.reply_code, returned.reply_text.as_bytes()),
+                None => error.clone().with_outcome(Outcome::Unknown),
+            })),
             (None, None) => {
                 confirms.watch(tag, waker, wakes);
                 Poll::Pending
@@ -222,16 +227,31 @@ impl Connection {
     }
 
     /// Ready when everything that was published up to this tag is settled, or will never be.
-    pub fn poll_settled(&mut self, id: ChannelId, tag: u64, waker: &Waker) -> Poll<Result<(), Error>> {
-        let Some(channel) = self.channel(id) else { return Poll::Ready(Err(unknown_channel())) };
+    pub fn poll_settled(
+        &mut self,
+        id: ChannelId,
+        tag: u64,
+        place: &mut Option<Place>,
+        waker: &Waker,
+    ) -> Poll<Result<(), Error>> {
+        let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(Err(unknown_channel())) };
         let Some(confirms) = &mut channel.confirms else { return Poll::Ready(Ok(())) };
         match (confirms.is_drained(tag), &channel.end) {
             (true, _) => Poll::Ready(Ok(())),
             (false, Some(error)) => Poll::Ready(Err(error.clone().with_outcome(Outcome::Unknown))),
             (false, None) => {
-                confirms.await_drained(tag, waker);
+                confirms.await_drained(tag, place, waker, hands.wakes);
                 Poll::Pending
             }
+        }
+    }
+
+    /// Somebody no longer waits for what was published to be settled.
+    pub fn leave_settled(&mut self, id: ChannelId, place: Place) {
+        if let Some((channel, hands)) = self.parts(id)
+            && let Some(confirms) = &mut channel.confirms
+        {
+            confirms.leave_drains(place, hands.wakes);
         }
     }
 
@@ -258,15 +278,27 @@ impl Connection {
 
     /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
     /// asked. `None` when there will be no more.
-    pub fn poll_returned(&mut self, id: ChannelId, waker: &Waker) -> Poll<Option<(Box<Returned>, u64)>> {
+    pub fn poll_returned(
+        &mut self,
+        id: ChannelId,
+        place: &mut Option<Place>,
+        waker: &Waker,
+    ) -> Poll<Option<(Box<Returned>, u64)>> {
         let Some((channel, hands)) = self.parts(id) else { return Poll::Ready(None) };
         match channel.take_returned() {
             Some(returned) => Poll::Ready(Some(returned)),
             None if channel.end.is_some() => Poll::Ready(None),
             None => {
-                channel.returned_wakers.wait(waker, hands.wakes);
+                channel.returned_wakers.wait(place, waker, hands.wakes);
                 Poll::Pending
             }
+        }
+    }
+
+    /// Somebody no longer waits for returned messages.
+    pub fn leave_returned(&mut self, id: ChannelId, place: Place) {
+        if let Some((channel, hands)) = self.parts(id) {
+            channel.returned_wakers.leave(place, hands.wakes);
         }
     }
 

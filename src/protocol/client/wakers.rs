@@ -50,9 +50,15 @@ impl WakerQueue {
         self.waiting.remove(at).map(|(_, waker)| waker)
     }
 
+    /// Whether nobody waits.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Wakes up to `count` of those who wait.
     pub(crate) fn wake(&mut self, count: usize, wakes: &mut Wakes) {
-        if self.waiting.is_empty() {
+        if self.is_empty() {
             return;
         }
         let count = count.min(self.waiting.len());
@@ -62,31 +68,6 @@ impl WakerQueue {
     /// Wakes everybody.
     pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
         self.wake(usize::MAX, wakes);
-    }
-}
-
-/// Those who wait for the same thing in no order. Who is woken has left the set; nobody leaves it otherwise.
-#[derive(Debug, Default)]
-pub(crate) struct WakerSet(Vec<Waker>);
-
-impl WakerSet {
-    /// More than wait for one thing: some of them will have gone.
-    const CROWD: usize = 64;
-
-    /// Waits. When it becomes crowded everybody else is woken: who still wants to wait says so again, and who has gone does not.
-    pub(crate) fn wait(&mut self, waker: &Waker, wakes: &mut Wakes) {
-        if self.0.iter().any(|waiting| waiting.will_wake(waker)) {
-            return;
-        }
-        if self.0.len() >= Self::CROWD {
-            self.wake_all(wakes);
-        }
-        self.0.push(waker.clone());
-    }
-
-    /// Wakes everybody.
-    pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
-        wakes.wake(self.0.drain(..));
     }
 }
 

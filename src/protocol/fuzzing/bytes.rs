@@ -146,7 +146,7 @@ impl Client {
             }
         }
         loop {
-            match self.machine.poll_returned(id, self.returned.waker()) {
+            match self.machine.poll_returned(id, &mut None, self.returned.waker()) {
                 Poll::Pending => waiting += 1,
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(returned)) => {

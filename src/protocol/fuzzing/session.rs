@@ -63,7 +63,7 @@ enum What {
     Secret(CallId),
     Confirm(ChannelId, u64),
     Deliveries(ChannelId, ConsumerId, u64),
-    Returned(ChannelId),
+    Returned(ChannelId, Option<Place>),
     Publish(ChannelId, Box<Message>, Option<Waiting>),
 }
 
@@ -74,7 +74,7 @@ impl What {
             Self::Call(id, _)
             | Self::Confirm(id, _)
             | Self::Deliveries(id, ..)
-            | Self::Returned(id)
+            | Self::Returned(id, _)
             | Self::Publish(id, ..) => Some(*id),
         }
     }
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
                 let _ = self.machine.settle(id, tag, settle);
             }
             7..=11 => self.publish(id)?,
-            12 => self.wait(What::Returned(id)),
+            12 => self.wait(What::Returned(id, None)),
             13 => self.give_up()?,
             14 => {
                 let close = self.machine.close_channel(id, ReplyCode::REPLY_SUCCESS, "");
@@ -349,7 +349,12 @@ impl<'a> Session<'a> {
                     self.machine.leave(id, waiting);
                 }
             }
-            What::Deliveries(..) | What::Returned(_) => {}
+            What::Returned(id, place) => {
+                if let Some(place) = place {
+                    self.machine.leave_returned(id, place);
+                }
+            }
+            What::Deliveries(..) => {}
         }
         Ok(())
     }
@@ -431,7 +436,7 @@ impl<'a> Session<'a> {
                     true
                 }
             },
-            What::Returned(id) => self.machine.poll_returned(*id, bell.waker()).is_ready(),
+            What::Returned(id, place) => self.machine.poll_returned(*id, place, bell.waker()).is_ready(),
             What::Deliveries(id, consumer, last) => loop {
                 let mut batches = VecDeque::new();
                 match self.machine.poll_deliveries(*id, *consumer, &mut batches, bell.waker()) {
@@ -508,7 +513,9 @@ impl<'a> Session<'a> {
             }
             Ok(Confirmation::NotRequested) => unreachable!("{tag} on a channel without confirms"),
             Err(error) => {
-                assert!(ended && error.outcome() == Outcome::Unknown, "{error}");
+                let came_back = error.kind() == ErrorKind::Returned;
+                let outcome = if came_back { Outcome::Refused } else { Outcome::Unknown };
+                assert!(ended && error.outcome() == outcome, "{error}");
                 assert!(!honest || !at_once || said.is_none(), "{tag} is unknown, the server said {said:?}");
             }
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::pair::Pair;
-use crate::codec::method::{basic, tx};
-use crate::codec::{Method, RawProperties, ReplyCode};
+use crate::codec::method::{basic, channel, tx};
+use crate::codec::{Frame, Method, RawProperties, ReplyCode};
 use crate::error::ErrorKind;
+use crate::protocol::OutBuffer;
 use crate::protocol::client::{ChannelId, ConsumerId, Settle};
 use crate::protocol::server::Event;
 
@@ -229,6 +230,52 @@ fn a_server_that_does_not_count_gets_each_ack() {
     pair.drive();
     ack(&mut pair, channel, [2, 5, 6]);
     assert_eq!(heard(&mut pair), ["ack 1", "ack 2", "ack 5", "ack 6"]);
+}
+
+/// Acks that wait die with their channel: whatever came behind close-ok would close the connection.
+#[test]
+fn c48_nothing_is_acked_on_a_channel_that_the_server_has_closed() {
+    let (mut pair, channel, _) = consuming(2);
+    ack(&mut pair, channel, [1, 2]);
+    pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (0, 0));
+    pair.hear();
+    let (mut out, mut close_ok) = (OutBuffer::new(), Vec::new());
+    pair.client.take_output(&mut out, pair.now);
+    Frame::Method(1, channel::CloseOk {}.into()).encode(&mut close_ok, 4096).unwrap();
+    assert_eq!(out.to_vec(), close_ok);
+}
+
+/// The program holds neither what was fetched without acks nor what has gone back by itself: acks behind them are coalesced.
+#[test]
+fn what_nobody_holds_is_in_nobodys_way() {
+    let (mut pair, channel, consumer) = consuming(1);
+    pair.answering = false;
+    pair.call(channel, basic::Get { no_ack: true, ..Default::default() });
+    pair.drive();
+    pair.get_ok(1);
+    pair.hear();
+    pair.answering = true;
+    pair.client.release_consumer(channel, consumer, &[]);
+    // On its way when the consumer was dropped.
+    pair.deliver(1, "tag", b"body");
+    pair.hear();
+    assert_eq!(heard(&mut pair), ["basic.get", "basic.cancel", "reject 1", "reject 3"]);
+    pair.consume(channel, false);
+    deliver(&mut pair, 2);
+    ack(&mut pair, channel, [4, 5]);
+    assert_eq!(heard(&mut pair), ["ack to 5"]);
+}
+
+/// What a rollback takes back can be settled again, each by itself, too.
+#[test]
+fn what_was_settled_with_a_later_one_is_not_after_a_rollback() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.call(channel, tx::Select::default());
+    let single = Settle::Ack { multiple: false };
+    pair.client.settle(channel, 2, Settle::Ack { multiple: true }).unwrap();
+    assert_eq!(pair.client.settle(channel, 1, single).unwrap_err().kind(), ErrorKind::Stale);
+    pair.call(channel, tx::Rollback::default());
+    pair.client.settle(channel, 1, single).unwrap();
 }
 
 /// Acks that the server does not read take no memory where they are coalesced, and where they are not there is the same end to them.

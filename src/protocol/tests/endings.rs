@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::pair::{Cut, Pair, not_found, plain};
 use crate::codec::method::{basic, channel, connection, queue};
-use crate::codec::{Frame, Method, ReplyCode};
+use crate::codec::{Frame, Method, Properties, RawProperties, ReplyCode};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::protocol::Wakes;
-use crate::protocol::client::{Batch, Config, Connection, Deliveries, Settle};
+use crate::protocol::client::{Batch, Config, Confirmation, Connection, Deliveries, Publish, STAMP, Settle};
 use crate::protocol::server::Event;
+use crate::protocol::{Body, OutBuffer, Wakes};
 
 fn error<T: std::fmt::Debug>(polled: Poll<Result<T, Error>>) -> Error {
     match polled {
@@ -152,7 +152,22 @@ fn c108_a_consumer_cancelled_by_the_server_ends_with_its_reason() {
     assert_eq!(delivered.len(), 1, "what came before can still be settled");
     assert!(matches!(end, Poll::Ready(Deliveries::End(Some(error))) if error.kind() == ErrorKind::Cancelled));
     assert!(pair.seen().contains(&"basic.cancel-ok"), "an answer was asked for: {:?}", pair.seen());
-    pair.consume(channel, false);
+
+    // Its tag is free, and is the next one's whatever becomes of it.
+    let next = pair.consume(channel, false);
+    pair.deliver(1, "tag", b"second");
+    pair.client.consume(channel, basic::Consume { consumer_tag: "other".into(), ..Default::default() }).unwrap();
+    pair.drive();
+    pair.client.release_consumer(channel, consumer, &[]);
+    pair.deliver(1, "tag", b"third");
+    pair.drive();
+    assert_eq!(pair.deliveries(channel, next).0.len(), 2);
+
+    pair.events.clear();
+    pair.server.send(1, basic::Cancel { consumer_tag: "tag".into(), no_wait: true });
+    pair.drive();
+    assert!(pair.seen().is_empty(), "RabbitMQ asks for no answer");
+    assert!(matches!(pair.deliveries(channel, next).1, Poll::Ready(Deliveries::End(Some(_)))));
 }
 
 #[test]
@@ -175,6 +190,21 @@ fn c107_a_dropped_consumer_puts_back_what_nobody_has_seen() {
     assert!(pair.seen().contains(&"basic.cancel"));
     // Nothing is left of it: the tag is free, and deliveries for it would be a violation.
     pair.consume(channel, false);
+}
+
+/// A channel of RabbitMQ (3.10) that is to cancel a consumer which it is still starting dies of it.
+#[test]
+fn a_consumer_is_not_cancelled_before_it_has_started() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.answering = false;
+    let consume = basic::Consume { consumer_tag: "tag".into(), ..Default::default() };
+    let (consumer, _) = pair.client.consume(channel, consume).unwrap();
+    pair.client.release_consumer(channel, consumer, &[]);
+    pair.drive();
+    assert_eq!(pair.seen(), ["basic.consume"]);
+    pair.server.send(1, basic::ConsumeOk { consumer_tag: "tag".into() });
+    pair.drive();
+    assert_eq!(pair.seen(), ["basic.consume", "basic.cancel"]);
 }
 
 fn rejected(event: &Event) -> Option<u64> {
@@ -255,33 +285,32 @@ fn everybody_who_waits_for_returned_messages_is_woken() {
     let bells = [Bell::new(), Bell::new()];
     let (mut pair, channel) = Pair::with_channel();
     for bell in &bells {
-        assert!(pair.client.poll_returned(channel, bell.waker()).is_pending());
+        assert!(pair.client.poll_returned(channel, &mut None, bell.waker()).is_pending());
     }
     pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (50, 10));
     pair.drive();
     wake(&mut pair);
     assert_eq!(bells.each_ref().map(Bell::take), [true, true]);
+}
 
-    // One who asks again and again is one.
+/// However many they are: who has nothing to be told sleeps.
+#[test]
+fn those_who_wait_for_returned_messages_do_not_wake_each_other() {
+    use crate::protocol::fuzzing::Bell;
     let (mut pair, channel) = Pair::with_channel();
-    for _ in 0..1000 {
-        assert!(pair.client.poll_returned(channel, bells[0].waker()).is_pending());
+    let bells: Vec<Bell> = (0..200).map(|_| Bell::new()).collect();
+    for bell in &bells {
+        assert!(pair.client.poll_returned(channel, &mut None, bell.waker()).is_pending());
     }
-    // And those who have gone without a word do not gather.
-    for _ in 0..1000 {
-        assert!(pair.client.poll_returned(channel, Bell::new().waker()).is_pending());
-        wake(&mut pair);
-    }
-    pair.client.terminate(Error::new(ErrorKind::Io, "the end"));
     let mut wakes = Wakes::default();
     pair.client.take_wakes(&mut wakes);
-    assert!((1..200).contains(&wakes.woken().len()), "{} are woken", wakes.woken().len());
+    wakes.release();
+    assert_eq!(bells.iter().filter(|bell| bell.take()).count(), 0);
 }
 
 /// Who is woken because there is room, and cannot use it, leaves the room to the next.
 #[test]
 fn a_publish_that_fails_passes_its_place_on() {
-    use crate::protocol::Body;
     use crate::protocol::fuzzing::Bell;
     let (mut pair, channel) = Pair::with_channel();
     pair.answering = false;
@@ -372,4 +401,47 @@ fn a_late_close_ok_is_not_for_the_next_channel_of_the_number() {
     say(&mut pair, channel::CloseOk {}.into());
     assert!(matches!(pair.reply(second, closing), Poll::Ready(Ok(_))));
     assert!(pair.client.end().is_none());
+}
+
+/// What the server has said counts, also where the ack that was to follow it never came.
+#[test]
+fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
+    for stamped in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        pair.confirm_select(channel);
+        for key in ["nowhere", "somewhere"] {
+            let publish = Publish { mandatory: true, stamped, ..plain(key, Body::Borrowed(b"x")) };
+            assert!(pair.client.poll_publish(channel, &publish, &mut None, Waker::noop()).is_ready());
+        }
+        let mut properties = Vec::new();
+        Properties::new().header(STAMP, 1i64).encode(&mut properties).unwrap();
+        let method = basic::Return {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: "".into(),
+            routing_key: "nowhere".into(),
+        };
+        pair.server.send_content(1, method, &RawProperties::new(properties.into()), &"x".into(), pair.now);
+        pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (60, 40));
+        pair.hear();
+
+        let returned = error(pair.confirmed(channel, 1));
+        assert_eq!((returned.kind(), returned.outcome()), (ErrorKind::Returned, Outcome::Refused));
+        assert_eq!((returned.reply_code(), returned.reply_text()), (Some(ReplyCode::NO_ROUTE), Some("NO_ROUTE")));
+        let unknown = error(pair.confirmed(channel, 2));
+        assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
+    }
+}
+
+/// Nobody confirms what was published before confirms were asked for, whatever is asked for later.
+#[test]
+fn c90_a_message_without_a_tag_is_never_acked() {
+    let (mut pair, channel) = Pair::with_channel();
+    assert!(matches!(pair.publish(channel, "x", b""), Poll::Ready(Ok(0))));
+    // Or the server of these tests would confirm it.
+    pair.client.take_output(&mut OutBuffer::new(), pair.now);
+    for _ in 0..2 {
+        assert!(matches!(pair.confirmed(channel, 0), Poll::Ready(Ok(Confirmation::NotRequested))));
+        pair.confirm_select(channel);
+    }
 }

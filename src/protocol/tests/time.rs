@@ -1,14 +1,15 @@
 //! Heartbeats and deadlines, with the time moved by hand.
 
+use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::pair::{Cut, Pair, plain};
-use crate::codec::ReplyCode;
-use crate::codec::method::queue;
+use crate::codec::method::{connection, queue};
+use crate::codec::{Frame, Method, ReplyCode};
 use crate::error::ErrorKind;
-use crate::protocol::Body;
-use crate::protocol::client::Config;
+use crate::protocol::client::{Config, Connection, Sasl, SaslMechanism, Settle};
+use crate::protocol::{Body, OutBuffer};
 
 #[test]
 fn c39_c42_an_idle_connection_lives_by_its_heartbeats() {
@@ -105,6 +106,91 @@ fn c55_closing_has_a_deadline() {
     assert!(matches!(ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Timeout));
 }
 
+/// Whichever limit is the shorter: a server that says nothing has not agreed.
+#[test]
+fn c55_silence_is_no_answer_to_a_close() {
+    let mut pair = Pair::new(Config { heartbeat: 1, ..Config::default() }, Cut::Never);
+    pair.drive();
+    pair.connected = false;
+    pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(60)).unwrap();
+    pair.pass(Duration::from_secs(3));
+    assert!(pair.client.is_finished());
+    let ended = pair.client.poll_ended(&mut None, Waker::noop());
+    assert!(matches!(&ended, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Heartbeat), "{ended:?}");
+}
+
+/// A close may take its time, and the socket is open as long.
+#[test]
+fn c42_heartbeats_go_on_while_closing() {
+    let Pair { mut client, mut now, .. } = Pair::open();
+    client.close(ReplyCode::REPLY_SUCCESS, "", now, Duration::from_secs(3600)).unwrap();
+    client.take_output(&mut OutBuffer::new(), now);
+    for _ in 0..10 {
+        now += Duration::from_secs(30);
+        client.feed(&mut (&Frame::HEARTBEAT[..]).into(), now);
+        client.handle_timeout(now);
+        let mut out = OutBuffer::new();
+        client.take_output(&mut out, now);
+        assert_eq!(out.to_vec(), Frame::HEARTBEAT);
+    }
+    assert!(!client.is_finished());
+}
+
+/// A server that reads nothing is dead after a while, unless it has said that it will not read for now.
+#[test]
+fn c43_a_blocked_server_may_leave_acks_unread() {
+    for blocked in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        if blocked {
+            pair.server.send(0, connection::Blocked { reason: "low on memory".into() });
+            pair.drive();
+        }
+        let mut tag = 0;
+        while pair.client.wants_input() {
+            tag += 1;
+            pair.client.settle(channel, tag, Settle::Ack { multiple: false }).unwrap();
+        }
+        pair.connected = false;
+        for _ in 0..10 {
+            pair.now += Duration::from_secs(60);
+            pair.client.handle_timeout(pair.now);
+        }
+        let end = (!blocked).then_some(ErrorKind::Heartbeat);
+        assert_eq!(pair.client.end().map(crate::error::Error::kind), end);
+    }
+}
+
+/// Answers that the server calls for again and again, and does not read, take no memory without end.
+#[test]
+fn what_is_said_to_a_flood_does_not_pile_up() {
+    fn hear(client: &mut Connection, method: &Method) {
+        let mut octets = Vec::new();
+        Frame::Method(0, method.clone()).encode(&mut octets, 4096).unwrap();
+        client.feed(&mut octets.as_slice().into(), Instant::now());
+    }
+    let closing = {
+        let mut pair = Pair::open();
+        pair.client.close(ReplyCode::REPLY_SUCCESS, "", pair.now, Duration::from_secs(5)).unwrap();
+        pair.client
+    };
+    let logging_in = {
+        let mechanisms: Vec<Arc<dyn SaslMechanism>> = vec![Arc::new(Sasl::RabbitCrDemo)];
+        let mut client = Connection::new(Config { mechanisms, ..Config::default() }, Instant::now());
+        let mechanisms = "RABBIT-CR-DEMO".into();
+        hear(&mut client, &connection::Start { version_minor: 9, mechanisms, ..Default::default() }.into());
+        client
+    };
+    let secure = connection::Secure { challenge: "Please tell me your password".into() };
+    for (mut client, flood) in [(closing, connection::Close::default().into()), (logging_in, secure.into())] {
+        let mut heard = 0;
+        while client.wants_input() {
+            hear(&mut client, &flood);
+            heard += 1;
+            assert!(!client.is_finished() && heard < 500_000, "{flood:?}");
+        }
+    }
+}
+
 /// A paused reader hears nothing, and must not take that for the peer's silence.
 #[test]
 fn a_pause_of_our_own_is_not_the_peers_death() {
@@ -120,6 +206,22 @@ fn a_pause_of_our_own_is_not_the_peers_death() {
     assert!(pair.client.end().is_none());
     assert_eq!(pair.deliveries(channel, consumer).0.len(), 1);
     assert!(pair.client.wants_input());
+}
+
+/// Where there is nothing to ack, nothing else would ever wake a driver that has stopped reading.
+#[test]
+fn reading_goes_on_when_what_waited_is_taken() {
+    let mut pair = Pair::new(Config { max_buffered: 10, ..Config::default() }, Cut::Never);
+    pair.drive();
+    let channel = pair.open_channel();
+    let consumer = pair.consume(channel, true);
+    pair.deliver(1, "tag", &[7; 100]);
+    pair.drive();
+    assert!(!pair.client.wants_input());
+    pair.client.set_driver(Waker::noop());
+    assert!(pair.client.wake_driver().is_none());
+    assert_eq!(pair.deliveries(channel, consumer).0.len(), 1);
+    assert!(pair.client.wake_driver().is_some());
 }
 
 /// "Wait for ever" is a limit like any other.

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::pair::Pair;
+use super::pair::{Cut, Pair};
 use crate::codec::method::{basic, channel, connection, queue};
 use crate::codec::{ContentHeader, Frame, Method, RawFrame, RawProperties};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 use crate::protocol::client::{ChannelId, Config, Connection};
 
@@ -57,6 +57,27 @@ fn said_to_server(client: &mut Connection) -> Option<u16> {
         }
     }
     None
+}
+
+/// c85, too: limits hold where the frames of a small message come together, and are taken together.
+#[test]
+fn c25_a_small_message_keeps_to_the_limits() {
+    let frames = || Config { frame_max: 8192, ..Config::default() };
+    let messages = || Config { max_message_size: 10, ..Config::default() };
+    for (config, len, end) in [
+        (frames(), 8192 - 8, None),
+        (frames(), 8192 - 7, Some(ErrorKind::Protocol)),
+        (messages(), 10, None),
+        (messages(), 11, Some(ErrorKind::MessageTooLarge)),
+    ] {
+        let mut pair = Pair::new(config, Cut::Never);
+        pair.drive();
+        let channel = pair.open_channel();
+        pair.consume(channel, false);
+        let said = octets(&[deliver("tag"), header(len as u64), Frame::Body(1, vec![7; len].into())]);
+        pair.client.feed(&mut said.as_slice().into(), pair.now);
+        assert_eq!(pair.client.end().map(Error::kind), end, "{len}");
+    }
 }
 
 #[test]
@@ -110,7 +131,7 @@ fn every_violation_ends_the_connection_with_its_code() {
         assert_eq!(error.kind(), kind, "{what}: {error}");
         assert!(client.is_finished(), "{what}");
         assert_eq!(said_to_server(&mut client), Some(code), "{what}: {error}");
-        assert_eq!(client.channel_end(channel).map(crate::error::Error::kind), Some(kind), "{what}");
+        assert_eq!(client.channel_end(channel).map(Error::kind), Some(kind), "{what}");
         assert!(matches!(client.poll_ended(&mut None, Waker::noop()), Poll::Ready(Err(_))), "{what}");
     }
 }

@@ -148,6 +148,32 @@ fn a_watcher() {
     );
 }
 
+#[test]
+fn somebody_who_waits_for_all_confirms() {
+    let (mut pair, channel) = waiting();
+    let place = std::cell::RefCell::<Option<Place>>::new(None);
+    check(
+        &mut pair,
+        &mut |machine, waker| {
+            assert!(machine.poll_settled(channel, 1, &mut place.borrow_mut(), waker).is_pending());
+        },
+        &mut |machine| machine.leave_settled(channel, place.take().unwrap()),
+    );
+}
+
+#[test]
+fn somebody_who_waits_for_returned_messages() {
+    let (mut pair, channel) = waiting();
+    let place = std::cell::RefCell::<Option<Place>>::new(None);
+    check(
+        &mut pair,
+        &mut |machine, waker| {
+            assert!(machine.poll_returned(channel, &mut place.borrow_mut(), waker).is_pending());
+        },
+        &mut |machine| machine.leave_returned(channel, place.take().unwrap()),
+    );
+}
+
 /// Nobody would ever come for it.
 #[test]
 fn a_channel_that_has_ended_keeps_none() {
@@ -157,9 +183,9 @@ fn a_channel_that_has_ended_keeps_none() {
     let task = Arc::new(Task);
     let waker = Waker::from(Arc::clone(&task));
     assert!(pair.client.poll_confirm(channel, 1, &waker).is_ready());
-    assert!(pair.client.poll_settled(channel, 1, &waker).is_ready());
+    assert!(pair.client.poll_settled(channel, 1, &mut None, &waker).is_ready());
     assert!(pair.client.poll_call(channel, call, &waker).is_ready());
-    assert!(pair.client.poll_returned(channel, &waker).is_ready());
+    assert!(pair.client.poll_returned(channel, &mut None, &waker).is_ready());
     publish(&mut pair.client, channel, &mut None, &waker);
     assert_eq!(Arc::strong_count(&task), 2);
 }
