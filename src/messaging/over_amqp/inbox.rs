@@ -189,9 +189,9 @@ struct Rest<C> {
 
 impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) async fn open(link: &Arc<Link>, plan: Plan) -> Result<Self> {
-        let recovery = Recovery::new(link, plan.recovery);
+        let (recovery, guest) = (Recovery::new(link, plan.recovery), link.guest());
         let Begun { queue, running, lost } = plan.clone().begin(Arc::clone(link)).await?;
-        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), end: None, _guest: link.guest() };
+        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), end: None, _guest: guest };
         Ok(Self { running, turn: 0, lost, rest: Box::new(rest) })
     }
 
