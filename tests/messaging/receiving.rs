@@ -348,6 +348,24 @@ on_every_server! {
         assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
     }
 
+    /// Whoever waits for the end does not wait for messages that rest: they go back with it.
+    async fn what_rests_does_not_hold_up_the_end(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        fill(&client, &queue, 0..3).await;
+        let failed = Disposition::Modify(leveret::messaging::Modify { delivery_failed: true, undeliverable_here: true });
+        let receiver = client
+            .receiver(Source::queue(&queue))
+            .on_failure(failed, Duration::from_secs(3600))
+            .idle_timeout(Duration::from_millis(100))
+            .build()
+            .await
+            .unwrap();
+        within("the end", receiver.for_each(1, async |_| Err::<Disposition, _>("never"))).await.unwrap();
+        let settled = tap.settled(3).await;
+        assert!(settled.iter().all(|one| matches!(one, Settlement::Reject { requeue: false, .. })), "{settled:?}");
+    }
+
     /// What starting a receiver fails with.
     async fn receivers_that_cannot_be(server: Server) {
         let client = server.client().await;
