@@ -348,6 +348,27 @@ on_every_server! {
         assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
     }
 
+    /// The old consumer's deliveries come before those of the new one, which has its own already.
+    async fn another_prefetch_keeps_the_order(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        fill(&client, &queue, 0..30).await;
+        let mut receiver = client.receiver(Source::queue(&queue)).prefetch(10).build().await.unwrap();
+        for left in [20, 10, 0] {
+            until("ten deliveries", async || look_at(&look, &queue).await.message_count() == left).await;
+            within("the answer", receiver.set_prefetch(10)).await.unwrap();
+        }
+        let mut numbers = Vec::new();
+        let mut held = Vec::new();
+        for _ in 0..30 {
+            let delivery = next(&mut receiver).await;
+            numbers.push(number(delivery.body()));
+            held.push(delivery);
+        }
+        assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+    }
+
     /// Whoever waits for the end does not wait for messages that rest: they go back with it.
     async fn what_rests_does_not_hold_up_the_end(server: Server) {
         let (client, tap) = server.tapped().await;
