@@ -246,12 +246,12 @@ enum Backend {
 }
 
 impl Backend {
-    /// It does not begin again from now on.
-    fn stop(&mut self) {
+    /// The stream has ended, and whatever still runs ends with it.
+    fn end(&mut self) {
         match self {
-            Self::Amqp(inbox) => inbox.stop(),
+            Self::Amqp(inbox) => inbox.end(),
             #[cfg(feature = "kafka")]
-            Self::Kafka(_) => {}
+            Self::Kafka(inbox) => *inbox = None,
         }
     }
 }
@@ -288,10 +288,15 @@ impl Receiver {
     /// There is no delivery: there are no more, or none for the time being.
     fn poll_end(&mut self, end: Poll<Option<Error>>, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         let reason = match end {
-            Poll::Ready(reason) => reason,
+            // All of it has ended.
+            Poll::Ready(None) => None,
+            Poll::Ready(reason) => {
+                self.backend.end();
+                reason
+            }
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
-                self.backend.stop();
+                self.backend.end();
                 None
             }
         };
@@ -433,7 +438,11 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if self.settings.on_drop == OnDrop::Reject {
             self.settings.idle_timeout = None;
-            self.backend.stop();
+            match &mut self.backend {
+                Backend::Amqp(inbox) => inbox.stop(),
+                #[cfg(feature = "kafka")]
+                Backend::Kafka(_) => {}
+            }
             while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
                 drop(delivery);
             }

@@ -369,6 +369,24 @@ on_every_server! {
         assert_eq!(numbers, (0..30).collect::<Vec<_>>());
     }
 
+    /// A stream that has ended keeps no messages from others, even if it is still there.
+    async fn what_has_ended_receives_nothing_more(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        let builder = || client.receiver(Source::queue(&queue)).consumers(2).idle_timeout(Duration::from_millis(20));
+        let mut receiver = builder().build().await.unwrap();
+        assert!(within("the end", receiver.recv()).await.is_none());
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        let mut stream = builder().build_no_ack().await.unwrap();
+        assert!(within("the end", stream.recv()).await.is_none());
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        fill(&client, &queue, 0..3).await;
+        assert_eq!(look_at(&look, &queue).await.message_count(), 3);
+        assert!(receiver.recv().await.is_none() && stream.recv().await.is_none());
+        assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
+    }
+
     /// Whoever waits for the end does not wait for messages that rest: they go back with it.
     async fn what_rests_does_not_hold_up_the_end(server: Server) {
         let (client, tap) = server.tapped().await;

@@ -315,6 +315,13 @@ impl<C: Consume> Inbox<C> {
         })
     }
 
+    /// The stream has ended: whatever still runs ends, too, and takes no messages from others.
+    #[cold]
+    pub(in crate::messaging) fn end(&mut self) {
+        self.stop();
+        self.running.clear();
+    }
+
     /// It does not begin again from now on.
     pub(in crate::messaging) fn stop(&mut self) {
         self.rest.ended.store(true, Ordering::Relaxed);
