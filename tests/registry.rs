@@ -261,6 +261,17 @@ on_every_server! {
         assert!(registry.rename_outgoing("CRM1", "x").is_err());
     }
 
+    /// Whoever changes an entry while somebody else removes it does not bring it back.
+    async fn what_was_removed_stays_removed(server: Server) {
+        let registry = registry(server, Outgoing::new("crm").target(Target::queue("q")));
+        let late = registry.edit_outgoing("CRM1", |outgoing| {
+            registry.remove_outgoing("CRM1").unwrap();
+            outgoing.active = true;
+        });
+        assert!(matches!(late, Err(RegistryError::UnknownOutgoing { .. })), "{late:?}");
+        assert!(registry.outgoing_names().is_empty());
+    }
+
     /// One that is sent alone is the reason for what the server says of its channel, and shares the blame with nobody.
     async fn a_message_sent_alone_takes_the_blame_alone(server: Server) {
         let channel = prepared(server).await;
