@@ -1,5 +1,7 @@
 //! A message as the broker keeps it: shared by all queues it is in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, FieldTable, Properties, RawProperties, ShortString};
@@ -11,9 +13,13 @@ pub(super) struct Message {
     pub(super) routing_key: ShortString,
     pub(super) properties: RawProperties,
     pub(super) body: Bytes,
+    /// How long a queue keeps it (`expiration`).
+    pub(super) time_to_live: Option<Duration>,
+    pub(super) priority: u8,
 }
 
 /// Bits of the property flags.
+const PRIORITY: u16 = 1 << 11;
 const REPLY_TO: u16 = 1 << 9;
 const EXPIRATION: u16 = 1 << 8;
 const USER_ID: u16 = 1 << 4;
@@ -25,6 +31,8 @@ impl Message {
             routing_key: content.routing_key(),
             properties: content.properties(),
             body: content.into_body(),
+            time_to_live: None,
+            priority: 0,
         }
     }
 
@@ -34,7 +42,7 @@ impl Message {
             Some(flags) => u16::from_be_bytes(*flags),
             None => 0,
         };
-        (flags & (REPLY_TO | EXPIRATION | USER_ID) != 0)
+        (flags & (PRIORITY | REPLY_TO | EXPIRATION | USER_ID) != 0)
             .then(|| self.properties.decode_without_headers().ok())
             .flatten()
     }

@@ -6,9 +6,10 @@ use crate::broker::Place;
 use crate::broker::channel::{Consumer, Mode, Unacked, Verdict};
 use crate::broker::faults::{self, not_implemented, precondition};
 use crate::broker::queue::{ConsumerId, Subscriber};
+use crate::broker::rules;
 use crate::broker::state::State;
 use crate::codec::method::basic::{self, Method};
-use crate::codec::{FieldValue, ReplyCode, ShortString};
+use crate::codec::{ReplyCode, ShortString};
 use crate::protocol::server::Fault;
 
 impl State {
@@ -77,12 +78,14 @@ impl State {
             let resource = faults::queue(&found.name, &found.virtual_host);
             return Err(faults::refused(format!("{resource} in exclusive use")));
         }
+        let found = self.queues.get(&queue);
+        let resource = found.map(|queue| faults::queue(&queue.name, &queue.virtual_host)).unwrap_or_default();
+        let priority = rules::integer(&resource, &arguments, "x-priority")?.unwrap_or(0);
         let Some(channel) = self.channel(place) else { return Ok(()) };
         let consumer = Consumer::new(tag.clone(), Some(queue), no_ack, channel.prefetch);
         channel.consumers.insert(id, consumer);
         channel.tags.insert(tag.clone(), id);
         if let Some(queue) = self.queues.get_mut(&queue) {
-            let priority = arguments.get("x-priority").and_then(FieldValue::as_i64).unwrap_or(0);
             queue.subscribe(Subscriber { id, place, exclusive, priority });
         }
         self.reply(place, no_wait, basic::ConsumeOk { consumer_tag: tag });
@@ -133,12 +136,16 @@ impl State {
     /// c117: an empty queue is a normal answer.
     fn get(&mut self, place: Place, get: &basic::Get) -> Result<(), Fault> {
         let id = self.accessible_queue(place, &get.queue)?;
+        let now = self.now;
         let Some(queue) = self.queues.get_mut(&id) else { return Ok(()) };
+        queue.touch(now);
         let Some(entry) = queue.pop() else {
             self.send(place, basic::GetEmpty::default());
             return Ok(());
         };
-        let (message_count, now) = (count(queue.len()), self.now);
+        let message_count = count(queue.len());
+        // What comes next may have waited for its time to be over.
+        self.serve(id);
         let Some(channel) = self.channel(place) else { return Ok(()) };
         let delivery_tag = channel.next_delivery_tag();
         let (message, redelivered) = (std::sync::Arc::clone(&entry.message), entry.redelivered);
@@ -182,5 +189,5 @@ impl State {
 }
 
 fn verdict(requeue: bool) -> Verdict {
-    if requeue { Verdict::Requeue } else { Verdict::Done }
+    if requeue { Verdict::Requeue } else { Verdict::Refuse }
 }
