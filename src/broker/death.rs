@@ -50,7 +50,10 @@ impl Message {
                     .with("queue", text(queue))
                     .with("time", FieldValue::Timestamp(now))
                     .with("exchange", text(&self.exchange))
-                    .with("routing-keys", FieldValue::Array(vec![text(&self.routing_key)]));
+                    .with(
+                        "routing-keys",
+                        FieldValue::Array([&self.routing_key].into_iter().chain(&self.cc).map(text).collect()),
+                    );
                 match &properties.expiration {
                     Some(expiration) => death.with("original-expiration", text(expiration)),
                     None => death,
@@ -68,6 +71,14 @@ impl Message {
                 headers.insert(name, value);
             }
         }
+        // Another routing key takes the place of all that the message had.
+        let cc = match &to.routing_key {
+            Some(_) => {
+                headers.remove("CC");
+                Vec::new()
+            }
+            None => self.cc.clone(),
+        };
         properties.headers = Some(headers);
         properties.expiration = None;
         let mut octets = Vec::new();
@@ -82,6 +93,8 @@ impl Message {
             body: self.body.clone(),
             time_to_live: None,
             priority: self.priority,
+            cc,
+            bcc: Vec::new(),
         }
     }
 

@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Queues act on `x-message-ttl`, `x-expires`, `x-max-length`, `x-max-length-bytes`, `x-overflow`, `x-max-priority`,
-//! `x-dead-letter-exchange` and `x-dead-letter-routing-key` (with `x-death` as RabbitMQ writes it), exchanges on `alternate-exchange`.
-//! All queues are classic ones, whatever `x-queue-type` says; other arguments that RabbitMQ knows (`x-single-active-consumer`,
-//! `x-delivery-limit`, ...) are compared and otherwise of no effect, and so are the headers `CC` and `BCC`.
+//! `x-single-active-consumer`, `x-dead-letter-exchange` and `x-dead-letter-routing-key` (with `x-death` as RabbitMQ writes it), exchanges
+//! on `alternate-exchange`, and publishing on the headers `CC` and `BCC`. All queues are classic ones, whatever `x-queue-type` says;
+//! other arguments that RabbitMQ knows (`x-delivery-limit`, ...) are compared and otherwise of no effect.
 //!
 //! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
 //! [`hold_confirms`](Broker::hold_confirms), [`set_flow`](Broker::set_flow),

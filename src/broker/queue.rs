@@ -202,6 +202,9 @@ impl Queue {
 
     /// The consumer whose turn it is: of those that can take a message, those of the highest priority in turn.
     pub(super) fn next_consumer(&mut self, mut can_take: impl FnMut(&Subscriber) -> bool) -> Option<Subscriber> {
+        if self.rules.single_active_consumer {
+            return self.consumers.front().copied().filter(can_take);
+        }
         let mut best: Option<(usize, i64)> = None;
         for (at, consumer) in self.consumers.iter().enumerate() {
             if best.is_none_or(|(_, priority)| consumer.priority > priority) && can_take(consumer) {

@@ -22,6 +22,8 @@ pub(super) struct Rules {
     pub(super) dead_letters: Option<DeadLetters>,
     /// `x-max-priority`; 0 for none.
     pub(super) max_priority: u8,
+    /// `x-single-active-consumer`: only the first of the consumers gets anything.
+    pub(super) single_active_consumer: bool,
 }
 
 /// Which message goes when there are too many.
@@ -83,6 +85,11 @@ impl Rules {
                 _ => return Err(invalid_argument(resource, "x-overflow", "invalid_overflow")),
             },
         };
+        let single = "x-single-active-consumer";
+        let single_active_consumer = match arguments.get(single) {
+            None => false,
+            Some(value) => value.as_bool().ok_or_else(|| unacceptable(single, value))?,
+        };
         let [exchange, key] = ["x-dead-letter-exchange", "x-dead-letter-routing-key"];
         let routing_key = text(key).map_err(|value| unacceptable(key, value))?;
         if routing_key.as_ref().is_some_and(|key| key.len() > 255) {
@@ -103,6 +110,7 @@ impl Rules {
             overflow,
             dead_letters,
             max_priority,
+            single_active_consumer,
         })
     }
 }

@@ -92,6 +92,7 @@ async fn requests_that_close_their_channel() {
         ("x-max-priority", 256.into(), "{max_value_exceeded,256}"),
         ("x-overflow", "drop".into(), "invalid_overflow"),
         ("x-overflow", 1.into(), "{unacceptable_type,signedint}"),
+        ("x-single-active-consumer", "foo".into(), "{unacceptable_type,longstr}"),
         ("x-dead-letter-routing-key", "k".into(), "routing_key_but_no_dlx_defined"),
     ] {
         cases.push((with(name, value), invalid(name, reason)));

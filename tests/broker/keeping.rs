@@ -261,6 +261,34 @@ async fn dead_letters_say_where_they_were_and_why() {
     client.counts("dead", 0, 0).await;
 }
 
+/// The way back is that of all keys, unless the queue says another one.
+#[tokio::test]
+async fn dead_letters_take_their_copies_with_them() {
+    let (_broker, mut client) = start().await;
+    for queue in ["dead", "copy", "blind"] {
+        client.declare(queue).await;
+        client.bind(queue, "amq.direct", queue).await;
+    }
+    declare(&mut client, "keys", FieldTable::new().with("x-dead-letter-exchange", "amq.direct")).await;
+    declare(&mut client, "key", to("dead")).await;
+    let keys = |key: &str| FieldValue::Array(vec![key.into()]);
+    let copies = Properties::new().header("CC", keys("copy")).header("BCC", keys("blind"));
+    for queue in ["key", "keys"] {
+        send(&mut client, queue, &copies, &[queue]).await;
+        assert_eq!(take(&mut client, "copy").await, [queue]);
+        assert_eq!(take(&mut client, "blind").await, [queue]);
+        client.get(queue, false).await;
+        client.next().await;
+        client.nack(1, 0, true, false).await;
+    }
+    assert!(take(&mut client, "blind").await.is_empty());
+    let (dead, body) = client.fetch("copy").await.unwrap();
+    assert_eq!((deaths(&dead), &body[..]), (vec!["1 keys rejected /keys,copy -".to_owned()], &b"keys"[..]));
+    let (dead, body) = client.fetch("dead").await.unwrap();
+    assert_eq!((deaths(&dead), &body[..]), (vec!["1 key rejected /key,copy -".to_owned()], &b"key"[..]));
+    assert!(dead.headers.unwrap().get("CC").is_none());
+}
+
 /// Round and round: as often as somebody rejects it, and not by itself.
 #[tokio::test(start_paused = true)]
 async fn dead_letters_do_not_go_round_by_themselves() {

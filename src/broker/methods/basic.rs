@@ -5,7 +5,7 @@ use super::unimplemented_method;
 use crate::broker::Place;
 use crate::broker::channel::{Consumer, Mode, Unacked, Verdict};
 use crate::broker::faults::{self, not_implemented, precondition};
-use crate::broker::queue::{ConsumerId, Subscriber};
+use crate::broker::queue::{ConsumerId, QueueId, Subscriber};
 use crate::broker::rules;
 use crate::broker::state::State;
 use crate::codec::method::basic::{self, Method};
@@ -18,8 +18,10 @@ impl State {
             Method::Qos(qos) => self.qos(place, &qos),
             Method::Consume(consume) => self.consume(place, consume),
             Method::Cancel(cancel) => {
-                self.cancel(place, &cancel.consumer_tag);
+                let queue = self.cancel(place, &cancel.consumer_tag);
                 self.reply(place, cancel.no_wait, basic::CancelOk { consumer_tag: cancel.consumer_tag });
+                // It may be somebody else's turn now.
+                queue.into_iter().for_each(|queue| self.serve(queue));
                 Ok(())
             }
             // The answer to a cancel of ours, which asks for none.
@@ -118,19 +120,19 @@ impl State {
         Ok(())
     }
 
-    /// A consumer that is not there is cancelled already.
-    fn cancel(&mut self, place: Place, tag: &ShortString) {
-        let Some(channel) = self.channel(place) else { return };
-        let Some(id) = channel.tags.remove(tag) else { return };
+    /// A consumer that is not there is cancelled already. Gives the queue that it consumed from.
+    fn cancel(&mut self, place: Place, tag: &ShortString) -> Option<QueueId> {
+        let channel = self.channel(place)?;
+        let id = channel.tags.remove(tag)?;
         let consumer = channel.consumers.remove(&id);
         if channel.replies.as_ref().is_some_and(|(consumer, _)| *consumer == id)
             && let Some((_, name)) = channel.replies.take()
         {
             self.replies.remove(&name);
         }
-        if let Some(queue) = consumer.and_then(|consumer| consumer.queue) {
-            self.unsubscribe(queue, id);
-        }
+        let queue = consumer?.queue?;
+        self.unsubscribe(queue, id);
+        Some(queue)
     }
 
     /// c117: an empty queue is a normal answer.

@@ -25,6 +25,7 @@ impl State {
         }
         let mut message = Message::new(content);
         self.check_properties(place, &mut message)?;
+        message.read_copies()?;
         let routed = self.route(place, message, publish.mandatory)?;
         if let Some(channel) = self.channel(place)
             && let Mode::Tx(transaction) = &mut channel.mode
@@ -85,11 +86,17 @@ impl State {
     /// The queues that a message goes to; none where there is no such exchange.
     pub(in crate::broker) fn destinations(&self, host: &ShortString, message: &Message) -> Vec<QueueId> {
         let Some(host) = self.virtual_hosts.get(host) else { return Vec::new() };
-        let (exchange, key) = (&message.exchange, &message.routing_key);
-        match exchange.is_empty() {
+        let find = |key: &ShortString| match message.exchange.is_empty() {
             true => host.queues.get(key).copied().into_iter().collect(),
-            false => host.exchanges.route(exchange, key, &|| message.headers()),
+            false => host.exchanges.route(&message.exchange, key, &|| message.headers()),
+        };
+        let mut queues = find(&message.routing_key);
+        for id in message.cc.iter().chain(&message.bcc).flat_map(find) {
+            if !queues.contains(&id) {
+                queues.push(id);
+            }
         }
+        queues
     }
 
     /// Puts a message into its queues, hands it to the consumer of an answer, or returns it (c92: at once, so that it
