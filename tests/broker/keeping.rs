@@ -74,6 +74,14 @@ async fn a_full_queue_gives_up_its_oldest() {
     client.nack(1, 5, true, true).await;
     assert_eq!(take(&mut client, "dead").await, ["d", "e"]);
     assert_eq!(take(&mut client, "q").await, ["f", "g"]);
+    // A dead letter that is refused is lost.
+    declare(&mut client, "full", FieldTable::new().with("x-max-length", 1).with("x-overflow", "reject-publish")).await;
+    declare(&mut client, "first", to("full").with("x-max-length", 1)).await;
+    send(&mut client, "first", &Properties::new(), &["h", "i", "j"]).await;
+    assert_eq!(
+        (take(&mut client, "first").await, take(&mut client, "full").await),
+        (vec!["j".into()], vec!["h".into()])
+    );
     // By octets: the last one alone is too large.
     declare(&mut client, "octets", FieldTable::new().with("x-max-length-bytes", 8)).await;
     send(&mut client, "octets", &Properties::new(), &["aaaa", "bbbb", "cccc"]).await;

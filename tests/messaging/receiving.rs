@@ -58,6 +58,23 @@ on_every_server! {
         assert_eq!(within("the end", receiver.recv_batch(7, None)).await.unwrap_err().kind(), ErrorKind::Closed);
     }
 
+    /// An error that comes behind deliveries which are handed out together is told the next time.
+    async fn an_error_behind_a_batch(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        let mut receiver = receiver(&client, &queue).await;
+        fill(&client, &queue, 0..3).await;
+        until("the deliveries", async || look_at(&look, &queue).await.message_count() == 0).await;
+        look.queue_delete(&queue).await.unwrap();
+        let mut got = 0;
+        while got < 3 {
+            got += within("a batch", receiver.recv_batch(7, None)).await.unwrap().len();
+        }
+        let error = within("the reason", receiver.recv_batch(7, None)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
+
     /// However far they have come in taking turns when the old consumers end, the new ones are all listened to.
     async fn another_prefetch_for_several_consumers(server: Server) {
         let client = server.client().await;

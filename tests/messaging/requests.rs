@@ -36,6 +36,20 @@ async fn requesters(client: &Client) -> [Requester; 2] {
 }
 
 on_every_server! {
+    /// A server that does not take a request says so, and nobody waits for its reply.
+    async fn a_request_that_is_refused(server: Server) {
+        let client = server.client().await;
+        let queue = unique("full");
+        let declare = channel(&client).await;
+        let declare = declare.queue_declare(&queue).exclusive(true).argument("x-max-length", 0);
+        declare.argument("x-overflow", "reject-publish").await.unwrap();
+        for requester in requesters(&client).await {
+            let error = within("an error", requester.request(Target::queue(&queue), "x")).await.unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Refused);
+            assert!(matches!(error, RequestError::Send(error) if error.kind() == ErrorKind::Nacked));
+        }
+    }
+
     /// Scenario 9, first part; U50: a hundred requests at once, answered in the opposite order.
     async fn scenario_09_a_hundred_replies_out_of_order(server: Server) {
         let client = server.client().await;

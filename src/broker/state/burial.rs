@@ -48,7 +48,7 @@ impl State {
             let message = Arc::new(message.dead_letter(&from.name, reason, to));
             for target in self.destinations(&from.virtual_host, &message) {
                 let Some(queue) = self.queues.get_mut(&target) else { continue };
-                if reason != Reason::Rejected && message.goes_round(&queue.name) {
+                if message.goes_round(&queue.name) {
                     continue;
                 }
                 if !queue.refuses(&message) {
