@@ -139,7 +139,8 @@ impl ReceiverBuilder {
 
     /// What becomes of a delivery whose handler in [`Receiver::for_each`] fails or panics, and how long it is held before that: its
     /// place among the [`prefetch`](Self::prefetch)ed stays taken meanwhile, so a message that always fails cannot keep the queue
-    /// spinning.
+    /// spinning. When the stream ends before that, it ends the wait. On Kafka, which can give no single message back, the delivery is
+    /// left instead: the offset stays before it, and it comes again with whoever has the partition next.
     #[doc(alias = "FailureAction")]
     pub fn on_failure(mut self, what: Disposition, delay: Duration) -> Self {
         self.settings.on_failure = what;
@@ -320,7 +321,7 @@ impl Receiver {
     }
 
     /// Up to `max` deliveries: waits for the first one, for at most `wait` (`None`: as long as it takes), and adds whatever is there
-    /// already. Empty when none has come in time.
+    /// already. Empty when none has come in time. A `wait` needs a tokio runtime, whose timers it takes.
     ///
     /// # Errors
     ///
