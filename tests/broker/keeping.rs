@@ -8,7 +8,7 @@ use leveret::codec::method::{basic, confirm, queue};
 use leveret::codec::{FieldTable, FieldValue, Properties};
 use tokio::time::Instant;
 
-use crate::raw::{Raw, publish, start};
+use crate::raw::{Raw, mandatory, publish, start};
 
 async fn declare(client: &mut Raw, queue: &str, arguments: FieldTable) {
     client.send(1, queue::Declare { queue: queue.into(), arguments, ..Default::default() }).await;
@@ -212,8 +212,9 @@ async fn a_queue_expires_that_nobody_uses() {
     client.send(1, basic::Cancel { consumer_tag: "c".into(), no_wait: false }).await;
     client.says(["cancel-ok c"]).await;
     tokio::time::sleep(most).await;
-    // A message is no use.
-    send(&mut client, "q", &Properties::new(), &["x"]).await;
+    // A message is no use. It is not returned: the queue is there.
+    client.publish_with(1, mandatory("", "q"), &Properties::new(), b"x").await;
+    client.is_quiet().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.send(1, queue::Declare { queue: "q".into(), passive: true, ..Default::default() }).await;
     client.says(["channel closed: 404 NOT_FOUND - no queue 'q' in vhost '/' (50.10)"]).await;
@@ -318,6 +319,10 @@ async fn dead_letters_do_not_go_round_by_themselves() {
     client.nack(1, 5, false, true).await;
     let (dead, _) = client.fetch("work").await.unwrap();
     assert_eq!(deaths(&dead), ["3 wait expired /wait -", "3 work rejected /work -"]);
+    let headers = dead.headers.unwrap();
+    for (name, value) in [("queue", "work"), ("reason", "rejected"), ("exchange", "")] {
+        assert_eq!(headers.get(&format!("x-first-death-{name}")).and_then(FieldValue::as_str), Some(value));
+    }
     // Each gives up to the other what does not fit.
     for (queue, other) in [("a", "b"), ("b", "a")] {
         declare(&mut client, queue, to(other).with("x-max-length", 1)).await;

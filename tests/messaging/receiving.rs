@@ -405,6 +405,28 @@ on_every_server! {
         assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
     }
 
+    /// Nor when one of its consumers has ended it.
+    async fn what_one_consumer_has_ended_receives_nothing_more(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let source = Source::queue(&queue);
+        let builder = client.receiver_from(move |channel| {
+            tell.send(channel).unwrap();
+            let source = source.clone();
+            async move { Ok(source) }
+        });
+        let mut receiver = builder.consumers(2).build().await.unwrap();
+        let look = channel(&client).await;
+        assert_eq!(look_at(&look, &queue).await.consumer_count(), 2);
+        let first = told.recv().await.unwrap();
+        first.queue_declare(&unique("missing")).passive(true).await.unwrap_err();
+        let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ChannelClosed);
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        assert!(within("the end", receiver.recv()).await.is_none());
+    }
+
     /// Whoever waits for the end does not wait for messages that rest: they go back with it.
     async fn what_rests_does_not_hold_up_the_end(server: Server) {
         let (client, tap) = server.tapped().await;
