@@ -216,6 +216,22 @@ on_its_own! {
         .await;
     }
 
+    /// Waiting for one's turn is part of the deadline: nobody waits for as many deadlines as there are others.
+    async fn one_deadline_for_those_that_are_sent_alone() {
+        let server = Server::broker().await;
+        let channel = prepared(&server).await;
+        let registry = registry(&server, Outgoing::new("crm").timeout(Duration::from_millis(300)));
+        server.in_the_box().hold_confirms(true);
+        let send = || registry.send_alone("CRM1", Target::queue("q"), "x");
+        let sends = within("ten errors", futures_util::future::join_all((0..10).map(|_| send()))).await;
+        let outcomes: Vec<_> = sends.into_iter().map(|sent| sent.unwrap_err().send_error().unwrap().clone()).collect();
+        assert!(outcomes.iter().all(|error| error.kind() == ErrorKind::Timeout), "{outcomes:?}");
+        let unsent: Vec<_> = outcomes.iter().filter(|error| error.outcome() == Outcome::NotSent).collect();
+        assert_eq!(unsent.len(), 9, "{outcomes:?}");
+        assert!(unsent.iter().all(|error| error.message().is_some_and(|(_, message)| message.body() == b"x")));
+        assert_eq!(count(&channel).await, 1);
+    }
+
     async fn what_is_not_confirmed_in_time_is_handed_back() {
         let server = Server::broker().await;
         let channel = prepared(&server).await;
@@ -259,6 +275,17 @@ on_every_server! {
         within("a receipt", registry.send("CRM2", "x")).await.unwrap();
         assert_eq!(count(&channel).await, 2);
         assert!(registry.rename_outgoing("CRM1", "x").is_err());
+    }
+
+    /// Whoever changes an entry while somebody else removes it does not bring it back.
+    async fn what_was_removed_stays_removed(server: Server) {
+        let registry = registry(server, Outgoing::new("crm").target(Target::queue("q")));
+        let late = registry.edit_outgoing("CRM1", |outgoing| {
+            registry.remove_outgoing("CRM1").unwrap();
+            outgoing.active = true;
+        });
+        assert!(matches!(late, Err(RegistryError::UnknownOutgoing { .. })), "{late:?}");
+        assert!(registry.outgoing_names().is_empty());
     }
 
     /// One that is sent alone is the reason for what the server says of its channel, and shares the blame with nobody.

@@ -375,3 +375,41 @@ on_every_server! {
         assert_eq!(ids(&channel, "q").await.len(), 2);
     }
 }
+
+/// Each record waits for itself: one that is due is not held up by another that came later and is due later.
+#[tokio::test(start_paused = true)]
+async fn each_record_is_tried_again_when_it_is_due() {
+    let names =
+        "connections = { mq = \"amqp://127.0.0.1:1\" }\noutgoing = { off = { connection = \"mq\", active = false } }";
+    let registry = Registry::from_config(toml::from_str::<RegistryConfig>(names).unwrap()).unwrap();
+    let routes =
+        "attempts = 2\nretry_first = 100\nretry_longest = 100\nroutes = [{ outgoing = \"off\", queue = \"q\" }]";
+    let relay = Relay::new(registry, toml::from_str::<RelayConfig>(routes).unwrap()).unwrap();
+    let input = "{}\n".repeat(50);
+    let begin = tokio::time::Instant::now();
+    let mut told = Vec::new();
+    let report =
+        relay.run(BufReader::new(input.as_bytes()), |fate| told.push((fate.line, begin.elapsed()))).await.unwrap();
+    assert_eq!((report.deferred, report.retries, told.len()), (50, 50, 50));
+    let times: BTreeSet<Duration> = told.iter().map(|(_, time)| *time).collect();
+    assert!(times.len() >= 20, "the waits are shortened by chance, and here many are the same: {times:?}");
+    assert!(times.iter().all(|time| (50_000..101_000).contains(&time.as_millis())), "{times:?}");
+}
+
+/// What is done with takes no memory any more: however little there may be, everything gets through.
+#[test]
+fn as_many_as_there_are_get_through_little_memory() {
+    let (tell, told) = std::sync::mpsc::channel();
+    // In a thread of its own: whoever counts wrongly does not wait but go round and round.
+    std::thread::spawn(move || {
+        let names = "connections = { mq = \"amqp://127.0.0.1:1\" }\noutgoing = { off = { connection = \"mq\", active = false } }";
+        let registry = Registry::from_config(toml::from_str::<RegistryConfig>(names).unwrap()).unwrap();
+        let routes = "attempts = 1\nmax_pending_bytes = 1\nroutes = [{ outgoing = \"off\", queue = \"q\" }]";
+        let relay = Relay::new(registry, toml::from_str::<RelayConfig>(routes).unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let input = "{}\n".repeat(50);
+        let report = runtime.block_on(relay.run(BufReader::new(input.as_bytes()), |_| {})).unwrap();
+        tell.send(report.deferred).unwrap();
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(50));
+}

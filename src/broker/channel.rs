@@ -1,6 +1,6 @@
 //! A channel's books: consumers, what is delivered and not settled, confirms, a transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::faults::precondition;
@@ -56,11 +56,20 @@ pub(super) enum Mode {
     Tx(Transaction),
 }
 
-/// Publishes are counted from 1 (c90). All that were accepted are confirmed, in order, so two numbers say everything.
+/// Publishes are counted from 1 (c90), and confirmed in order.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
     published: u64,
     confirmed: u64,
+    /// Those of the rest that a queue did not take (c95).
+    refused: VecDeque<u64>,
+}
+
+/// What is to be said of publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Ack { tag: u64, multiple: bool },
+    Nack { tag: u64 },
 }
 
 /// What waits for the commit.
@@ -83,8 +92,9 @@ pub(super) struct Routed {
 /// What a consumer says of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Done with, or refused for good: without dead-lettering that is the same.
     Done,
+    /// Refused for good.
+    Refuse,
     Requeue,
 }
 
@@ -171,29 +181,41 @@ impl Channel {
 }
 
 impl Confirms {
-    pub(super) fn published(&mut self) {
+    pub(super) fn published(&mut self, accepted: bool) {
         self.published += 1;
+        if !accepted {
+            self.refused.push_back(self.published);
+        }
     }
 
-    /// The tag and the `multiple` bit of the ack that is due, if one is.
-    pub(super) fn take(&mut self) -> Option<(u64, bool)> {
-        let count = self.published - self.confirmed;
-        self.confirmed = self.published;
-        (count > 0).then_some((self.published, count > 1))
+    /// What is due first, if anything is: one ack for as many as there are in a row.
+    pub(super) fn take(&mut self) -> Option<Due> {
+        let tag = self.refused.front().map_or(self.published, |refused| refused - 1);
+        let count = tag - self.confirmed;
+        if count > 0 {
+            self.confirmed = tag;
+            return Some(Due::Ack { tag, multiple: count > 1 });
+        }
+        let tag = self.refused.pop_front()?;
+        self.confirmed = tag;
+        Some(Due::Nack { tag })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::broker::queue::Queue;
+    use crate::broker::rules::Rules;
 
     fn channel(deliveries: u64) -> Channel {
         let mut channel = Channel { limit: 3, ..Channel::default() };
         channel.consumers.insert(ConsumerId(7), Consumer::new("c".into(), Some(QueueId(1)), false, 2));
-        let mut queue = Queue::new("q".into(), "/".into());
+        let mut queue = Queue::new("q".into(), "/".into(), Rules::default(), Instant::now());
         for _ in 0..deliveries {
-            queue.push(Arc::default());
+            queue.push(Arc::default(), Instant::now());
             let tag = channel.next_delivery_tag();
             let entry = queue.pop().unwrap();
             channel.remember(tag, Unacked { queue: QueueId(1), consumer: Some(ConsumerId(7)), entry });
@@ -239,10 +261,13 @@ mod tests {
     fn c91_confirms_are_joined() {
         let mut confirms = Confirms::default();
         assert_eq!(confirms.take(), None);
-        confirms.published();
-        assert_eq!(confirms.take(), Some((1, false)));
-        confirms.published();
-        confirms.published();
-        assert_eq!((confirms.take(), confirms.take()), (Some((3, true)), None));
+        confirms.published(true);
+        assert_eq!(confirms.take(), Some(Due::Ack { tag: 1, multiple: false }));
+        for accepted in [true, true, false, false, true] {
+            confirms.published(accepted);
+        }
+        let rest: Vec<Due> = std::iter::from_fn(|| confirms.take()).collect();
+        let ack = |tag, multiple| Due::Ack { tag, multiple };
+        assert_eq!(rest, [ack(3, true), Due::Nack { tag: 4 }, Due::Nack { tag: 5 }, ack(6, false)]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::channel::{Channel, Mode, Unacked};
+use super::channel::{Channel, Due, Mode, Unacked};
 use super::queue::{ConsumerId, Entry, QueueId, Subscriber};
 use crate::codec::method::{basic, connection};
 use crate::codec::{FieldTable, ShortString};
@@ -122,24 +122,32 @@ impl Client {
         }
     }
 
-    /// A message of a confirming channel was accepted.
-    pub(super) fn accepted(&mut self, number: u16) {
+    /// A message of a confirming channel has come, and all queues that it goes to have it, or not.
+    pub(super) fn published(&mut self, number: u16, accepted: bool) {
         if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(&number) {
-            confirms.published();
+            confirms.published(accepted);
             self.unconfirmed.insert(number);
         }
     }
 
-    /// Sends the confirms that are due, of one channel or of all: one ack for all messages of a channel.
+    /// Sends the confirms that are due, of one channel or of all: one ack for as many messages as were accepted in a row.
     pub(super) fn confirm(&mut self, only: Option<u16>) {
         self.unconfirmed.retain(|number| {
             if only.is_some_and(|only| only != *number) {
                 return true;
             }
-            if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(number)
-                && let Some((delivery_tag, multiple)) = confirms.take()
-            {
-                self.machine.send(*number, basic::Ack { delivery_tag, multiple });
+            if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(number) {
+                while let Some(due) = confirms.take() {
+                    match due {
+                        Due::Ack { tag, multiple } => {
+                            self.machine.send(*number, basic::Ack { delivery_tag: tag, multiple });
+                        }
+                        Due::Nack { tag } => {
+                            let nack = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
+                            self.machine.send(*number, nack);
+                        }
+                    }
+                }
             }
             false
         });

@@ -91,21 +91,13 @@ fn inequivalent(argument: &str, resource: &str, received: &str, current: &str) -
     precondition(format!("inequivalent arg '{argument}' for {resource}: received {received} but current is {current}"))
 }
 
-/// Arguments of a queue that must be integers (c74).
-const INTEGERS: [&str; 6] =
-    ["x-expires", "x-message-ttl", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-delivery-limit"];
+pub(super) fn invalid_argument(resource: &str, name: &str, reason: &str) -> Fault {
+    precondition(format!("invalid arg '{name}' for {resource}: {reason}"))
+}
 
-pub(super) fn check_arguments(resource: &str, arguments: &FieldTable) -> Result<(), Fault> {
-    for name in INTEGERS {
-        let Some(value) = arguments.get(name) else { continue };
-        let reason = match value.as_i64() {
-            Some(number) if number < 0 => format!("{{value_negative,{number}}}"),
-            Some(_) => continue,
-            None => format!("\"expected integer, got {}\"", type_name(value)),
-        };
-        return Err(precondition(format!("invalid arg '{name}' for {resource}: {reason}")));
-    }
-    Ok(())
+/// An argument that is to name an exchange.
+pub(super) fn invalid_type(resource: &str, name: &str, value: &FieldValue) -> Fault {
+    precondition(format!("invalid type '{}' for arg '{name}' in {resource}", type_name(value)))
 }
 
 fn describe(value: Option<&FieldValue>) -> String {
@@ -115,7 +107,7 @@ fn describe(value: Option<&FieldValue>) -> String {
     }
 }
 
-fn show(value: &FieldValue) -> String {
+pub(super) fn show(value: &FieldValue) -> String {
     match value {
         FieldValue::LongString(text) => String::from_utf8_lossy(text).into_owned(),
         FieldValue::Bool(value) => value.to_string(),
@@ -127,7 +119,7 @@ fn show(value: &FieldValue) -> String {
 }
 
 /// RabbitMQ's names for the field types.
-fn type_name(value: &FieldValue) -> &'static str {
+pub(super) fn type_name(value: &FieldValue) -> &'static str {
     match value {
         FieldValue::Bool(_) => "bool",
         FieldValue::I8(_) => "byte",

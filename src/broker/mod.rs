@@ -12,6 +12,11 @@
 //! # }
 //! ```
 //!
+//! Queues act on `x-message-ttl`, `x-expires`, `x-max-length`, `x-max-length-bytes`, `x-overflow`, `x-max-priority`,
+//! `x-single-active-consumer`, `x-dead-letter-exchange` and `x-dead-letter-routing-key` (with `x-death` as RabbitMQ writes it), exchanges
+//! on `alternate-exchange`, and publishing on the headers `CC` and `BCC`. All queues are classic ones, whatever `x-queue-type` says;
+//! other arguments that RabbitMQ knows (`x-delivery-limit`, ...) are compared and otherwise of no effect.
+//!
 //! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
 //! [`hold_confirms`](Broker::hold_confirms), [`set_flow`](Broker::set_flow),
 //! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections).
@@ -23,6 +28,7 @@
 mod builder;
 mod channel;
 mod client;
+mod death;
 mod faults;
 #[cfg(feature = "arbitrary")]
 #[doc(hidden)]
@@ -33,6 +39,7 @@ mod methods;
 mod names;
 mod queue;
 mod routing;
+mod rules;
 mod settings;
 mod state;
 

@@ -1,9 +1,13 @@
 //! A queue: messages in order, consumers in turn. Nothing here knows connections; what a consumer can take is asked.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::death::Reason;
 use super::message::Message;
+use super::rules::{Overflow, Rules};
 use super::{ConnectionId, Place};
 use crate::codec::{FieldTable, ShortString};
 
@@ -24,9 +28,15 @@ pub(super) struct Queue {
     /// The connection that has an exclusive queue for itself.
     pub(super) owner: Option<ConnectionId>,
     pub(super) arguments: FieldTable,
-    /// Ready for delivery, by place.
+    /// What the arguments ask for.
+    pub(super) rules: Rules,
+    /// Ready for delivery: those of a higher priority first, and otherwise by place.
     ready: VecDeque<Entry>,
+    /// The octets of their bodies.
+    octets: usize,
     next_place: u64,
+    /// When it was last used by somebody who does not use it any more.
+    used: Instant,
     /// Whose turn it is comes first.
     consumers: VecDeque<Subscriber>,
 }
@@ -36,6 +46,9 @@ pub(super) struct Queue {
 pub(super) struct Entry {
     /// Its place in the queue, which it keeps for life.
     place: u64,
+    priority: u8,
+    /// It is given up then, when it comes to the head.
+    expires: Option<Instant>,
     pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
 }
@@ -52,12 +65,16 @@ pub(super) struct Subscriber {
 impl Entry {
     /// A message on its way from a publisher straight to a consumer.
     pub(super) fn of_no_queue(message: Arc<Message>) -> Self {
-        Self { place: 0, message, redelivered: false }
+        Self { place: 0, priority: 0, expires: None, message, redelivered: false }
+    }
+
+    fn order(&self) -> (Reverse<u8>, u64) {
+        (Reverse(self.priority), self.place)
     }
 }
 
 impl Queue {
-    pub(super) fn new(name: ShortString, virtual_host: ShortString) -> Self {
+    pub(super) fn new(name: ShortString, virtual_host: ShortString, rules: Rules, now: Instant) -> Self {
         Self {
             name,
             virtual_host,
@@ -65,8 +82,11 @@ impl Queue {
             auto_delete: false,
             owner: None,
             arguments: FieldTable::new(),
+            rules,
             ready: VecDeque::new(),
+            octets: 0,
             next_place: 0,
+            used: now,
             consumers: VecDeque::new(),
         }
     }
@@ -80,24 +100,88 @@ impl Queue {
         self.ready.is_empty()
     }
 
-    pub(super) fn push(&mut self, message: Arc<Message>) {
+    /// Whether it takes no message of this size, and whoever publishes it is told so.
+    pub(super) fn refuses(&self, message: &Message) -> bool {
+        self.rules.overflow != Overflow::DropHead && self.is_too_much(self.len() + 1, self.octets + message.body.len())
+    }
+
+    fn is_too_much(&self, messages: usize, octets: usize) -> bool {
+        self.rules.max_length.is_some_and(|most| messages > most)
+            || self.rules.max_bytes.is_some_and(|most| octets > most)
+    }
+
+    pub(super) fn push(&mut self, message: Arc<Message>, now: Instant) {
         let place = self.next_place;
         self.next_place += 1;
-        self.ready.push_back(Entry { place, message, redelivered: false });
+        let time_to_live = [self.rules.message_ttl, message.time_to_live].into_iter().flatten().min();
+        let expires = time_to_live.and_then(|time| now.checked_add(time));
+        let priority = message.priority.min(self.rules.max_priority);
+        self.insert(Entry { place, priority, expires, message, redelivered: false });
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        self.ready.pop_front()
+        let entry = self.ready.pop_front()?;
+        self.octets = self.octets.saturating_sub(entry.message.body.len());
+        Some(entry)
     }
 
     /// Puts a message that was delivered back to its place.
     pub(super) fn requeue(&mut self, entry: Entry) {
-        let at = self.ready.partition_point(|ready| ready.place < entry.place);
-        self.ready.insert(at, Entry { redelivered: true, ..entry });
+        self.insert(Entry { redelivered: true, ..entry });
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.octets += entry.message.body.len();
+        let at = match self.ready.back() {
+            Some(last) if last.order() > entry.order() => {
+                self.ready.partition_point(|ready| ready.order() < entry.order())
+            }
+            _ => self.ready.len(),
+        };
+        self.ready.insert(at, entry);
     }
 
     pub(super) fn purge(&mut self) -> usize {
+        self.octets = 0;
         std::mem::take(&mut self.ready).len()
+    }
+
+    /// The first message, if its time was over `before` now. One that has no time at all can still go straight to a consumer.
+    pub(super) fn pop_expired(&mut self, before: Instant) -> Option<Entry> {
+        self.ready.front()?.expires.filter(|expires| *expires < before)?;
+        self.pop()
+    }
+
+    /// What it does not keep any longer, and why.
+    pub(super) fn pop_surplus(&mut self, now: Instant) -> Option<(Reason, Entry)> {
+        if self.ready.front()?.expires.is_some_and(|expires| expires <= now) {
+            return Some((Reason::Expired, self.pop()?));
+        }
+        if self.rules.overflow == Overflow::DropHead && self.is_too_much(self.len(), self.octets) {
+            return Some((Reason::MaxLength, self.pop()?));
+        }
+        None
+    }
+
+    /// Somebody has used it, without consuming from it.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.used = now;
+    }
+
+    /// When it goes, unless somebody uses it before (`x-expires`).
+    fn ends(&self) -> Option<Instant> {
+        let after = self.rules.expires.filter(|_| self.consumers.is_empty())?;
+        self.used.checked_add(after)
+    }
+
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.ends().is_some_and(|ends| ends <= now)
+    }
+
+    /// When something becomes of it by itself: of its first message, or of all of it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let expires = self.ready.front().and_then(|entry| entry.expires);
+        [expires, self.ends()].into_iter().flatten().min()
     }
 
     pub(super) fn subscribe(&mut self, subscriber: Subscriber) {
@@ -118,6 +202,9 @@ impl Queue {
 
     /// The consumer whose turn it is: of those that can take a message, those of the highest priority in turn.
     pub(super) fn next_consumer(&mut self, mut can_take: impl FnMut(&Subscriber) -> bool) -> Option<Subscriber> {
+        if self.rules.single_active_consumer {
+            return self.consumers.front().copied().filter(can_take);
+        }
         let mut best: Option<(usize, i64)> = None;
         for (at, consumer) in self.consumers.iter().enumerate() {
             if best.is_none_or(|(_, priority)| consumer.priority > priority) && can_take(consumer) {
@@ -135,9 +222,9 @@ mod tests {
     use super::*;
 
     fn queue(messages: u8) -> Queue {
-        let mut queue = Queue::new("q".into(), "/".into());
+        let mut queue = Queue::new("q".into(), "/".into(), Rules::default(), Instant::now());
         for body in 0..messages {
-            queue.push(Arc::new(Message { body: vec![body].into(), ..Message::default() }));
+            queue.push(Arc::new(Message { body: vec![body].into(), ..Message::default() }), Instant::now());
         }
         queue
     }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::faults;
 use super::queue::QueueId;
 use crate::codec::{FieldTable, FieldValue, ShortString};
+use crate::protocol::server::Fault;
 
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,22 @@ impl Binding {
             Kind::Headers => headers_match(&self.arguments, headers),
         }
     }
+}
+
+/// What a binding to a headers exchange asks for has to make sense.
+pub(super) fn check_binding(source: Option<&Exchange>, binding: &Binding) -> Result<(), Fault> {
+    let is_headers = source.is_some_and(|exchange| exchange.kind == Kind::Headers);
+    let text = match binding.arguments.get("x-match").filter(|_| is_headers) {
+        None => return Ok(()),
+        Some(FieldValue::LongString(mode)) => match &**mode {
+            b"all" | b"any" | b"all-with-x" | b"any-with-x" => return Ok(()),
+            mode => {
+                format!("value <<\"{}\">>; expected all, any, all-with-x, or any-with-x", String::from_utf8_lossy(mode))
+            }
+        },
+        Some(value) => format!("type {} (value {}); expected longstr", faults::type_name(value), faults::show(value)),
+    };
+    Err(faults::precondition(format!("Invalid x-match field {text}")))
 }
 
 /// The exchanges of a virtual host, without the default one, which has neither bindings nor a life.

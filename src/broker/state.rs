@@ -3,8 +3,11 @@
 //! A [turn](State::turn) of one client's driver reads what has come from it and does it; what that means for other clients
 //! goes into their machines' buffers at once, and their drivers are woken after the lock.
 
+mod burial;
 mod control;
 mod session;
+
+pub(super) use burial::Dead;
 
 use std::collections::{BTreeMap, HashMap};
 use std::task::Waker;
@@ -14,6 +17,7 @@ use bytes::BytesMut;
 
 use super::channel::{Channel, Unacked, Verdict};
 use super::client::Client;
+use super::death::Reason;
 use super::faults;
 use super::names::Names;
 use super::queue::{ConsumerId, Entry, Queue, QueueId};
@@ -42,6 +46,8 @@ pub(super) struct State {
     /// No new clients.
     stopping: bool,
     pub(super) now: Instant,
+    /// When a message or a queue may expire, or sooner.
+    due: Option<Instant>,
     /// Drivers to be woken, or dropped, when the lock is released.
     wakes: Wakes,
 }
@@ -68,6 +74,7 @@ impl State {
             hold_confirms: false,
             stopping: false,
             now,
+            due: None,
             wakes: Wakes::default(),
         }
     }
@@ -103,6 +110,7 @@ impl State {
         now: Instant,
     ) -> Next {
         self.now = now;
+        self.expire();
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         client.awake();
         if std::mem::take(&mut client.paused) {
@@ -179,7 +187,8 @@ impl State {
             // What was taken may leave at once, and nothing else would call for the rest.
             client.touch(&mut self.wakes);
         }
-        Next { deadline: client.machine.timeout(), read: !client.paused, ahead: Ahead::default(), finished: false }
+        let deadline = [client.machine.timeout(), self.due].into_iter().flatten().min();
+        Next { deadline, read: !client.paused, ahead: Ahead::default(), finished: false }
     }
 
     /// The driver is gone, with or without a last turn.
@@ -191,6 +200,12 @@ impl State {
     fn remove(&mut self, id: ConnectionId) {
         if let Some(mut client) = self.clients.remove(&id) {
             client.forget_driver(&mut self.wakes);
+        }
+        // It may have been the one that would have noticed.
+        if self.due.is_some()
+            && let Some(client) = self.clients.values_mut().next()
+        {
+            client.touch(&mut self.wakes);
         }
     }
 
@@ -251,20 +266,39 @@ impl State {
         }
     }
 
-    /// Delivers what a queue has to whoever can take it.
+    /// Delivers what a queue has to whoever can take it, and gives up what it does not keep.
     pub(super) fn serve(&mut self, id: QueueId) {
+        let dead = self.deliver_and_trim(id);
+        self.bury(dead);
+    }
+
+    fn deliver_and_trim(&mut self, id: QueueId) -> Vec<Dead> {
         let Self { queues, clients, wakes, now, .. } = self;
-        let Some(queue) = queues.get_mut(&id) else { return };
-        while !queue.is_empty() {
+        let Some(queue) = queues.get_mut(&id) else { return Vec::new() };
+        let mut dead = Vec::new();
+        let mut give_up = |reason, entry: Entry| dead.push(Dead { queue: id, reason, message: entry.message });
+        loop {
+            while let Some(entry) = queue.pop_expired(*now) {
+                give_up(Reason::Expired, entry);
+            }
+            if queue.is_empty() {
+                break;
+            }
             let next = queue.next_consumer(|subscriber| {
                 clients.get_mut(&subscriber.place.connection).is_some_and(|client| client.can_take(subscriber))
             });
-            let Some(subscriber) = next else { return };
-            let Some(client) = clients.get_mut(&subscriber.place.connection) else { return };
-            let Some(entry) = queue.pop() else { return };
+            let Some(subscriber) = next else { break };
+            let Some(client) = clients.get_mut(&subscriber.place.connection) else { break };
+            let Some(entry) = queue.pop() else { break };
             client.deliver(subscriber.place.channel, subscriber.id, Some(id), entry, *now);
             client.touch(wakes);
         }
+        while let Some((reason, entry)) = queue.pop_surplus(*now) {
+            give_up(reason, entry);
+        }
+        let due = queue.due();
+        self.expect(due);
+        dead
     }
 
     /// Delivers a message that is in no queue to one consumer.
@@ -301,14 +335,21 @@ impl State {
     pub(super) fn unsubscribe(&mut self, queue: QueueId, consumer: ConsumerId) {
         let Some(found) = self.queues.get_mut(&queue) else { return };
         found.unsubscribe(consumer);
-        if found.auto_delete && found.consumers().len() == 0 {
+        if found.consumers().len() > 0 {
+            return;
+        }
+        found.touch(self.now);
+        let due = found.due();
+        if found.auto_delete {
             self.remove_queue(queue);
+        } else {
+            self.expect(due);
         }
     }
 
     /// Settles deliveries: they stop counting, come back where that is asked for, and make room for others.
     pub(super) fn settle(&mut self, place: Place, verdict: Verdict, deliveries: Vec<(u64, Unacked)>) {
-        let (mut consumers, mut queues) = (Vec::new(), Vec::new());
+        let (mut consumers, mut queues, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for (_, unacked) in deliveries {
             if let Some(channel) = self.channel(place) {
                 channel.release(&unacked);
@@ -316,7 +357,9 @@ impl State {
             if let Some(id) = unacked.consumer.filter(|id| !consumers.contains(id)) {
                 consumers.push(id);
             }
-            if verdict == Verdict::Requeue
+            if verdict == Verdict::Refuse {
+                dead.push(Dead { queue: unacked.queue, reason: Reason::Rejected, message: unacked.entry.message });
+            } else if verdict == Verdict::Requeue
                 && let Some(queue) = self.queues.get_mut(&unacked.queue)
             {
                 queue.requeue(unacked.entry);
@@ -325,6 +368,7 @@ impl State {
                 }
             }
         }
+        self.bury(dead);
         if let Some(channel) = self.channel(place) {
             channel.queues_to_serve(&consumers, &mut queues);
         }

@@ -87,6 +87,10 @@ impl Health {
         tracing::debug!(%error, reason, "librdkafka");
         let kind = failure::general("", error.clone()).kind();
         let error = Error::with_source(kind, format!("the brokers: {reason}"), error);
+        // Told once each time that they go, however soon that is.
+        if code == Code::AllBrokersDown {
+            return self.down(error);
+        }
         {
             // librdkafka tells each error twice through rdkafka, and the same one again with every attempt to connect.
             let mut last = lock(&self.last);
@@ -96,10 +100,7 @@ impl Health {
             }
             *last = Some((Instant::now(), code, error.clone()));
         }
-        match code {
-            Code::AllBrokersDown => self.down(error),
-            _ => self.tell(Notice::Trouble(error)),
-        }
+        self.tell(Notice::Trouble(error));
     }
 
     /// Why the brokers may not answer, where that has been told since.
@@ -151,4 +152,33 @@ impl ClientContext for Callbacks {
     }
 
     fn stats_raw(&self, _: &[u8]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// However soon they go again, and whatever was told in between.
+    #[test]
+    fn brokers_that_come_and_go_are_told_each_time() {
+        let (tell, told) = mpsc::channel();
+        let health = Health::new(move |notice| tell.send(notice).unwrap());
+        let down = || KafkaError::Global(Code::AllBrokersDown);
+        for _ in 0..2 {
+            health.up();
+            health.error(down(), "none is up");
+            health.error(down(), "none is up");
+            assert_eq!(health.condition(), Condition::Down);
+        }
+        for _ in 0..2 {
+            assert!(matches!(told.try_recv(), Ok(Notice::Up)));
+            assert!(matches!(told.try_recv(), Ok(Notice::Down(_))));
+        }
+        health.error(KafkaError::Global(Code::Resolve), "no such host");
+        health.error(KafkaError::Global(Code::Resolve), "no such host");
+        assert!(matches!(told.try_recv(), Ok(Notice::Trouble(_))));
+        assert!(told.try_recv().is_err(), "the same again");
+    }
 }

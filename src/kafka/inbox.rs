@@ -112,6 +112,11 @@ impl Inbox {
         self.members.iter().for_each(|member| member.drain());
     }
 
+    /// Nobody asks for anything any more: the members go when no delivery holds them.
+    pub(crate) fn end(&mut self) {
+        self.members.clear();
+    }
+
     /// Leaves the group, unless there are deliveries that can still be accepted: then that happens with the last of them.
     pub(crate) async fn leave(self) {
         let gone: Vec<_> = self.members.iter().map(|member| member.gone()).collect();

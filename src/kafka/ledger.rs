@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
@@ -298,7 +299,11 @@ impl Pending {
                 };
                 drop(state);
                 drop(replaced);
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.until)));
+                // Where there is no tokio, there are no timers.
+                if self.timer.is_none() && Handle::try_current().is_ok() {
+                    self.timer = Some(Box::pin(tokio::time::sleep_until(self.until)));
+                }
+                let Some(timer) = &mut self.timer else { return Poll::Pending };
                 std::task::ready!(timer.as_mut().poll(cx));
                 let (fate, remains) = lock(&self.ledger.state).give_up(self.serial);
                 drop(remains);
@@ -344,6 +349,18 @@ mod tests {
         fn drop(&mut self) {
             assert!(self.0.state.try_lock().is_ok(), "under the lock");
         }
+    }
+
+    /// Outside of tokio there are no deadlines, and no panic.
+    #[test]
+    fn who_waits_outside_of_tokio_is_told() {
+        let ledger = Arc::new(Ledger::new(1));
+        let mut cargo = Cargo::new(Target::topic("t"), Message::new("x"));
+        let mut pending = ledger.enter(&mut cargo, &mut None, Instant::now(), |_, _| Ok(())).unwrap();
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(pending.poll(cx).is_pending());
+        ledger.report(0, Ok(Receipt::kafka(0, None, None, true)));
+        assert!(matches!(pending.poll(cx), Poll::Ready(Ok(_))));
     }
 
     /// Whatever becomes of a message, in whatever order: neither it nor a waker is dropped under the lock.

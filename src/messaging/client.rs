@@ -281,10 +281,10 @@ impl Client {
         }
     }
 
-    /// Replaces the secret of a login that is about to expire (`connection.update-secret`, RabbitMQ).
+    /// Replaces the secret of a login that is about to expire (`connection.update-secret`, RabbitMQ), on the connection that is there.
     ///
-    /// For secrets that come from somewhere again and again, [`ClientBuilder::amqp`] takes a
-    /// [`CredentialsProvider`](amqp::CredentialsProvider).
+    /// The next connection logs in as the settings say. For secrets that come from somewhere again and again, and are to be had for the
+    /// next connection as well, [`ClientBuilder::amqp`] takes a [`CredentialsProvider`](amqp::CredentialsProvider).
     ///
     /// # Errors
     ///

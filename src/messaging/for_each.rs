@@ -1,6 +1,7 @@
 //! Handing deliveries to a function, several at a time, whatever that function does.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +9,13 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::delivery::Acker;
 use super::received::Received;
 use super::receiver::Receiver;
 use crate::error::Result;
-use crate::message::Disposition;
+use crate::message::{Disposition, EVER};
 
 impl Receiver {
     /// Hands each delivery to `handler`, up to `concurrency` of them at a time, each in a task of its own, and settles it as the
@@ -34,7 +36,8 @@ impl Receiver {
     /// # }
     /// ```
     ///
-    /// Ends when the stream does, and after the handlers that run then.
+    /// Ends when the stream does, and after the handlers that run then. Deliveries whose handlers have failed, and which are held
+    /// before they go back, go back with it.
     ///
     /// # Errors
     ///
@@ -52,23 +55,25 @@ impl Receiver {
         Fut: Future<Output = Result<Disposition, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
-        let (on_failure, delay) = (self.settings.on_failure, self.settings.failure_delay);
+        let (on_failure, delay) = (self.settings.on_failure, self.settings.failure_delay.min(EVER));
         let mut running = JoinSet::new();
-        // Those that wait before they go back take nobody's turn.
-        let mut resting = JoinSet::new();
-        let mut rest = |failed: Option<Acker>| {
-            if let Some(acker) = failed {
-                resting.spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    settle(acker, on_failure);
-                });
-            }
-            while resting.try_join_next().is_some() {}
-        };
+        // Those that wait before they go back take nobody's turn. All wait as long, so the first of them is the first that is due.
+        let mut resting = VecDeque::new();
         let end = loop {
             let full = running.len() >= concurrency.max(1);
+            let due = resting.front().map(|(due, _)| *due);
+            let rested = async {
+                if let Some(due) = due {
+                    sleep_until(due).await;
+                }
+            };
             tokio::select! {
-                Some(done) = running.join_next() => rest(done.ok().flatten()),
+                Some(done) = running.join_next() => {
+                    resting.extend(done.ok().flatten().map(|acker| (Instant::now() + delay, acker)));
+                }
+                () = rested, if due.is_some() => {
+                    resting.pop_front().into_iter().for_each(|(_, acker)| settle(acker, on_failure));
+                }
                 next = self.recv(), if !full => match next {
                     None => break Ok(()),
                     Some(Err(error)) => break Err(error),
@@ -80,10 +85,12 @@ impl Receiver {
                 },
             }
         };
+        // Nothing comes that they would have to be kept from.
+        let mut failed: Vec<Acker> = resting.into_iter().map(|(_, acker)| acker).collect();
         while let Some(done) = running.join_next().await {
-            rest(done.ok().flatten());
+            failed.extend(done.ok().flatten());
         }
-        while resting.join_next().await.is_some() {}
+        failed.into_iter().for_each(|acker| settle(acker, on_failure));
         end
     }
 }

@@ -65,19 +65,24 @@ impl MessageStream {
         };
         match next {
             Poll::Ready(Some(Ok(_))) => self.idle.message_came(self.idle_timeout),
-            Poll::Ready(_) => self.over = true,
+            Poll::Ready(_) => self.end(),
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.idle_timeout, cx));
-                self.over = true;
-                match &mut self.backend {
-                    NoAckBackend::Amqp(inbox) => inbox.stop(),
-                    #[cfg(feature = "kafka")]
-                    NoAckBackend::Kafka(_) => {}
-                }
+                self.end();
                 return Poll::Ready(None);
             }
         }
         next
+    }
+
+    /// Whatever still runs ends, too.
+    fn end(&mut self) {
+        self.over = true;
+        match &mut self.backend {
+            NoAckBackend::Amqp(inbox) => inbox.end(),
+            #[cfg(feature = "kafka")]
+            NoAckBackend::Kafka(inbox) => inbox.end(),
+        }
     }
 
     /// The next message. `None` as [`Receiver::recv`].

@@ -80,7 +80,7 @@ impl PendingReceipt {
         }
     }
 
-    /// Waits for at most `limit`. `None`: nothing is known yet, and it can be awaited again.
+    /// Waits for at most `limit`, by a timer of tokio's. `None`: nothing is known yet, and it can be awaited again.
     pub async fn within(&mut self, limit: Duration) -> Option<Result<Receipt, SendError>> {
         tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *self).poll(cx))).await.ok()
     }

@@ -139,7 +139,8 @@ impl ReceiverBuilder {
 
     /// What becomes of a delivery whose handler in [`Receiver::for_each`] fails or panics, and how long it is held before that: its
     /// place among the [`prefetch`](Self::prefetch)ed stays taken meanwhile, so a message that always fails cannot keep the queue
-    /// spinning.
+    /// spinning. When the stream ends before that, it ends the wait. On Kafka, which can give no single message back, the delivery is
+    /// left instead: the offset stays before it, and it comes again with whoever has the partition next.
     #[doc(alias = "FailureAction")]
     pub fn on_failure(mut self, what: Disposition, delay: Duration) -> Self {
         self.settings.on_failure = what;
@@ -246,12 +247,12 @@ enum Backend {
 }
 
 impl Backend {
-    /// It does not begin again from now on.
-    fn stop(&mut self) {
+    /// The stream has ended, and whatever still runs ends with it.
+    fn end(&mut self) {
         match self {
-            Self::Amqp(inbox) => inbox.stop(),
+            Self::Amqp(inbox) => inbox.end(),
             #[cfg(feature = "kafka")]
-            Self::Kafka(_) => {}
+            Self::Kafka(inbox) => *inbox = None,
         }
     }
 }
@@ -288,10 +289,15 @@ impl Receiver {
     /// There is no delivery: there are no more, or none for the time being.
     fn poll_end(&mut self, end: Poll<Option<Error>>, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
         let reason = match end {
-            Poll::Ready(reason) => reason,
+            // All of it has ended.
+            Poll::Ready(None) => None,
+            Poll::Ready(reason) => {
+                self.backend.end();
+                reason
+            }
             Poll::Pending => {
                 std::task::ready!(self.idle.poll(self.settings.idle_timeout, cx));
-                self.backend.stop();
+                self.backend.end();
                 None
             }
         };
@@ -315,7 +321,7 @@ impl Receiver {
     }
 
     /// Up to `max` deliveries: waits for the first one, for at most `wait` (`None`: as long as it takes), and adds whatever is there
-    /// already. Empty when none has come in time.
+    /// already. Empty when none has come in time. A `wait` needs a tokio runtime, whose timers it takes.
     ///
     /// # Errors
     ///
@@ -433,7 +439,11 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         if self.settings.on_drop == OnDrop::Reject {
             self.settings.idle_timeout = None;
-            self.backend.stop();
+            match &mut self.backend {
+                Backend::Amqp(inbox) => inbox.stop(),
+                #[cfg(feature = "kafka")]
+                Backend::Kafka(_) => {}
+            }
             while let Poll::Ready(Some(delivery)) = self.poll_delivery(&mut Context::from_waker(Waker::noop())) {
                 drop(delivery);
             }

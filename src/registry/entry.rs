@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::error::RegistryError;
 use super::retired::{Last, Retired};
@@ -30,8 +30,8 @@ struct Live {
 pub(super) struct Taken {
     pub(super) sender: Sender,
     pub(super) target: Option<Target>,
+    /// Whatever the server says of its channel, it says of the one message that is on its way there.
     alone: Sender,
-    turn: Semaphore,
     _in_use: mpsc::Sender<Infallible>,
 }
 
@@ -74,19 +74,17 @@ impl Live {
             builder = builder.map_message(move |target, message| stamp(&name, target, message));
         }
         // Its channel is opened by its first message: most entries never have one.
-        let alone = builder.clone().channels(1).retry(RetryPolicy::never()).build()?;
+        let alone = builder.clone().channels(1).max_in_flight(1).retry(RetryPolicy::never()).build()?;
         let sender = builder.build()?;
         let (in_use, users) = mpsc::channel(1);
-        let taken = Taken { sender, target: outgoing.target.clone(), alone, turn: Semaphore::new(1), _in_use: in_use };
+        let taken = Taken { sender, target: outgoing.target.clone(), alone, _in_use: in_use };
         Ok(Self { taken: Arc::new(taken), users })
     }
 }
 
 impl Taken {
-    /// Sends while nothing else is on the channel: whatever the server says of the channel, it says of this message.
+    /// Sends when nothing else is on the channel any more.
     pub(super) async fn send_alone(&self, target: Target, message: Message) -> Result<Receipt, SendError> {
-        // Never closed; without the turn the culprit would be less certain, and nothing else.
-        let _turn = self.turn.acquire().await.ok();
         self.alone.send(target, message).await
     }
 }

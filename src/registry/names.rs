@@ -193,7 +193,10 @@ impl Registry {
     /// `UnknownConnection`; `Settings`: they make no sense together; `Closed`. Nothing was changed then.
     #[doc(alias = "create_outconn")]
     pub fn set_outgoing(&self, name: &str, outgoing: Outgoing) -> Result<Retired, RegistryError> {
-        let mut state = self.state();
+        self.put(&mut self.state(), name, outgoing)
+    }
+
+    fn put(&self, state: &mut State, name: &str, outgoing: Outgoing) -> Result<Retired, RegistryError> {
         if state.closed {
             return Err(RegistryError::Closed);
         }
@@ -204,7 +207,7 @@ impl Registry {
         Ok(state.outgoing.insert(name.to_owned(), entry).map_or_else(Retired::default, Entry::retire))
     }
 
-    /// Changes an entry.
+    /// Changes an entry. Of several who do so at the same time the last one's settings stay, as a whole.
     ///
     /// # Errors
     ///
@@ -213,7 +216,12 @@ impl Registry {
     pub fn edit_outgoing(&self, name: &str, change: impl FnOnce(&mut Outgoing)) -> Result<Retired, RegistryError> {
         let mut outgoing = self.outgoing(name)?;
         change(&mut outgoing);
-        self.set_outgoing(name, outgoing)
+        let mut state = self.state();
+        // Code of the program's has run meanwhile, and without the lock.
+        if !state.outgoing.contains_key(name) {
+            return Err(unknown(name));
+        }
+        self.put(&mut state, name, outgoing)
     }
 
     /// Gives an entry another name; an entry that has that name already is replaced.
@@ -222,9 +230,13 @@ impl Registry {
     ///
     /// `UnknownOutgoing`; as [`set_outgoing`](Self::set_outgoing).
     pub fn rename_outgoing(&self, from: &str, to: &str) -> Result<Retired, RegistryError> {
-        let mut retired = self.set_outgoing(to, self.outgoing(from)?)?;
-        if from != to {
-            retired.append(self.remove_outgoing(from)?);
+        let mut state = self.state();
+        let outgoing = state.outgoing.get(from).map(|entry| entry.outgoing.clone()).ok_or_else(|| unknown(from))?;
+        let mut retired = self.put(&mut state, to, outgoing)?;
+        if from != to
+            && let Some(entry) = state.outgoing.remove(from)
+        {
+            retired.append(entry.retire());
         }
         Ok(retired)
     }

@@ -139,12 +139,52 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn kl3_the_class_follows_from_the_code() {
         for (code, class) in [(250, Class::Accepted), (421, Class::Retry), (451, Class::Retry), (550, Class::Refused)] {
             assert_eq!(Verdict::new(code, "x").class, class);
         }
+    }
+
+    fn failed(kind: ErrorKind, outcome: Outcome) -> SendError {
+        SendError::new(Error::new(kind, "no").with_outcome(outcome))
+    }
+
+    #[test]
+    fn every_failure_has_its_code() {
+        for (kind, outcome, code) in [
+            (ErrorKind::Closed, Outcome::NotSent, 421),
+            (ErrorKind::MessageTooLarge, Outcome::NotSent, 552),
+            (ErrorKind::MessageTooLarge, Outcome::Refused, 552),
+            (ErrorKind::InvalidArgument, Outcome::NotSent, 550),
+            (ErrorKind::Returned, Outcome::Refused, 550),
+            (ErrorKind::Nacked, Outcome::Refused, 451),
+            (ErrorKind::Unsupported, Outcome::NotSent, 451),
+            (ErrorKind::Auth, Outcome::NotSent, 451),
+            (ErrorKind::Timeout, Outcome::Unknown, 451),
+            (ErrorKind::Io, Outcome::Unknown, 451),
+        ] {
+            assert_eq!(Verdict::of(Err(&failed(kind, outcome))).code, code, "{kind:?}");
+        }
+        let closed = SendError::new(Error::closed_by_peer(ErrorKind::ChannelClosed, 404, b"NOT_FOUND", (60, 40)));
+        assert_eq!((Verdict::of(Err(&closed)).code, Verdict::of_alone(Err(&closed)).code), (451, 550));
+    }
+
+    #[test]
+    fn kl4_what_may_be_accepted_later_counts_for_the_whole_batch() {
+        let (refused, later) = (failed(ErrorKind::Returned, Outcome::Refused), failed(ErrorKind::Io, Outcome::Unknown));
+        for (failed, code, number) in [
+            (vec![&refused, &later, &later], 451, "number 1"),
+            (vec![&later, &refused], 451, "number 0"),
+            (vec![&refused, &refused], 550, "number 0"),
+        ] {
+            let verdict = Verdict::of_batch(&BatchReport::new(failed.into_iter().cloned().map(Err).collect()));
+            assert_eq!(verdict.code, code);
+            assert!(verdict.text.contains(number), "{verdict}");
+        }
+        assert_eq!(Verdict::of_batch(&BatchReport::new(Vec::new())).code, 250);
     }
 
     #[test]

@@ -371,8 +371,7 @@ on_every_server! {
     }
 }
 
-// The broker in the box does not act on `x-max-length` yet.
-on_rabbitmq! {
+on_every_server! {
     /// c95
     async fn a_full_queue_refuses(server: Server) {
         let channel = server.channel().await;

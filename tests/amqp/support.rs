@@ -6,6 +6,21 @@ use leveret::error::{Error, ErrorKind};
 pub(crate) use crate::own::Own;
 pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
 
+/// Makes a test of each body that a real RabbitMQ is needed for, because it is about what RabbitMQ alone does or can be made to do.
+macro_rules! on_rabbitmq {
+    ($( $(#[$meta:meta])* async fn $name:ident($($server:ident: Server)?) $body:block )*) => {$(
+        $(#[$meta])*
+        #[test]
+        #[ignore = "needs RabbitMQ: run tests/run"]
+        fn $name() {
+            crate::running::run(async {
+                $( let $server = &Server::rabbitmq().await; )?
+                $body
+            });
+        }
+    )*};
+}
+
 // ------------------------------------------------------------------------------------------------------------- servers
 
 /// The broker in the box, one for each test, or the RabbitMQ that all tests share. Of garagemq, too, each test has its own: one that

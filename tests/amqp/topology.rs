@@ -312,8 +312,7 @@ on_every_server! {
     }
 }
 
-// Arguments of queues that the broker in the box does not act on yet.
-on_rabbitmq! {
+on_every_server! {
     async fn a_queue_with_a_limit_drops_its_oldest(server: Server) {
         let channel = server.channel().await;
         let queue = unique("queue");

@@ -1,7 +1,7 @@
 //! Consumers: prefetch, turns, cancelling, exclusiveness.
 
 use leveret::codec::FieldTable;
-use leveret::codec::method::{basic, queue};
+use leveret::codec::method::{basic, channel, queue};
 
 use crate::raw::{Raw, start};
 
@@ -166,4 +166,29 @@ async fn c106_no_wait_and_no_ack() {
     let (queue, consumer_tag) = ("q".into(), "c".into());
     client.send(1, basic::Consume { queue, consumer_tag, no_ack: true, no_wait: true, ..Default::default() }).await;
     client.says(["deliver c 1 /q 1", "deliver c 2 /q 2"]).await;
+}
+
+/// One after the other, in the order in which they came.
+#[tokio::test]
+async fn a_single_active_consumer() {
+    let (_broker, mut client) = start().await;
+    let arguments = FieldTable::new().with("x-single-active-consumer", true);
+    client.send(1, queue::Declare { queue: "q".into(), arguments, ..Default::default() }).await;
+    client.says(["declare-ok q 0 0"]).await;
+    client.qos(1, 1, false).await;
+    client.consume(1, "q", "a").await;
+    client.consume(1, "q", "b").await;
+    for body in ["1", "2", "3"] {
+        client.publish("", "q", body).await;
+    }
+    client.says(["deliver a 1 /q 1"]).await;
+    client.ack(1, 1, false).await;
+    client.says(["deliver a 2 /q 2"]).await;
+    client.send(1, basic::Cancel { consumer_tag: "a".into(), no_wait: false }).await;
+    client.says(["cancel-ok a", "deliver b 3 /q 3"]).await;
+    // So it is when a channel ends, and what it had comes first.
+    client.open_channel(2).await;
+    client.consume(2, "q", "c").await;
+    client.send(1, channel::Close::default()).await;
+    client.says(["2: deliver c 1 again /q 2", "2: deliver c 2 again /q 3", "channel.close-ok"]).await;
 }

@@ -1,7 +1,7 @@
 //! What is refused, with which code and in which words.
 
 use leveret::codec::method::{access, basic, channel, connection, exchange, queue};
-use leveret::codec::{FieldTable, Frame, Method, Properties};
+use leveret::codec::{FieldTable, FieldValue, Frame, Method, Properties};
 
 use crate::raw::{Raw, content, mandatory, publish, start};
 
@@ -70,6 +70,59 @@ async fn requests_that_close_their_channel() {
             "406 PRECONDITION_FAILED - unknown delivery tag 9 (60.90)".into(),
         ),
     ];
+    let with = |name: &'static str, value: FieldValue| -> Method {
+        queue::Declare { queue: "new".into(), arguments: FieldTable::new().with(name, value), ..Default::default() }
+            .into()
+    };
+    let invalid = |name: &str, reason: &str| {
+        format!("406 PRECONDITION_FAILED - invalid arg '{name}' for queue 'new' in vhost '/': {reason} (50.10)")
+    };
+    let match_on = |value: FieldValue| -> Method {
+        let arguments = FieldTable::new().with("x-match", value);
+        queue::Bind { queue: q(), exchange: "amq.headers".into(), arguments, ..Default::default() }.into()
+    };
+    let mut cases = cases;
+    // c74, in RabbitMQ's words.
+    for (name, value, reason) in [
+        ("x-message-ttl", (-1).into(), "{value_negative,-1}"),
+        ("x-message-ttl", (1i64 << 40).into(), "{value_too_large,1099511627776}"),
+        ("x-expires", 0.into(), "{value_zero,0}"),
+        ("x-max-length", "1".into(), "\"expected integer, got longstr\""),
+        ("x-max-length-bytes", (-7).into(), "{value_negative,-7}"),
+        ("x-max-priority", 256.into(), "{max_value_exceeded,256}"),
+        ("x-overflow", "drop".into(), "invalid_overflow"),
+        ("x-overflow", 1.into(), "{unacceptable_type,signedint}"),
+        ("x-single-active-consumer", "foo".into(), "{unacceptable_type,longstr}"),
+        ("x-dead-letter-routing-key", "k".into(), "routing_key_but_no_dlx_defined"),
+    ] {
+        cases.push((with(name, value), invalid(name, reason)));
+    }
+    cases.push((
+        with("x-dead-letter-exchange", 1.into()),
+        "406 PRECONDITION_FAILED - invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'new' in vhost '/' (50.10)"
+            .into(),
+    ));
+    let arguments = FieldTable::new().with("alternate-exchange", 1);
+    cases.push((
+        exchange::Declare { exchange: "new".into(), kind: "fanout".into(), arguments, ..Default::default() }.into(),
+        "406 PRECONDITION_FAILED - invalid type 'signedint' for arg 'alternate-exchange' in exchange 'new' in vhost '/' (40.10)"
+            .into(),
+    ));
+    cases.push((
+        match_on("some".into()),
+        "406 PRECONDITION_FAILED - Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x (50.20)"
+            .into(),
+    ));
+    cases.push((
+        match_on(1.into()),
+        "406 PRECONDITION_FAILED - Invalid x-match field type signedint (value 1); expected longstr (50.20)".into(),
+    ));
+    let arguments = FieldTable::new().with("x-priority", "a");
+    cases.push((
+        basic::Consume { queue: q(), arguments, ..Default::default() }.into(),
+        "406 PRECONDITION_FAILED - invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\" (60.20)"
+            .into(),
+    ));
     client.open_channel(2).await;
     for (request, expected) in cases {
         client.send(1, request).await;

@@ -5,6 +5,7 @@
 mod consuming;
 mod control;
 mod errors;
+mod keeping;
 mod limits;
 mod publishing;
 mod raw;

@@ -110,10 +110,18 @@ async fn c83_properties_that_the_broker_checks() {
     client.publish_with(1, publish("", "x"), &Properties::new().user_id("bob"), b"").await;
     let text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'";
     client.says([format!("channel closed: 406 {text} (60.40)")]).await;
-    client.open_channel(1).await;
-    client.publish_with(1, publish("", "x"), &Properties::new().expiration("soon"), b"").await;
-    let text = "PRECONDITION_FAILED - invalid expiration 'soon': no_integer";
-    client.says([format!("channel closed: 406 {text} (60.40)")]).await;
+    for (expiration, reason) in [
+        ("soon", "no_integer"),
+        ("", "no_integer"),
+        (" 1", "no_integer"),
+        ("-1", "{value_negative,-1}"),
+        ("0.5", "{leftover_string,\".5\"}"),
+    ] {
+        client.open_channel(1).await;
+        client.publish_with(1, publish("", "x"), &Properties::new().expiration(expiration), b"").await;
+        let text = format!("PRECONDITION_FAILED - invalid expiration '{expiration}': {reason}");
+        client.says([format!("channel closed: 406 {text} (60.40)")]).await;
+    }
 }
 
 #[tokio::test]

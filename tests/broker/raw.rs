@@ -145,6 +145,16 @@ impl Raw {
         self.send(1, basic::Get { queue: queue.into(), no_ack, ..Default::default() }).await;
     }
 
+    /// A message out of a queue, without settling; `None` when it is empty.
+    pub(crate) async fn fetch(&mut self, queue: &str) -> Option<(Properties, Bytes)> {
+        self.get(queue, true).await;
+        match self.frame().await {
+            Some(Frame::Method(_, Method::Basic(basic::Method::GetOk(_)))) => Some(self.content().await),
+            Some(Frame::Method(_, Method::Basic(basic::Method::GetEmpty(_)))) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) async fn ack(&mut self, number: u16, delivery_tag: u64, multiple: bool) {
         self.send(number, basic::Ack { delivery_tag, multiple }).await;
     }
@@ -225,6 +235,9 @@ impl Raw {
             }
             Method::Basic(basic::Method::Ack(ack)) => {
                 format!("ack {}{}", ack.delivery_tag, if ack.multiple { " multiple" } else { "" })
+            }
+            Method::Basic(basic::Method::Nack(nack)) => {
+                format!("nack {}{}", nack.delivery_tag, if nack.multiple { " multiple" } else { "" })
             }
             Method::Channel(channel::Method::Close(close)) => {
                 self.answer(number, channel::CloseOk {}).await;

@@ -3,7 +3,7 @@
 use leveret::codec::method::{exchange, queue};
 use leveret::codec::{FieldTable, FieldValue, Properties};
 
-use crate::raw::{Raw, publish, start};
+use crate::raw::{Raw, mandatory, publish, start};
 
 /// How many messages each of these queues has.
 async fn counts<const N: usize>(client: &mut Raw, expected: [(&str, u32); N]) {
@@ -108,4 +108,31 @@ async fn what_passes_through_is_not_changed() {
         client.get("q", true).await;
     }
     client.says(["get-ok 1 /q , 0 left", "get-ok 2 /q x, 0 left", "get-ok 3 /q 500000 octets, 0 left"]).await;
+}
+
+/// Sender-selected distribution: further routing keys in the headers `CC` and `BCC`.
+#[tokio::test]
+async fn copies_go_to_whom_the_publisher_names() {
+    let (_broker, mut client) = start().await;
+    for queue in ["q", "copy", "blind"] {
+        client.declare(queue).await;
+        client.bind(queue, "amq.topic", queue).await;
+    }
+    let keys = |keys: &[&str]| FieldValue::Array(keys.iter().map(|key| (*key).into()).collect());
+    let properties = Properties::new().header("CC", keys(&["copy", "q", "nowhere"])).header("BCC", keys(&["blind"]));
+    for exchange in ["", "amq.topic"] {
+        client.publish_with(1, publish(exchange, "q"), &properties, b"x").await;
+        for queue in ["q", "copy", "blind"] {
+            let (got, _) = client.fetch(queue).await.unwrap();
+            let headers = got.headers.unwrap();
+            assert_eq!((headers.get("CC").is_some(), headers.get("BCC").is_some()), (true, false), "{queue}");
+            assert!(client.fetch(queue).await.is_none(), "once, and not for each key");
+        }
+    }
+    // One of them is a way.
+    client.publish_with(1, mandatory("amq.topic", "nowhere"), &properties, b"x").await;
+    counts(&mut client, [("q", 1), ("copy", 1), ("blind", 1)]).await;
+    client.publish_with(1, publish("", "q"), &Properties::new().header("BCC", "copy"), b"x").await;
+    let text = "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"BCC\",longstr}";
+    client.says([format!("channel closed: 406 {text} (60.40)")]).await;
 }

@@ -35,6 +35,12 @@ async fn c129_c130_an_exclusive_queue_belongs_to_its_connection() {
     client.send(1, exclusive.clone()).await;
     client.send(1, queue::Declare { durable: false, ..exclusive.clone() }).await;
     client.says(["declare-ok mine 0 0", "declare-ok mine 0 0"]).await;
+    // The owner, too, says what it said.
+    client.send(1, queue::Declare { exclusive: false, durable: false, ..exclusive.clone() }).await;
+    let words = "channel closed: 405 RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'mine'";
+    let refused = client.next().await;
+    assert!(refused.starts_with(words), "{refused}");
+    client.open_channel(1).await;
     let locked = "channel closed: 405 RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'mine' in vhost \
                   '/'. It could be originally declared on another connection or the exclusive property value does not \
                   match that of the original declaration.";

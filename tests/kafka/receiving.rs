@@ -123,9 +123,12 @@ async fn partitions_are_shared_by_a_group_and_go_to_whoever_is_left() {
     let mut first = receiver(&one, "g").await;
     assert_eq!(assigned(&mut told_one).await.len(), 2, "alone it has both");
     let producer = sender(&one, LONG);
-    for partition in [0, 1] {
-        place(within(producer.send(Target::topic("hares").partition(partition), "before")).await);
+    for text in ["before", "behind"] {
+        for partition in [0, 1] {
+            place(within(producer.send(Target::topic("hares").partition(partition), text)).await);
+        }
     }
+    // Two more wait.
     let early = [next(&mut first).await, next(&mut first).await];
 
     let mut second = receiver(&two, "g").await;
@@ -138,12 +141,33 @@ async fn partitions_are_shared_by_a_group_and_go_to_whoever_is_left() {
         assert_eq!(delivery.accept().unwrap_err().kind(), ErrorKind::Stale);
     }
     for receiver in [&mut first, &mut second] {
-        let delivery = next(receiver).await;
-        assert_eq!(body(delivery.body()), "before", "it comes again");
-        delivery.accept().unwrap();
+        for text in ["before", "behind"] {
+            let delivery = next(receiver).await;
+            assert_eq!(body(delivery.body()), text, "it comes again");
+            delivery.accept().unwrap();
+        }
     }
     within(first.close()).await.unwrap();
     assert_eq!(assigned(&mut told_two).await.len(), 2, "it has inherited");
+}
+
+/// Its partitions go to others even while it is still there.
+#[tokio::test]
+async fn a_receiver_that_has_ended_leaves_its_group() {
+    let cluster = cluster();
+    let one = fill(&cluster, 1, 2).await;
+    let limit = 6 * SECOND;
+    let mut first = within(one.receiver(Source::topic("hares", "g")).idle_timeout(limit).build()).await.unwrap();
+    let (read, unread) = (next(&mut first).await, next(&mut first).await);
+    assert!(within(first.recv()).await.is_none());
+    // What is in hand can be accepted, and then nothing keeps it.
+    read.accept().unwrap();
+    drop(unread);
+    let two = lazy(&cluster, &[]);
+    let mut second = receiver(&two, "g").await;
+    assert_eq!(body(next(&mut second).await.body()), "1");
+    assert!(within(first.recv()).await.is_none());
+    assert!(within(first.close()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

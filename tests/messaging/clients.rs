@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use leveret::amqp::{Config, Connection, Credentials};
 use leveret::broker::Broker;
 use leveret::error::ErrorKind;
-use leveret::messaging::{Client, ClientCache, ClientState, Event, Source, Target, Transport};
+use leveret::messaging::{Client, ClientCache, ClientState, Event, RequestError, Source, Target, Transport};
 
-use crate::support::{Server, channel, exclusive_queue, fill, next, receiver, until, within};
+use crate::support::{Server, channel, exclusive_queue, fill, next, receiver, unique, until, within};
 use crate::wire::Tap;
 
 on_every_server! {
@@ -128,6 +129,25 @@ on_every_server! {
             delivery.accept().unwrap();
         }
         within("an answer", client.ping(Duration::from_secs(10))).await.unwrap();
+    }
+
+    /// A receiver and a request that are on the way when idle connections are closed do not lose theirs.
+    async fn what_is_being_started_is_not_idle(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        tap.stall(true);
+        let mut build = std::pin::pin!(client.receiver(Source::queue(&queue)).build());
+        assert!(build.as_mut().now_or_never().is_none());
+        assert!(!within("no idle connection", client.close_idle()).await.unwrap());
+        tap.stall(false);
+        drop(within("a receiver", build).await.unwrap());
+        tap.stall(true);
+        let requester = client.requester().build().unwrap();
+        let mut request = std::pin::pin!(requester.request(Target::queue(unique("missing")), "x"));
+        assert!(request.as_mut().now_or_never().is_none());
+        assert!(!within("no idle connection", client.close_idle()).await.unwrap());
+        tap.stall(false);
+        assert!(matches!(within("an answer", request).await, Err(RequestError::NoRoute(_))));
     }
 
     /// KB1, KB11, KB12, KB13: one client for each configuration, without anything global; idle connections are closed and come again.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{ClientCache, ClientState, Config, Status, Target};
@@ -32,6 +33,27 @@ on_every_server! {
         let late = client.sender().build().unwrap().send(Target::queue(&queue), "x").await.unwrap_err();
         assert_eq!((late.kind(), late.outcome()), (ErrorKind::Closed, Outcome::NotSent));
         assert!(late.into_message().is_some());
+    }
+
+    /// From the beginning nobody hands anything over, while one sender after the other is closed.
+    async fn a_closing_client_takes_nothing_more(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        let senders = [client.sender().build().unwrap(), client.sender().build().unwrap()];
+        for sender in &senders {
+            sender.send(Target::queue(&queue), "x").await.unwrap();
+        }
+        tap.stall(true);
+        let pending = senders[0].send_pipelined(Target::queue(&queue), "x").await.unwrap();
+        let mut closing = std::pin::pin!(client.close());
+        assert!(closing.as_mut().now_or_never().is_none());
+        for sender in &senders {
+            let error = sender.try_enqueue(Target::queue(&queue), "x").unwrap_err();
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent));
+        }
+        tap.stall(false);
+        assert!(within("the end", closing).await.is_clean());
+        assert_eq!(within("a receipt", pending).await.unwrap().status, Status::Accepted);
     }
 
     /// Scenario 3, second half: 100 unconfirmed are all in the report, whoever waits for them is told, and nothing hangs. The server

@@ -58,6 +58,23 @@ on_every_server! {
         assert_eq!(within("the end", receiver.recv_batch(7, None)).await.unwrap_err().kind(), ErrorKind::Closed);
     }
 
+    /// An error that comes behind deliveries which are handed out together is told the next time.
+    async fn an_error_behind_a_batch(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        let mut receiver = receiver(&client, &queue).await;
+        fill(&client, &queue, 0..3).await;
+        until("the deliveries", async || look_at(&look, &queue).await.message_count() == 0).await;
+        look.queue_delete(&queue).await.unwrap();
+        let mut got = 0;
+        while got < 3 {
+            got += within("a batch", receiver.recv_batch(7, None)).await.unwrap().len();
+        }
+        let error = within("the reason", receiver.recv_batch(7, None)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
+
     /// However far they have come in taking turns when the old consumers end, the new ones are all listened to.
     async fn another_prefetch_for_several_consumers(server: Server) {
         let client = server.client().await;
@@ -254,7 +271,7 @@ on_every_server! {
     async fn an_idle_timeout(server: Server) {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
-        let limit = Duration::from_millis(200);
+        let limit = Duration::from_secs(1);
         let mut receiver = client.receiver(Source::queue(&queue)).idle_timeout(limit).build().await.unwrap();
         let begin = tokio::time::Instant::now();
         let mut numbers = Vec::new();
@@ -263,10 +280,11 @@ on_every_server! {
             let delivery = next(&mut receiver).await;
             numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
+            // All of them together take longer than one may be waited for.
+            assert!(tokio::time::timeout(limit * 2 / 5, receiver.recv()).await.is_err());
         }
-        let last = tokio::time::Instant::now();
         assert!(within("the end", receiver.recv()).await.is_none());
-        assert!(last.elapsed() >= limit - Duration::from_millis(10), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= limit * 9 / 5 - Duration::from_millis(10), "{:?}", begin.elapsed());
         assert_eq!(numbers, [0, 1, 2]);
         assert!(within("the end", receiver.recv()).await.is_none());
     }
@@ -346,6 +364,85 @@ on_every_server! {
         assert_eq!(number(delivery.body()), 0);
         delivery.accept().unwrap();
         assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
+    }
+
+    /// The old consumer's deliveries come before those of the new one, which has its own already.
+    async fn another_prefetch_keeps_the_order(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        fill(&client, &queue, 0..30).await;
+        let mut receiver = client.receiver(Source::queue(&queue)).prefetch(10).build().await.unwrap();
+        for left in [20, 10, 0] {
+            until("ten deliveries", async || look_at(&look, &queue).await.message_count() == left).await;
+            within("the answer", receiver.set_prefetch(10)).await.unwrap();
+        }
+        let mut numbers = Vec::new();
+        let mut held = Vec::new();
+        for _ in 0..30 {
+            let delivery = next(&mut receiver).await;
+            numbers.push(number(delivery.body()));
+            held.push(delivery);
+        }
+        assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+    }
+
+    /// A stream that has ended keeps no messages from others, even if it is still there.
+    async fn what_has_ended_receives_nothing_more(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let look = channel(&client).await;
+        let builder = || client.receiver(Source::queue(&queue)).consumers(2).idle_timeout(Duration::from_millis(20));
+        let mut receiver = builder().build().await.unwrap();
+        assert!(within("the end", receiver.recv()).await.is_none());
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        let mut stream = builder().build_no_ack().await.unwrap();
+        assert!(within("the end", stream.recv()).await.is_none());
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        fill(&client, &queue, 0..3).await;
+        assert_eq!(look_at(&look, &queue).await.message_count(), 3);
+        assert!(receiver.recv().await.is_none() && stream.recv().await.is_none());
+        assert!(within("the rest", receiver.close()).await.unwrap().is_empty());
+    }
+
+    /// Nor when one of its consumers has ended it.
+    async fn what_one_consumer_has_ended_receives_nothing_more(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let source = Source::queue(&queue);
+        let builder = client.receiver_from(move |channel| {
+            tell.send(channel).unwrap();
+            let source = source.clone();
+            async move { Ok(source) }
+        });
+        let mut receiver = builder.consumers(2).build().await.unwrap();
+        let look = channel(&client).await;
+        assert_eq!(look_at(&look, &queue).await.consumer_count(), 2);
+        let first = told.recv().await.unwrap();
+        first.queue_declare(&unique("missing")).passive(true).await.unwrap_err();
+        let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ChannelClosed);
+        until("no consumers", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        assert!(within("the end", receiver.recv()).await.is_none());
+    }
+
+    /// Whoever waits for the end does not wait for messages that rest: they go back with it.
+    async fn what_rests_does_not_hold_up_the_end(server: Server) {
+        let (client, tap) = server.tapped().await;
+        let queue = exclusive_queue(&client).await;
+        fill(&client, &queue, 0..3).await;
+        let failed = Disposition::Modify(leveret::messaging::Modify { delivery_failed: true, undeliverable_here: true });
+        let receiver = client
+            .receiver(Source::queue(&queue))
+            .on_failure(failed, Duration::from_secs(3600))
+            .idle_timeout(Duration::from_millis(100))
+            .build()
+            .await
+            .unwrap();
+        within("the end", receiver.for_each(1, async |_| Err::<Disposition, _>("never"))).await.unwrap();
+        let settled = tap.settled(3).await;
+        assert!(settled.iter().all(|one| matches!(one, Settlement::Reject { requeue: false, .. })), "{settled:?}");
     }
 
     /// What starting a receiver fails with.

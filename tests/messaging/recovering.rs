@@ -380,6 +380,12 @@ on_every_server! {
         within("the prefetch", receiver.set_prefetch(9)).await.unwrap();
         recovered(&mut receiver, &mut client.events()).await;
         assert_eq!(consumes(&tap).1, Some(9));
+        // It is lost before anybody has asked the consumer that is new.
+        within("the prefetch", receiver.set_prefetch(11)).await.unwrap();
+        tap.cut();
+        until("the loss", async || client.state() == ClientState::Lost).await;
+        recovered(&mut receiver, &mut client.events()).await;
+        assert_eq!(consumes(&tap).1, Some(11));
         drop(receiver);
         kept.delete().await;
     }

@@ -11,7 +11,7 @@ use leveret::messaging::{
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{Server, channel, exclusive_queue, next, number, receiver, unique, within};
+use crate::support::{Server, channel, exclusive_queue, look_at, next, number, receiver, unique, until, within};
 use crate::wire::Tap;
 
 /// Answers what comes to a queue, for as long as the test runs.
@@ -36,6 +36,75 @@ async fn requesters(client: &Client) -> [Requester; 2] {
 }
 
 on_every_server! {
+    /// A reply to somebody else's request of the same number is no reply.
+    async fn a_reply_with_somebody_elses_prefix(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let mut requests = receiver(&client, &queue).await;
+        let sender = client.sender().mandatory(false).build().unwrap();
+        for requester in requesters(&client).await {
+            let request = async { requester.request(Target::queue(&queue), "x").await.unwrap() };
+            let serve = async {
+                let request = next(&mut requests).await;
+                let (reply_to, id) = (request.properties().reply_to.clone(), request.properties().correlation_id.clone());
+                let (reply_to, id) = (reply_to.unwrap(), id.unwrap().to_string());
+                let (prefix, number) = id.split_once('-').unwrap();
+                let other: String = prefix.chars().rev().chain(['0']).collect();
+                for (id, text) in [(format!("{other}-{number}"), "wrong"), (id.clone(), "right")] {
+                    let reply = Message::new(text).correlation_id(id);
+                    sender.send(Target::queue(reply_to.clone()), reply).await.unwrap();
+                }
+                request.accept().unwrap();
+            };
+            let (reply, ()) = within("a reply", async { tokio::join!(request, serve) }).await;
+            assert_eq!(reply.body(), b"right");
+        }
+    }
+
+    /// Requests of others, who may know their request by its message id; and replies that cannot be sent, which is no reason to handle
+    /// the request again.
+    async fn a_responder_and_strangers(server: Server) {
+        let client = server.client().await;
+        let (queue, replies) = (exclusive_queue(&client).await, exclusive_queue(&client).await);
+        let responder = serve(&client, &queue, async |request| {
+            let reply = Message::new(request.body().to_vec());
+            Ok(if request.body() == b"long" { reply.content_type("x".repeat(256)) } else { reply })
+        });
+        let sender = client.sender().build().unwrap();
+        let request = |text: &'static str| Message::new(text).reply_to(replies.as_str()).message_id(text);
+        sender.send(Target::queue(&queue), request("long")).await.unwrap();
+        sender.send(Target::queue(&queue), request("one").correlation_id("two")).await.unwrap();
+        sender.send(Target::queue(&queue), request("three")).await.unwrap();
+        let mut received = receiver(&client, &replies).await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let reply = next(&mut received).await;
+            ids.push(reply.properties().correlation_id.clone().unwrap().to_string());
+            reply.accept().unwrap();
+        }
+        ids.sort();
+        assert_eq!(ids, ["three", "two"]);
+        responder.abort();
+        assert!(responder.await.unwrap_err().is_cancelled());
+        let look = channel(&client).await;
+        until("the responder to go", async || look_at(&look, &queue).await.consumer_count() == 0).await;
+        assert_eq!(look_at(&look, &queue).await.message_count(), 0, "all were accepted");
+    }
+
+    /// A server that does not take a request says so, and nobody waits for its reply.
+    async fn a_request_that_is_refused(server: Server) {
+        let client = server.client().await;
+        let queue = unique("full");
+        let declare = channel(&client).await;
+        let declare = declare.queue_declare(&queue).exclusive(true).argument("x-max-length", 0);
+        declare.argument("x-overflow", "reject-publish").await.unwrap();
+        for requester in requesters(&client).await {
+            let error = within("an error", requester.request(Target::queue(&queue), "x")).await.unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Refused);
+            assert!(matches!(error, RequestError::Send(error) if error.kind() == ErrorKind::Nacked));
+        }
+    }
+
     /// Scenario 9, first part; U50: a hundred requests at once, answered in the opposite order.
     async fn scenario_09_a_hundred_replies_out_of_order(server: Server) {
         let client = server.client().await;

@@ -384,8 +384,8 @@ on_every_server! {
     }
 }
 
-on_rabbitmq! {
-    /// §4.7: a nack is refused, and tried again a bounded number of times. The broker in the box does not nack.
+on_every_server! {
+    /// §4.7: a nack is refused, and tried again a bounded number of times.
     async fn a_full_queue_refuses(server: Server) {
         let (client, tap) = server.tapped().await;
         let queue = unique("full");

@@ -9,21 +9,6 @@ use leveret::broker::Broker;
 
 use crate::running::{command, environment, unique};
 
-/// Makes a test of each body that a real RabbitMQ is needed for, because it is about what RabbitMQ alone does or can be made to do.
-macro_rules! on_rabbitmq {
-    ($( $(#[$meta:meta])* async fn $name:ident($($server:ident: Server)?) $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        #[ignore = "needs RabbitMQ: run tests/run"]
-        fn $name() {
-            crate::running::run(async {
-                $( let $server = &Server::rabbitmq().await; )?
-                $body
-            });
-        }
-    )*};
-}
-
 /// A server for one test alone.
 #[derive(Debug)]
 pub(crate) struct Own {

@@ -5,10 +5,11 @@ use super::unimplemented_method;
 use crate::broker::Place;
 use crate::broker::channel::{Consumer, Mode, Unacked, Verdict};
 use crate::broker::faults::{self, not_implemented, precondition};
-use crate::broker::queue::{ConsumerId, Subscriber};
+use crate::broker::queue::{ConsumerId, QueueId, Subscriber};
+use crate::broker::rules;
 use crate::broker::state::State;
 use crate::codec::method::basic::{self, Method};
-use crate::codec::{FieldValue, ReplyCode, ShortString};
+use crate::codec::{ReplyCode, ShortString};
 use crate::protocol::server::Fault;
 
 impl State {
@@ -17,8 +18,10 @@ impl State {
             Method::Qos(qos) => self.qos(place, &qos),
             Method::Consume(consume) => self.consume(place, consume),
             Method::Cancel(cancel) => {
-                self.cancel(place, &cancel.consumer_tag);
+                let queue = self.cancel(place, &cancel.consumer_tag);
                 self.reply(place, cancel.no_wait, basic::CancelOk { consumer_tag: cancel.consumer_tag });
+                // It may be somebody else's turn now.
+                queue.into_iter().for_each(|queue| self.serve(queue));
                 Ok(())
             }
             // The answer to a cancel of ours, which asks for none.
@@ -77,12 +80,14 @@ impl State {
             let resource = faults::queue(&found.name, &found.virtual_host);
             return Err(faults::refused(format!("{resource} in exclusive use")));
         }
+        let found = self.queues.get(&queue);
+        let resource = found.map(|queue| faults::queue(&queue.name, &queue.virtual_host)).unwrap_or_default();
+        let priority = rules::integer(&resource, &arguments, "x-priority")?.unwrap_or(0);
         let Some(channel) = self.channel(place) else { return Ok(()) };
         let consumer = Consumer::new(tag.clone(), Some(queue), no_ack, channel.prefetch);
         channel.consumers.insert(id, consumer);
         channel.tags.insert(tag.clone(), id);
         if let Some(queue) = self.queues.get_mut(&queue) {
-            let priority = arguments.get("x-priority").and_then(FieldValue::as_i64).unwrap_or(0);
             queue.subscribe(Subscriber { id, place, exclusive, priority });
         }
         self.reply(place, no_wait, basic::ConsumeOk { consumer_tag: tag });
@@ -115,30 +120,34 @@ impl State {
         Ok(())
     }
 
-    /// A consumer that is not there is cancelled already.
-    fn cancel(&mut self, place: Place, tag: &ShortString) {
-        let Some(channel) = self.channel(place) else { return };
-        let Some(id) = channel.tags.remove(tag) else { return };
+    /// A consumer that is not there is cancelled already. Gives the queue that it consumed from.
+    fn cancel(&mut self, place: Place, tag: &ShortString) -> Option<QueueId> {
+        let channel = self.channel(place)?;
+        let id = channel.tags.remove(tag)?;
         let consumer = channel.consumers.remove(&id);
         if channel.replies.as_ref().is_some_and(|(consumer, _)| *consumer == id)
             && let Some((_, name)) = channel.replies.take()
         {
             self.replies.remove(&name);
         }
-        if let Some(queue) = consumer.and_then(|consumer| consumer.queue) {
-            self.unsubscribe(queue, id);
-        }
+        let queue = consumer?.queue?;
+        self.unsubscribe(queue, id);
+        Some(queue)
     }
 
     /// c117: an empty queue is a normal answer.
     fn get(&mut self, place: Place, get: &basic::Get) -> Result<(), Fault> {
         let id = self.accessible_queue(place, &get.queue)?;
+        let now = self.now;
         let Some(queue) = self.queues.get_mut(&id) else { return Ok(()) };
+        queue.touch(now);
         let Some(entry) = queue.pop() else {
             self.send(place, basic::GetEmpty::default());
             return Ok(());
         };
-        let (message_count, now) = (count(queue.len()), self.now);
+        let message_count = count(queue.len());
+        // What comes next may have waited for its time to be over.
+        self.serve(id);
         let Some(channel) = self.channel(place) else { return Ok(()) };
         let delivery_tag = channel.next_delivery_tag();
         let (message, redelivered) = (std::sync::Arc::clone(&entry.message), entry.redelivered);
@@ -182,5 +191,5 @@ impl State {
 }
 
 fn verdict(requeue: bool) -> Verdict {
-    if requeue { Verdict::Requeue } else { Verdict::Done }
+    if requeue { Verdict::Requeue } else { Verdict::Refuse }
 }

@@ -3,11 +3,14 @@
 use super::unimplemented_method;
 use crate::broker::Place;
 use crate::broker::faults::{self, check_name, check_same, check_same_arguments, default_exchange};
-use crate::broker::routing::{Binding, Destination, Exchange, Exchanges, Kind};
+use crate::broker::routing::{Binding, Destination, Exchange, Exchanges, Kind, check_binding};
 use crate::broker::state::State;
 use crate::codec::method::exchange::{self, Method};
-use crate::codec::{FieldTable, ReplyCode, ShortString};
+use crate::codec::{FieldTable, FieldValue, ReplyCode, ShortString};
 use crate::protocol::server::Fault;
+
+/// The argument that names where messages go which find no binding.
+const ALTERNATE: &str = "alternate-exchange";
 
 impl State {
     pub(super) fn exchange(&mut self, place: Place, method: Method) -> Result<(), Fault> {
@@ -59,6 +62,10 @@ impl State {
         };
         let Some(existing) = existing else {
             check_name("exchange", &name)?;
+            match arguments.get(ALTERNATE) {
+                None | Some(FieldValue::LongString(_)) => {}
+                Some(value) => return Err(faults::invalid_type(&faults::exchange(&name, &host), ALTERNATE, value)),
+            }
             exchanges.insert(name, Exchange::new(kind).with(durable, auto_delete, internal, arguments));
             return Ok(());
         };
@@ -109,6 +116,7 @@ impl State {
         }
         let binding = Binding { destination: Destination::Exchange(destination), key, arguments };
         if bind {
+            check_binding(exchanges.get(source), &binding)?;
             exchanges.bind(source, binding)
         } else {
             exchanges.unbind(source, &binding)

@@ -1,14 +1,17 @@
 //! A message's way from a client to queues, or back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::queue::REPLY_TO;
 use crate::broker::Place;
 use crate::broker::channel::{Mode, Routed};
+use crate::broker::death::Reason;
 use crate::broker::faults::{self, not_implemented, precondition};
 use crate::broker::message::Message;
-use crate::broker::queue::Entry;
-use crate::broker::state::State;
+use crate::broker::queue::{Entry, QueueId};
+use crate::broker::rules::Overflow;
+use crate::broker::state::{Dead, State};
 use crate::codec::method::basic;
 use crate::codec::{ReplyCode, ShortString};
 use crate::protocol::Content;
@@ -22,6 +25,7 @@ impl State {
         }
         let mut message = Message::new(content);
         self.check_properties(place, &mut message)?;
+        message.read_copies()?;
         let routed = self.route(place, message, publish.mandatory)?;
         if let Some(channel) = self.channel(place)
             && let Mode::Tx(transaction) = &mut channel.mode
@@ -29,9 +33,9 @@ impl State {
             transaction.publishes.push(routed);
             return Ok(());
         }
-        self.enqueue(place, routed);
+        let accepted = self.enqueue(place, routed);
         if let Some(client) = self.client(place) {
-            client.accepted(place.channel);
+            client.published(place.channel, accepted);
         }
         Ok(())
     }
@@ -46,10 +50,10 @@ impl State {
                 return Err(precondition(text));
             }
         }
-        if let Some(expiration) = properties.expiration
-            && !expiration.to_str().is_ok_and(|text| text.parse::<u64>().is_ok())
-        {
-            return Err(precondition(format!("invalid expiration '{expiration}': no_integer")));
+        message.priority = properties.priority.unwrap_or(0);
+        if let Some(expiration) = properties.expiration {
+            let wrong = |reason| precondition(format!("invalid expiration '{expiration}': {reason}"));
+            message.time_to_live = Some(milliseconds(&expiration.to_string_lossy()).map_err(wrong)?);
         }
         if properties.reply_to.is_some_and(|name| name == REPLY_TO) {
             let replies = self.channel(place).and_then(|channel| channel.replies.clone());
@@ -67,34 +71,53 @@ impl State {
             return Err(Fault::new(ReplyCode::NOT_ALLOWED, format!("vhost {host} not found")));
         };
         let (exchange, key) = (&message.exchange, &message.routing_key);
-        let queues = if exchange.is_empty() {
-            found.queues.get(key).copied().into_iter().collect()
-        } else {
-            let exchanges = &found.exchanges;
-            let known = exchanges.get(exchange).ok_or_else(|| faults::no_exchange(exchange, &host))?;
+        if !exchange.is_empty() {
+            let known = found.exchanges.get(exchange).ok_or_else(|| faults::no_exchange(exchange, &host))?;
             if known.internal {
                 let resource = faults::exchange(exchange, &host);
                 return Err(faults::refused(format!("cannot publish to internal {resource}")));
             }
-            exchanges.route(exchange, key, &|| message.headers())
-        };
+        }
+        let queues = self.destinations(&host, &message);
         let reply = exchange.is_empty() && self.replies.contains_key(key);
         Ok(Routed { message: Arc::new(message), queues, reply, mandatory })
     }
 
-    /// Puts a message into its queues, hands it to the consumer of an answer, or returns it (c92: at once, so that it
-    /// precedes the confirm).
-    pub(super) fn enqueue(&mut self, place: Place, routed: Routed) {
-        let Routed { message, queues, reply, mandatory } = routed;
-        let mut taken = reply && self.answer(&message);
-        for id in queues {
-            if let Some(queue) = self.queues.get_mut(&id) {
-                queue.push(Arc::clone(&message));
-                self.serve(id);
-                taken = true;
+    /// The queues that a message goes to; none where there is no such exchange.
+    pub(in crate::broker) fn destinations(&self, host: &ShortString, message: &Message) -> Vec<QueueId> {
+        let Some(host) = self.virtual_hosts.get(host) else { return Vec::new() };
+        let find = |key: &ShortString| match message.exchange.is_empty() {
+            true => host.queues.get(key).copied().into_iter().collect(),
+            false => host.exchanges.route(&message.exchange, key, &|| message.headers()),
+        };
+        let mut queues = find(&message.routing_key);
+        for id in message.cc.iter().chain(&message.bcc).flat_map(find) {
+            if !queues.contains(&id) {
+                queues.push(id);
             }
         }
-        let now = self.now;
+        queues
+    }
+
+    /// Puts a message into its queues, hands it to the consumer of an answer, or returns it (c92: at once, so that it
+    /// precedes the confirm). Says whether no queue has refused it.
+    pub(super) fn enqueue(&mut self, place: Place, routed: Routed) -> bool {
+        let Routed { message, queues, reply, mandatory } = routed;
+        let mut taken = reply && self.answer(&message);
+        let (mut accepted, now) = (true, self.now);
+        for id in queues {
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            taken = true;
+            if !queue.refuses(&message) {
+                queue.push(Arc::clone(&message), now);
+                self.serve(id);
+                continue;
+            }
+            accepted = false;
+            if queue.rules.overflow == Overflow::RejectPublishDlx {
+                self.bury(vec![Dead { queue: id, reason: Reason::MaxLength, message: Arc::clone(&message) }]);
+            }
+        }
         if !taken
             && mandatory
             && let Some(client) = self.client(place)
@@ -107,6 +130,7 @@ impl State {
             };
             client.machine.send_content(place.channel, returned, &message.properties, &message.body, now);
         }
+        accepted
     }
 
     /// Delivers an answer to whoever waits for it.
@@ -114,5 +138,24 @@ impl State {
         let Some(&(place, consumer)) = self.replies.get(&message.routing_key) else { return false };
         self.deliver(place, consumer, Entry::of_no_queue(Arc::clone(message)));
         true
+    }
+}
+
+/// A time to live, or why it is none, in RabbitMQ's words.
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let rest = digits.trim_start_matches(|char: char| char.is_ascii_digit());
+    if rest.len() == digits.len() {
+        return Err("no_integer".into());
+    }
+    if !rest.is_empty() {
+        return Err(format!("{{leftover_string,\"{rest}\"}}"));
+    }
+    match text.parse::<i128>() {
+        Ok(number) if number < 0 => Err(format!("{{value_negative,{number}}}")),
+        Ok(number) => {
+            u64::try_from(number).map(Duration::from_millis).map_err(|_| format!("{{value_too_large,{number}}}"))
+        }
+        Err(_) => Err("no_integer".into()),
     }
 }

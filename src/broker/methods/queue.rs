@@ -2,9 +2,10 @@
 
 use super::unimplemented_method;
 use crate::broker::Place;
-use crate::broker::faults::{self, check_arguments, check_name, check_same, check_same_arguments, default_exchange};
+use crate::broker::faults::{self, check_name, check_same, check_same_arguments, default_exchange};
 use crate::broker::queue::{Queue, QueueId};
-use crate::broker::routing::{Binding, Destination};
+use crate::broker::routing::{Binding, Destination, check_binding};
+use crate::broker::rules::Rules;
 use crate::broker::state::State;
 use crate::codec::method::queue::{self, Method};
 use crate::codec::{FieldTable, ShortString};
@@ -53,7 +54,9 @@ impl State {
         } else {
             self.declare_actively(place, &host, declare)?
         };
-        let Some(queue) = self.queues.get(&id) else { return Ok(queue::DeclareOk::default()) };
+        let now = self.now;
+        let Some(queue) = self.queues.get_mut(&id) else { return Ok(queue::DeclareOk::default()) };
+        queue.touch(now);
         let declared = queue::DeclareOk {
             queue: queue.name.clone(),
             message_count: count(queue.len()),
@@ -92,8 +95,8 @@ impl State {
         let owner = exclusive.then_some(place.connection);
         if let Some(id) = self.virtual_hosts.get(host).and_then(|host| host.queues.get(&name)).copied() {
             let Some(existing) = self.queues.get(&id) else { return Ok(id) };
-            // c129: also when only one of the two declarations says exclusive.
-            if existing.owner != owner && existing.owner != Some(place.connection) {
+            // c129: also when only one of the two declarations says exclusive, even if both are of the same client.
+            if existing.owner != owner {
                 return Err(faults::locked(&name, host));
             }
             check_same("durable", &resource, durable, existing.durable)?;
@@ -101,13 +104,14 @@ impl State {
             check_same_arguments(&resource, &arguments, &existing.arguments)?;
             return Ok(id);
         }
-        check_arguments(&resource, &arguments)?;
+        let rules = Rules::of(&resource, &arguments)?;
         let id = QueueId(self.fresh_id());
-        let mut queue = Queue::new(name.clone(), host.clone());
+        let mut queue = Queue::new(name.clone(), host.clone(), rules, self.now);
         queue.durable = durable;
         queue.auto_delete = auto_delete;
         queue.owner = owner;
         queue.arguments = arguments;
+        self.expect(queue.due());
         self.queues.insert(id, queue);
         if let Some(host) = self.virtual_hosts.get_mut(host) {
             host.queues.insert(name, id);
@@ -143,6 +147,7 @@ impl State {
         let (_, exchanges) = self.exchanges(place)?;
         let binding = Binding { destination: Destination::Queue(queue), key, arguments };
         if bind {
+            check_binding(exchanges.get(exchange), &binding)?;
             exchanges.bind(exchange, binding)
         } else {
             exchanges.unbind(exchange, &binding)

@@ -23,7 +23,8 @@ impl State {
             Method::Commit(_) => {
                 let Transaction { publishes, settled } = self.take_transaction(place)?;
                 for routed in publishes {
-                    self.enqueue(place, routed);
+                    // Nobody waits for a confirm here.
+                    let _accepted = self.enqueue(place, routed);
                 }
                 for (verdict, deliveries) in settled {
                     self.settle(place, verdict, deliveries);

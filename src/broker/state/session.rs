@@ -125,6 +125,7 @@ impl State {
             Some(number) => client.channels.remove(&number).into_iter().collect(),
             None => std::mem::take(&mut client.channels).into_values().collect(),
         };
+        let mut queues = Vec::new();
         for channel in &channels {
             if let Some((_, name)) = &channel.replies {
                 self.replies.remove(name);
@@ -132,10 +133,12 @@ impl State {
             for (id, consumer) in &channel.consumers {
                 if let Some(queue) = consumer.queue {
                     self.unsubscribe(queue, *id);
+                    if !queues.contains(&queue) {
+                        queues.push(queue);
+                    }
                 }
             }
         }
-        let mut queues = Vec::new();
         for mut channel in channels {
             let mut returned = channel.take_all();
             if let Mode::Tx(transaction) = channel.mode {

@@ -1,5 +1,6 @@
 //! Receiving over AMQP: consumers on channels of their own, asked in turn, and started again when their connection was lost.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,7 @@ impl Plan {
             None => consume,
         };
         let consumer = C::start(consume, self.prefetch).await?;
-        Ok(Running { canceller: Some(consumer.canceller()), consumer, channel })
+        Ok(Running { canceller: Some(consumer.canceller()), consumer, later: VecDeque::new(), channel })
     }
 
     /// Starts the consumers: what building a receiver does, and beginning again. All of them on one connection, where one's queue is
@@ -151,8 +152,21 @@ impl Consume for amqp::MessageStream {
 struct Running<C> {
     channel: Channel,
     consumer: C,
-    /// Unless it is ended already, and only gives what it has.
+    /// Started in its place: each is asked when the one before has given what it had, and so the order is kept.
+    later: VecDeque<C>,
+    /// Of the last of them, unless it is ended already.
     canceller: Option<Canceller>,
+}
+
+impl<C> Running<C> {
+    /// The consumer has ended on this side. Says whether there is another one in its place.
+    #[cold]
+    fn go_on(&mut self) -> bool {
+        let next = self.later.pop_front();
+        let goes_on = next.is_some();
+        next.into_iter().for_each(|next| self.consumer = next);
+        goes_on
+    }
 }
 
 #[derive(Debug)]
@@ -189,9 +203,9 @@ struct Rest<C> {
 
 impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) async fn open(link: &Arc<Link>, plan: Plan) -> Result<Self> {
-        let recovery = Recovery::new(link, plan.recovery);
+        let (recovery, guest) = (Recovery::new(link, plan.recovery), link.guest());
         let Begun { queue, running, lost } = plan.clone().begin(Arc::clone(link)).await?;
-        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), end: None, _guest: link.guest() };
+        let rest = Rest { queue, plan, recovery, ended: AtomicBool::new(false), end: None, _guest: guest };
         Ok(Self { running, turn: 0, lost, rest: Box::new(rest) })
     }
 
@@ -213,7 +227,9 @@ impl<C: Consume> Inbox<C> {
                     Poll::Pending => checked += 1,
                     // Ended on this side: the others go on. They move up, and so all of them are asked again.
                     Poll::Ready(None) => {
-                        self.running.remove(self.turn);
+                        if !running.go_on() {
+                            self.running.remove(self.turn);
+                        }
                         checked = 0;
                     }
                     Poll::Ready(Some(Err(error))) => {
@@ -254,6 +270,7 @@ impl<C: Consume> Inbox<C> {
             match Pin::new(&mut running.consumer).poll_next(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Pending => at += 1,
+                Poll::Ready(None) if running.go_on() => {}
                 Poll::Ready(end) => {
                     reason = reason.or_else(|| end.and_then(Result::err));
                     self.running.remove(at);
@@ -298,6 +315,13 @@ impl<C: Consume> Inbox<C> {
         })
     }
 
+    /// The stream has ended: whatever still runs ends, too, and takes no messages from others.
+    #[cold]
+    pub(in crate::messaging) fn end(&mut self) {
+        self.stop();
+        self.running.clear();
+    }
+
     /// It does not begin again from now on.
     pub(in crate::messaging) fn stop(&mut self) {
         self.rest.ended.store(true, Ordering::Relaxed);
@@ -332,14 +356,14 @@ impl Inbox<amqp::Consumer> {
     }
 
     async fn replace(&mut self) -> Result<()> {
-        let mut fresh = Vec::new();
-        for Running { channel, canceller, .. } in &mut self.running {
-            let Some(canceller) = canceller.take() else { continue };
+        for running in &mut self.running {
+            let Some(canceller) = running.canceller.take() else { continue };
             // First the old one goes, because an exclusive consumer bears no other.
             canceller.cancel().await?;
-            fresh.push(self.rest.plan.consume(channel.clone(), &self.rest.queue).await?);
+            let fresh = self.rest.plan.consume(running.channel.clone(), &self.rest.queue).await?;
+            running.later.push_back(fresh.consumer);
+            running.canceller = fresh.canceller;
         }
-        self.running.append(&mut fresh);
         Ok(())
     }
 }

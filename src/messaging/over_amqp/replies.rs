@@ -73,13 +73,13 @@ impl Replies {
         until: Instant,
     ) -> Result<Message, RequestError> {
         let session = || self.session.get(self.link.runtime(), |_| true, || self.open());
+        let _guest = self.link.guest();
         loop {
             let session = timeout_at(until, session()).await.unwrap_or_else(|_| Err(no_channel_in_time()));
             let session = match session {
                 Ok(session) => session,
                 Err(error) => return Err(RequestError::Send(cargo.refuse(error))),
             };
-            let _guest = self.link.guest();
             match session.send(&mut cargo, until).await {
                 Ok((request, confirm)) => return request.wait(confirm, until).await,
                 Err(error) if session.is_usable() => return Err(RequestError::Send(cargo.refuse(error))),
