@@ -213,6 +213,23 @@ on_every_server! {
         assert_eq!(ready(&channel, &queue).await, 0);
     }
 
+    /// Each of these stands by itself in memory, and all have been taken over when the first is handed out.
+    async fn a_dropped_consumer_gives_back_large_messages(server: Server) {
+        let channel = server.channel().await;
+        let queue = exclusive_queue(&channel).await;
+        channel.confirm_select().await.unwrap();
+        for _ in 0..10 {
+            let confirm = channel.basic_publish("", &queue, vec![7; 20_000]).await.unwrap();
+            within("a confirm", confirm).await.unwrap().accepted().unwrap();
+        }
+        let mut consumer = channel.basic_consume(&queue).prefetch(10).await.unwrap();
+        until("all of them are delivered", async || ready(&channel, &queue).await == 0).await;
+        let in_hand = next(&mut consumer).await;
+        drop(consumer);
+        until("the rest to be back", async || ready(&channel, &queue).await == 9).await;
+        in_hand.ack().unwrap();
+    }
+
     /// The future of a consume that is dropped half-way leaves no consumer behind.
     async fn a_consume_that_is_given_up(server: Server) {
         let channel = server.channel().await;
