@@ -254,6 +254,16 @@ impl Backend {
             Self::Kafka(_) => {}
         }
     }
+
+    /// It ends, and what was not fetched goes back. What was fetched can be settled: on Kafka by the members only that it came
+    /// through, so these stay.
+    fn put_back(&mut self) {
+        match self {
+            Self::Amqp(inbox) => inbox.put_back(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(inbox) => inbox.iter().for_each(kafka::Inbox::drain),
+        }
+    }
 }
 
 impl Receiver {
@@ -351,6 +361,12 @@ impl Receiver {
             }
         }
         Ok(batch)
+    }
+
+    /// Ends it before it is dropped: what nobody has looked at goes back, and deliveries in hand can still be settled.
+    pub(super) fn put_back(&mut self) {
+        self.over = true;
+        self.backend.put_back();
     }
 
     /// Settles a delivery and every one before it that came through the same channel, all at once (`basic.ack` or `basic.nack` with

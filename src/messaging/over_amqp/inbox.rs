@@ -304,6 +304,12 @@ impl<C: Consume> Inbox<C> {
         self.rest.recovery.stop();
     }
 
+    /// Ends the consumers, and does not begin again. What has been delivered and not taken goes back to the queue.
+    pub(in crate::messaging) fn put_back(&mut self) {
+        self.stop();
+        self.running.clear();
+    }
+
     /// Ends the consumers, and does not begin again. What has been delivered can still be taken.
     pub(in crate::messaging) async fn cancel(&self) -> Result<()> {
         self.rest.ended.store(true, Ordering::Relaxed);
