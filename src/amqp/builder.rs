@@ -242,7 +242,14 @@ impl ConnectionBuilder {
         let runtime = self.runtime.clone();
         let connect = self.connect(stream);
         match runtime {
-            None => connect.await,
+            None => match Handle::try_current() {
+                Ok(_) => connect.await,
+                Err(_) => {
+                    let message = "there is no tokio runtime here for the connection to live on: connect in one, or name one \
+                                   (ConnectionBuilder::spawn_on)";
+                    Err(Error::new(ErrorKind::InvalidArgument, message))
+                }
+            },
             Some(runtime) => runtime.spawn(connect).await.unwrap_or_else(|error| {
                 Err(Error::with_source(
                     ErrorKind::Closed,

@@ -45,8 +45,8 @@ pub(crate) async fn within<T>(
     abandon: impl FnMut(),
 ) -> Result<T> {
     let mut abandon = OnDrop(Some(abandon));
-    let answer = tokio::time::timeout(limit, poll_fn(|cx| poll(cx.waker()))).await;
-    match answer {
+    let answer = poll_fn(|cx| poll(cx.waker()));
+    match shared.timer(|| tokio::time::timeout(limit, answer)).await {
         Ok(answer) => {
             abandon.0 = None;
             answer

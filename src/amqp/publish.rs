@@ -148,7 +148,8 @@ impl<'a> BasicPublish<'a> {
     #[cold]
     pub(crate) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let limit = self.deadline.unwrap_or(self.channel.inner.guard.call_deadline);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let sleep = || self.channel.inner.guard.shared.timer(|| Box::pin(tokio::time::sleep(limit)));
+        let timer = self.timer.get_or_insert_with(sleep);
         timer.as_mut().poll(cx).map(|()| self.channel.why_publishing_waits())
     }
 
@@ -290,9 +291,11 @@ impl Confirm {
     #[doc(alias = "deadline")]
     #[doc(alias = "timeout")]
     pub async fn within(&mut self, limit: Duration) -> Result<Confirmation> {
-        match tokio::time::timeout(limit, &mut *self).await {
+        let channel = Arc::clone(&self.channel);
+        let shared = &channel.guard.shared;
+        match shared.timer(|| tokio::time::timeout(limit, self)).await {
             Ok(confirmation) => confirmation,
-            Err(_) => Err(late(&self.channel.guard.shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
+            Err(_) => Err(late(shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
         }
     }
 

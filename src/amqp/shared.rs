@@ -10,15 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::codec::ReplyCode;
 use crate::error::Result;
 use crate::protocol::Wakes;
 use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
-use crate::transport::{Endpoint, Next, Turn, now};
+use crate::transport::{Endpoint, Next, Turn, inside, now};
 
 /// A connection's machine, shared by the handles and the driver.
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
+    /// Where the driver lives, and the timers of those who wait outside of any runtime.
+    runtime: Option<Handle>,
 }
 
 impl fmt::Debug for Shared {
@@ -30,7 +34,12 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(machine: Machine) -> Arc<Self> {
-        Arc::new(Self { machine: Mutex::new(machine) })
+        Arc::new(Self { machine: Mutex::new(machine), runtime: Handle::try_current().ok() })
+    }
+
+    /// Makes a timer, in whatever task and on whatever executor that is.
+    pub(crate) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
+        inside(self.runtime.as_ref(), make)
     }
 
     /// Does something with the machine. Whoever has to be woken, or dropped, is when the lock has been released.
