@@ -16,7 +16,7 @@ use crate::codec::ReplyCode;
 use crate::error::Result;
 use crate::protocol::Wakes;
 use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
-use crate::transport::{Endpoint, Next, Turn, inside, now};
+use crate::transport::{Endpoint, Next, Turn, now};
 
 /// A connection's machine, shared by the handles and the driver.
 pub(crate) struct Shared {
@@ -37,9 +37,11 @@ impl Shared {
         Arc::new(Self { machine: Mutex::new(machine), runtime: Handle::try_current().ok() })
     }
 
-    /// Makes a timer, in whatever task and on whatever executor that is.
+    /// Makes a timer where there is a runtime for it: that of whoever calls, or else the driver's.
     pub(crate) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
-        inside(self.runtime.as_ref(), make)
+        let ours = self.runtime.as_ref().filter(|_| Handle::try_current().is_err());
+        let _inside = ours.map(Handle::enter);
+        make()
     }
 
     /// Does something with the machine. Whoever has to be woken, or dropped, is when the lock has been released.

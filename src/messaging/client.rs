@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::builder::ClientBuilder;
 use super::config::{Config, Transport};
+use super::deadline::by;
 use super::events::{EventStream, Events};
 use super::hook::{BoxError, Hook};
 use super::outbox::Outbox;
@@ -232,9 +234,18 @@ impl Client {
                 Backend::Kafka(link) => over_kafka::ping(link, timeout).await,
             }
         };
-        tokio::time::timeout(timeout, ping).await.unwrap_or_else(|_| {
+        by(self.runtime(), Instant::now() + timeout.min(EVER), ping).await.unwrap_or_else(|| {
             Err(Error::new(ErrorKind::Timeout, format!("no answer within {} ms", timeout.as_millis())))
         })
+    }
+
+    /// Where its connection lives, if that was said.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        match self.backend() {
+            Backend::Amqp(link) => link.runtime(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => None,
+        }
     }
 
     /// How the client is at the moment.

@@ -7,8 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
+use super::deadline::by;
 use super::delivery::Delivery;
 use super::idle::Idle;
 use super::message_stream::{MessageStream, NoAckBackend};
@@ -19,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kafka;
 #[cfg(feature = "kafka")]
 use crate::message::Source;
-use crate::message::{Disposition, Modify, OnDrop, RecoveryPolicy};
+use crate::message::{Disposition, EVER, Modify, OnDrop, RecoveryPolicy};
 
 /// How messages are received.
 ///
@@ -198,7 +200,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings, idle: Idle::new(), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::new(client.runtime()), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
@@ -219,7 +221,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream::new(backend, idle_timeout))
+        Ok(MessageStream::new(backend, idle_timeout, Idle::new(client.runtime())))
     }
 }
 
@@ -342,10 +344,13 @@ impl Receiver {
         }
         let first = match wait {
             None => self.recv().await,
-            Some(wait) => match tokio::time::timeout(wait, self.recv()).await {
-                Ok(first) => first,
-                Err(_) => return Ok(batch),
-            },
+            Some(wait) => {
+                let runtime = self.idle.runtime().cloned();
+                match by(runtime.as_ref(), Instant::now() + wait.min(EVER), self.recv()).await {
+                    Some(first) => first,
+                    None => return Ok(batch),
+                }
+            }
         };
         let closed = || Error::new(ErrorKind::Closed, "the receiver has ended");
         batch.push(first.ok_or_else(closed)??);

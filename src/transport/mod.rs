@@ -25,17 +25,7 @@ pub use tls::{TlsConfig, TlsVersion};
 
 use std::time::Instant;
 
-#[cfg(feature = "client")]
-use tokio::runtime::Handle;
-
 /// The time, by tokio's clock: real, or a test's own when the test has paused it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// Makes a timer where there is a runtime for it: that of whoever calls, or else this one.
-#[cfg(feature = "client")]
-pub(crate) fn inside<T>(runtime: Option<&Handle>, make: impl FnOnce() -> T) -> T {
-    let _inside = runtime.filter(|_| Handle::try_current().is_err()).map(Handle::enter);
-    make()
 }

@@ -86,7 +86,7 @@ impl Plan {
         let queue = match (fixed, &self.origin, channels.first()) {
             (None, Origin::Made(make), Some(channel)) => {
                 let (until, limit) = link.limit();
-                self.queue(&make.call(channel.clone(), until, limit).await?)?
+                self.queue(&make.call(channel.clone(), link.runtime(), until, limit).await?)?
             }
             (Some(queue), ..) => queue,
             (None, ..) => return Err(Error::new(ErrorKind::InvalidArgument, "a receiver without consumers")),
