@@ -1,6 +1,6 @@
 //! A channel's books: consumers, what is delivered and not settled, confirms, a transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::faults::precondition;
@@ -56,11 +56,19 @@ pub(super) enum Mode {
     Tx(Transaction),
 }
 
-/// Publishes are counted from 1 (c90). All that were accepted are confirmed, in order, so two numbers say everything.
+/// Publishes are counted from 1 (c90), and confirmed in order: those that come one after the other and end alike together.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
     published: u64,
-    confirmed: u64,
+    due: VecDeque<Confirm>,
+}
+
+/// The last of some messages, whether there is more than one, and what became of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confirm {
+    pub(super) delivery_tag: u64,
+    pub(super) multiple: bool,
+    pub(super) accepted: bool,
 }
 
 /// What waits for the commit.
@@ -83,8 +91,10 @@ pub(super) struct Routed {
 /// What a consumer says of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Done with, or refused for good: without dead-lettering that is the same.
+    /// Done with.
     Done,
+    /// Refused for good: dead-lettered where the queue has somewhere to send it.
+    Refused,
     Requeue,
 }
 
@@ -171,15 +181,18 @@ impl Channel {
 }
 
 impl Confirms {
-    pub(super) fn published(&mut self) {
+    pub(super) fn published(&mut self, accepted: bool) {
         self.published += 1;
+        let delivery_tag = self.published;
+        match self.due.back_mut() {
+            Some(last) if last.accepted == accepted => *last = Confirm { delivery_tag, multiple: true, accepted },
+            _ => self.due.push_back(Confirm { delivery_tag, multiple: false, accepted }),
+        }
     }
 
-    /// The tag and the `multiple` bit of the ack that is due, if one is.
-    pub(super) fn take(&mut self) -> Option<(u64, bool)> {
-        let count = self.published - self.confirmed;
-        self.confirmed = self.published;
-        (count > 0).then_some((self.published, count > 1))
+    /// The ack or nack that is due, if one is.
+    pub(super) fn take(&mut self) -> Option<Confirm> {
+        self.due.pop_front()
     }
 }
 
@@ -193,7 +206,7 @@ mod tests {
         channel.consumers.insert(ConsumerId(7), Consumer::new("c".into(), Some(QueueId(1)), false, 2));
         let mut queue = Queue::new("q".into(), "/".into());
         for _ in 0..deliveries {
-            queue.push(Arc::default());
+            queue.push(Arc::default(), std::time::Instant::now());
             let tag = channel.next_delivery_tag();
             let entry = queue.pop().unwrap();
             channel.remember(tag, Unacked { queue: QueueId(1), consumer: Some(ConsumerId(7)), entry });
@@ -238,11 +251,15 @@ mod tests {
     #[test]
     fn c91_confirms_are_joined() {
         let mut confirms = Confirms::default();
+        let confirm = |delivery_tag, multiple, accepted| Some(Confirm { delivery_tag, multiple, accepted });
         assert_eq!(confirms.take(), None);
-        confirms.published();
-        assert_eq!(confirms.take(), Some((1, false)));
-        confirms.published();
-        confirms.published();
-        assert_eq!((confirms.take(), confirms.take()), (Some((3, true)), None));
+        confirms.published(true);
+        assert_eq!(confirms.take(), confirm(1, false, true));
+        for accepted in [true, true, false, false, true] {
+            confirms.published(accepted);
+        }
+        assert_eq!(confirms.take(), confirm(3, true, true));
+        assert_eq!(confirms.take(), confirm(5, true, false));
+        assert_eq!((confirms.take(), confirms.take()), (confirm(6, false, true), None));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::channel::{Channel, Mode, Unacked};
+use super::channel::{Channel, Confirm, Mode, Unacked};
 use super::queue::{ConsumerId, Entry, QueueId, Subscriber};
 use crate::codec::method::{basic, connection};
 use crate::codec::{FieldTable, ShortString};
@@ -122,24 +122,27 @@ impl Client {
         }
     }
 
-    /// A message of a confirming channel was accepted.
-    pub(super) fn accepted(&mut self, number: u16) {
+    /// A message of a confirming channel has come, and was accepted or not.
+    pub(super) fn published(&mut self, number: u16, accepted: bool) {
         if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(&number) {
-            confirms.published();
+            confirms.published(accepted);
             self.unconfirmed.insert(number);
         }
     }
 
-    /// Sends the confirms that are due, of one channel or of all: one ack for all messages of a channel.
+    /// Sends the confirms that are due, of one channel or of all: one for all messages of a channel that end alike.
     pub(super) fn confirm(&mut self, only: Option<u16>) {
         self.unconfirmed.retain(|number| {
             if only.is_some_and(|only| only != *number) {
                 return true;
             }
-            if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(number)
-                && let Some((delivery_tag, multiple)) = confirms.take()
-            {
-                self.machine.send(*number, basic::Ack { delivery_tag, multiple });
+            if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(number) {
+                while let Some(Confirm { delivery_tag, multiple, accepted }) = confirms.take() {
+                    match accepted {
+                        true => self.machine.send(*number, basic::Ack { delivery_tag, multiple }),
+                        false => self.machine.send(*number, basic::Nack { delivery_tag, multiple, requeue: false }),
+                    }
+                }
             }
             false
         });

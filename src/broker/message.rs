@@ -1,5 +1,7 @@
 //! A message as the broker keeps it: shared by all queues it is in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, FieldTable, Properties, RawProperties, ShortString};
@@ -11,6 +13,8 @@ pub(super) struct Message {
     pub(super) routing_key: ShortString,
     pub(super) properties: RawProperties,
     pub(super) body: Bytes,
+    /// What its property `expiration` says.
+    pub(super) time_to_live: Option<Duration>,
 }
 
 /// Bits of the property flags.
@@ -25,6 +29,7 @@ impl Message {
             routing_key: content.routing_key(),
             properties: content.properties(),
             body: content.into_body(),
+            time_to_live: None,
         }
     }
 
@@ -46,11 +51,19 @@ impl Message {
 
     /// Writes another queue for answers into the properties.
     pub(super) fn set_reply_to(&mut self, queue: ShortString) -> Result<(), DecodeError> {
-        let properties = self.properties.decode()?.reply_to(queue);
-        let mut octets = Vec::with_capacity(self.properties.as_bytes().len() + 64);
-        // What was read can be written, and the new name is short.
-        let _ = properties.encode(&mut octets);
-        self.properties = RawProperties::new(octets.into());
+        self.properties = encoded(&self.properties.decode()?.reply_to(queue));
         Ok(())
     }
+
+    /// The same with other properties.
+    pub(super) fn with(self, properties: &Properties) -> Self {
+        Self { properties: encoded(properties), ..self }
+    }
+}
+
+fn encoded(properties: &Properties) -> RawProperties {
+    let mut octets = Vec::with_capacity(128);
+    // What was read can be written, and what is added is short.
+    let _ = properties.encode(&mut octets);
+    RawProperties::new(octets.into())
 }

@@ -13,8 +13,17 @@
 //! ```
 //!
 //! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
-//! [`hold_confirms`](Broker::hold_confirms), [`set_flow`](Broker::set_flow),
-//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections).
+//! [`hold_confirms`](Broker::hold_confirms), [`nack_publishes`](Broker::nack_publishes), [`set_flow`](Broker::set_flow),
+//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections). To lose a connection at a certain
+//! octet, put a stream of your own around [`connect`](Broker::connect).
+//!
+//! # What it does not have
+//!
+//! Of RabbitMQ's arguments for queues it acts on `x-message-ttl`, `x-max-length`, `x-overflow`, `x-dead-letter-exchange` and
+//! `x-dead-letter-routing-key`, besides the property `expiration`; of those for consumers on `x-priority`. The others are compared when a
+//! queue is declared again, and do nothing: all queues are classic ones (no quorum queues with `x-delivery-limit`, no streams), none
+//! expires (`x-expires`), has priorities (`x-max-priority`), a limit in octets or a single active consumer. There is no TLS (a proxy
+//! of the test's can have it), no management, no plugin.
 //!
 //! Inside, everything the broker knows stands behind one lock. Each client has a machine
 //! ([`protocol::server`](crate::protocol::server)) and a driver task; a turn of the driver takes the lock once, acts on what
@@ -23,6 +32,7 @@
 mod builder;
 mod channel;
 mod client;
+mod dead;
 mod faults;
 #[cfg(feature = "arbitrary")]
 #[doc(hidden)]
@@ -142,6 +152,12 @@ impl Broker {
     /// Holds publisher confirms back, or lets them go: what has gathered is then sent as one confirm per channel.
     pub fn hold_confirms(&self, hold: bool) {
         self.shared.with(|state| state.hold_confirms(hold));
+    }
+
+    /// Takes no responsibility for what is published from now on, or does again: it reaches no queue, is not returned, and is answered
+    /// with `basic.nack` on channels with confirms.
+    pub fn nack_publishes(&self, nack: bool) {
+        self.shared.with(|state| state.nack_publishes(nack));
     }
 
     /// Asks all channels that are open to stop sending messages, or to go on (`channel.flow`).

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::dead::Limits;
 use super::message::Message;
 use super::{ConnectionId, Place};
 use crate::codec::{FieldTable, ShortString};
@@ -24,6 +26,7 @@ pub(super) struct Queue {
     /// The connection that has an exclusive queue for itself.
     pub(super) owner: Option<ConnectionId>,
     pub(super) arguments: FieldTable,
+    pub(super) limits: Limits,
     /// Ready for delivery, by place.
     ready: VecDeque<Entry>,
     next_place: u64,
@@ -38,6 +41,7 @@ pub(super) struct Entry {
     place: u64,
     pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
+    expires: Option<Instant>,
 }
 
 /// A consumer, as its queue knows it.
@@ -52,7 +56,7 @@ pub(super) struct Subscriber {
 impl Entry {
     /// A message on its way from a publisher straight to a consumer.
     pub(super) fn of_no_queue(message: Arc<Message>) -> Self {
-        Self { place: 0, message, redelivered: false }
+        Self { place: 0, message, redelivered: false, expires: None }
     }
 }
 
@@ -65,6 +69,7 @@ impl Queue {
             auto_delete: false,
             owner: None,
             arguments: FieldTable::new(),
+            limits: Limits::default(),
             ready: VecDeque::new(),
             next_place: 0,
             consumers: VecDeque::new(),
@@ -80,10 +85,33 @@ impl Queue {
         self.ready.is_empty()
     }
 
-    pub(super) fn push(&mut self, message: Arc<Message>) {
+    pub(super) fn push(&mut self, message: Arc<Message>, now: Instant) {
         let place = self.next_place;
         self.next_place += 1;
-        self.ready.push_back(Entry { place, message, redelivered: false });
+        let time_to_live = self.limits.time_to_live.into_iter().chain(message.time_to_live).min();
+        let expires = time_to_live.and_then(|time| now.checked_add(time));
+        self.ready.push_back(Entry { place, message, redelivered: false, expires });
+    }
+
+    /// Whether it refuses what comes.
+    pub(super) fn refuses(&self) -> bool {
+        self.limits.refuses && self.limits.length.is_some_and(|length| self.len() >= length)
+    }
+
+    /// The first message, if it has expired before this time.
+    pub(super) fn take_expired(&mut self, before: Instant) -> Option<Entry> {
+        self.next_expiry().is_some_and(|expires| expires < before).then(|| self.pop()).flatten()
+    }
+
+    /// The first message, if there are too many.
+    pub(super) fn take_surplus(&mut self) -> Option<Entry> {
+        let surplus = !self.limits.refuses && self.limits.length.is_some_and(|length| self.len() > length);
+        surplus.then(|| self.pop()).flatten()
+    }
+
+    /// When the first message expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.ready.front().and_then(|entry| entry.expires)
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
@@ -137,7 +165,7 @@ mod tests {
     fn queue(messages: u8) -> Queue {
         let mut queue = Queue::new("q".into(), "/".into());
         for body in 0..messages {
-            queue.push(Arc::new(Message { body: vec![body].into(), ..Message::default() }));
+            queue.push(Arc::new(Message { body: vec![body].into(), ..Message::default() }), Instant::now());
         }
         queue
     }

@@ -6,14 +6,15 @@
 mod control;
 mod session;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::channel::{Channel, Unacked, Verdict};
 use super::client::Client;
+use super::dead::{Morgue, Reason};
 use super::faults;
 use super::names::Names;
 use super::queue::{ConsumerId, Entry, Queue, QueueId};
@@ -39,6 +40,11 @@ pub(super) struct State {
     last_id: u64,
     blocked: Option<ShortString>,
     hold_confirms: bool,
+    pub(super) nacks_publishes: bool,
+    /// On their way out of one queue, to others.
+    pub(super) dead: Morgue,
+    /// When queues are to be looked at, because their first message expires.
+    alarms: BTreeSet<(Instant, QueueId)>,
     /// No new clients.
     stopping: bool,
     pub(super) now: Instant,
@@ -66,6 +72,9 @@ impl State {
             last_id: 0,
             blocked: None,
             hold_confirms: false,
+            nacks_publishes: false,
+            dead: Morgue::default(),
+            alarms: BTreeSet::new(),
             stopping: false,
             now,
             wakes: Wakes::default(),
@@ -103,6 +112,7 @@ impl State {
         now: Instant,
     ) -> Next {
         self.now = now;
+        self.ring();
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         client.awake();
         if std::mem::take(&mut client.paused) {
@@ -120,6 +130,7 @@ impl State {
         while let Some(event) = self.clients.get_mut(&id).and_then(|client| client.machine.next_event()) {
             self.act(id, event);
         }
+        self.bury();
         self.write(id, output, taken, driver)
     }
 
@@ -179,7 +190,13 @@ impl State {
             // What was taken may leave at once, and nothing else would call for the rest.
             client.touch(&mut self.wakes);
         }
-        Next { deadline: client.machine.timeout(), read: !client.paused, ahead: Ahead::default(), finished: false }
+        // Whichever client turns first looks after all queues.
+        let alarm = match self.dead.is_empty() {
+            true => self.alarms.first().map(|(at, _)| *at),
+            false => Some(self.now),
+        };
+        let deadline = client.machine.timeout().into_iter().chain(alarm).min();
+        Next { deadline, read: !client.paused, ahead: Ahead::default(), finished: false }
     }
 
     /// The driver is gone, with or without a last turn.
@@ -191,6 +208,10 @@ impl State {
     fn remove(&mut self, id: ConnectionId) {
         if let Some(mut client) = self.clients.remove(&id) {
             client.forget_driver(&mut self.wakes);
+        }
+        // It may have been the one that was going to look after the queues.
+        if !self.alarms.is_empty() || !self.dead.is_empty() {
+            self.clients.values_mut().for_each(|client| client.touch(&mut self.wakes));
         }
     }
 
@@ -251,11 +272,42 @@ impl State {
         }
     }
 
-    /// Delivers what a queue has to whoever can take it.
+    /// Looks after the queues whose time has come.
+    fn ring(&mut self) {
+        while let Some((at, id)) = self.alarms.first().copied()
+            && at <= self.now
+        {
+            self.alarms.pop_first();
+            self.serve(id);
+        }
+    }
+
+    /// Delivers what a queue has to whoever can take it, and takes out what it does not keep.
     pub(super) fn serve(&mut self, id: QueueId) {
-        let Self { queues, clients, wakes, now, .. } = self;
+        self.hand_out(id);
+        let Self { queues, dead, alarms, now, .. } = self;
         let Some(queue) = queues.get_mut(&id) else { return };
-        while !queue.is_empty() {
+        // Messages that live for no time at all had their chance just now.
+        let past = *now + Duration::from_nanos(1);
+        while let Some(entry) = queue.take_expired(past) {
+            dead.take(queue, entry, Reason::Expired);
+        }
+        while let Some(entry) = queue.take_surplus() {
+            dead.take(queue, entry, Reason::PushedOut);
+        }
+        alarms.extend(queue.next_expiry().map(|expires| (expires, id)));
+    }
+
+    fn hand_out(&mut self, id: QueueId) {
+        let Self { queues, clients, dead, wakes, now, .. } = self;
+        let Some(queue) = queues.get_mut(&id) else { return };
+        loop {
+            while let Some(entry) = queue.take_expired(*now) {
+                dead.take(queue, entry, Reason::Expired);
+            }
+            if queue.is_empty() {
+                return;
+            }
             let next = queue.next_consumer(|subscriber| {
                 clients.get_mut(&subscriber.place.connection).is_some_and(|client| client.can_take(subscriber))
             });
@@ -316,13 +368,17 @@ impl State {
             if let Some(id) = unacked.consumer.filter(|id| !consumers.contains(id)) {
                 consumers.push(id);
             }
-            if verdict == Verdict::Requeue
-                && let Some(queue) = self.queues.get_mut(&unacked.queue)
-            {
-                queue.requeue(unacked.entry);
-                if !queues.contains(&unacked.queue) {
-                    queues.push(unacked.queue);
+            match (verdict, self.queues.get_mut(&unacked.queue)) {
+                (Verdict::Requeue, Some(queue)) => {
+                    queue.requeue(unacked.entry);
+                    if !queues.contains(&unacked.queue) {
+                        queues.push(unacked.queue);
+                    }
                 }
+                (Verdict::Refused, Some(queue)) => {
+                    self.dead.take(queue, unacked.entry, Reason::Refused);
+                }
+                (Verdict::Done, _) | (_, None) => {}
             }
         }
         if let Some(channel) = self.channel(place) {

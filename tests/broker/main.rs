@@ -4,6 +4,7 @@
 
 mod consuming;
 mod control;
+mod dead_letters;
 mod errors;
 mod limits;
 mod publishing;

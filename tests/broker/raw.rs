@@ -226,6 +226,9 @@ impl Raw {
             Method::Basic(basic::Method::Ack(ack)) => {
                 format!("ack {}{}", ack.delivery_tag, if ack.multiple { " multiple" } else { "" })
             }
+            Method::Basic(basic::Method::Nack(nack)) => {
+                format!("nack {}{}", nack.delivery_tag, if nack.multiple { " multiple" } else { "" })
+            }
             Method::Channel(channel::Method::Close(close)) => {
                 self.answer(number, channel::CloseOk {}).await;
                 format!(

@@ -133,12 +133,15 @@ impl State {
     /// c117: an empty queue is a normal answer.
     fn get(&mut self, place: Place, get: &basic::Get) -> Result<(), Fault> {
         let id = self.accessible_queue(place, &get.queue)?;
+        self.serve(id);
         let Some(queue) = self.queues.get_mut(&id) else { return Ok(()) };
         let Some(entry) = queue.pop() else {
             self.send(place, basic::GetEmpty::default());
             return Ok(());
         };
         let (message_count, now) = (count(queue.len()), self.now);
+        // Another message is the first now.
+        self.serve(id);
         let Some(channel) = self.channel(place) else { return Ok(()) };
         let delivery_tag = channel.next_delivery_tag();
         let (message, redelivered) = (std::sync::Arc::clone(&entry.message), entry.redelivered);
@@ -182,5 +185,5 @@ impl State {
 }
 
 fn verdict(requeue: bool) -> Verdict {
-    if requeue { Verdict::Requeue } else { Verdict::Done }
+    if requeue { Verdict::Requeue } else { Verdict::Refused }
 }

@@ -1,18 +1,22 @@
 //! A message's way from a client to queues, or back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::queue::REPLY_TO;
 use crate::broker::Place;
 use crate::broker::channel::{Mode, Routed};
 use crate::broker::faults::{self, not_implemented, precondition};
 use crate::broker::message::Message;
-use crate::broker::queue::Entry;
+use crate::broker::queue::{Entry, Queue, QueueId};
 use crate::broker::state::State;
 use crate::codec::method::basic;
 use crate::codec::{ReplyCode, ShortString};
 use crate::protocol::Content;
 use crate::protocol::server::{Fault, Publish};
+
+/// Dead letters that are sent on in one turn.
+const MANY: usize = 64;
 
 impl State {
     pub(in crate::broker) fn publish(&mut self, place: Place, publish: Publish, content: Content) -> Result<(), Fault> {
@@ -29,9 +33,9 @@ impl State {
             transaction.publishes.push(routed);
             return Ok(());
         }
-        self.enqueue(place, routed);
+        let accepted = !self.nacks_publishes && self.enqueue(place, routed);
         if let Some(client) = self.client(place) {
-            client.accepted(place.channel);
+            client.published(place.channel, accepted);
         }
         Ok(())
     }
@@ -46,10 +50,10 @@ impl State {
                 return Err(precondition(text));
             }
         }
-        if let Some(expiration) = properties.expiration
-            && !expiration.to_str().is_ok_and(|text| text.parse::<u64>().is_ok())
-        {
-            return Err(precondition(format!("invalid expiration '{expiration}': no_integer")));
+        if let Some(expiration) = properties.expiration {
+            let millis = expiration.to_str().ok().and_then(|text| text.parse().ok());
+            let no_integer = || precondition(format!("invalid expiration '{expiration}': no_integer"));
+            message.time_to_live = Some(Duration::from_millis(millis.ok_or_else(no_integer)?));
         }
         if properties.reply_to.is_some_and(|name| name == REPLY_TO) {
             let replies = self.channel(place).and_then(|channel| channel.replies.clone());
@@ -83,18 +87,23 @@ impl State {
     }
 
     /// Puts a message into its queues, hands it to the consumer of an answer, or returns it (c92: at once, so that it
-    /// precedes the confirm).
-    pub(super) fn enqueue(&mut self, place: Place, routed: Routed) {
+    /// precedes the confirm). Says whether no queue has refused it.
+    pub(super) fn enqueue(&mut self, place: Place, routed: Routed) -> bool {
         let Routed { message, queues, reply, mandatory } = routed;
         let mut taken = reply && self.answer(&message);
+        let mut accepted = true;
+        let now = self.now;
         for id in queues {
             if let Some(queue) = self.queues.get_mut(&id) {
-                queue.push(Arc::clone(&message));
-                self.serve(id);
                 taken = true;
+                if queue.refuses() {
+                    accepted = false;
+                } else {
+                    queue.push(Arc::clone(&message), now);
+                    self.serve(id);
+                }
             }
         }
-        let now = self.now;
         if !taken
             && mandatory
             && let Some(client) = self.client(place)
@@ -106,6 +115,29 @@ impl State {
                 routing_key: message.routing_key.clone(),
             };
             client.machine.send_content(place.channel, returned, &message.properties, &message.body, now);
+        }
+        accepted
+    }
+
+    /// Sends dead letters to where they go: many, and what is left in another turn.
+    pub(in crate::broker) fn bury(&mut self) {
+        for _ in 0..MANY {
+            let Some(letter) = self.dead.next() else { return };
+            let Some(host) = self.virtual_hosts.get(&letter.virtual_host) else { continue };
+            let Message { exchange, routing_key, .. } = &letter.message;
+            let mut queues: Vec<QueueId> = match exchange.is_empty() {
+                true => host.queues.get(routing_key).copied().into_iter().collect(),
+                false => host.exchanges.route(exchange, routing_key, &|| letter.message.headers()),
+            };
+            let queue_takes = |queue: &Queue| !queue.refuses() && !letter.goes_round(&queue.name);
+            queues.retain(|id| self.queues.get(id).is_some_and(queue_takes));
+            let (message, now) = (letter.into_message(), self.now);
+            for id in queues {
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.push(Arc::clone(&message), now);
+                    self.serve(id);
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::unimplemented_method;
 use crate::broker::Place;
+use crate::broker::dead::Limits;
 use crate::broker::faults::{self, check_arguments, check_name, check_same, check_same_arguments, default_exchange};
 use crate::broker::queue::{Queue, QueueId};
 use crate::broker::routing::{Binding, Destination};
@@ -107,6 +108,7 @@ impl State {
         queue.durable = durable;
         queue.auto_delete = auto_delete;
         queue.owner = owner;
+        queue.limits = Limits::of(&arguments);
         queue.arguments = arguments;
         self.queues.insert(id, queue);
         if let Some(host) = self.virtual_hosts.get_mut(host) {
