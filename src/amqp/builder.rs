@@ -47,6 +47,7 @@ use crate::transport::{Stream, connect, drive, now, resolve};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
+#[doc(alias = "ConnectionProperties")]
 pub struct ConnectionBuilder {
     config: Config,
     sasl: Vec<Arc<dyn SaslMechanism>>,
@@ -91,6 +92,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Dropping the future closes whatever has been opened.
+    #[doc(alias = "connect")]
     pub async fn open(url: &str) -> Result<Self> {
         Self::builder(url)?.open().await
     }

@@ -31,7 +31,7 @@
 //!
 //! * **Handles** ([`Connection`], [`Channel`], and whatever comes from them) can be cloned or moved to any task or thread of any
 //!   runtime. A connection lives as long as any of its handles; dropping the last one closes it in the background, after
-//!   what was published before. Nothing is spawned in a `Drop`, so handles may outlive their runtime. Tasks may be of any executor:
+//!   what was published before. Nothing is spawned in a `Drop`, so handles may outlive their runtime. Tasks may be of any executor, and deadlines are the connection's runtime's there:
 //!   their wakers are woken and dropped where no lock is held, so that a task may own handles and be its own waker.
 //! * **Requests** are values that are sent when they are awaited. Optional arguments are methods on them. Each has a deadline
 //!   ([`ConnectionBuilder::call_deadline`]); a request that is given up, by its deadline or by dropping it, does not disturb

@@ -14,7 +14,8 @@
 //!
 //! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
 //! [`hold_confirms`](Broker::hold_confirms), [`nack_publishes`](Broker::nack_publishes), [`set_flow`](Broker::set_flow),
-//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections). To lose a connection at a certain
+//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections). A message whose fate
+//! nobody knows is one that was published while confirms are held, and whose connection is dropped then. To lose a connection at a certain
 //! octet, put a stream of your own around [`connect`](Broker::connect).
 //!
 //! # What it does not have
@@ -93,7 +94,7 @@ impl Broker {
     ///
     /// The system gives no port.
     pub async fn start() -> io::Result<Self> {
-        Self::builder().bind("127.0.0.1:0").await
+        Self::builder().start().await
     }
 
     /// Settings for a broker.
@@ -171,6 +172,7 @@ impl Broker {
     }
 
     /// Closes every connection's socket without a word.
+    #[doc(alias = "cut")]
     pub fn drop_connections(&self) {
         self.shared.with(state::State::cut_all);
     }

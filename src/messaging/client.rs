@@ -28,7 +28,8 @@ use crate::message::{CloseReport, EVER};
 
 /// A server, who one is there, and one connection for everything that comes from this client.
 ///
-/// A cheap handle: clones share the connection, from any task of any runtime. The connection is opened
+/// A cheap handle: clones share the connection, from any task of any runtime ([outside of tokio](crate#behaviour) by `block_on`). The
+/// connection is opened
 /// ([`connect`](Self::connect)) or left for its first use ([`lazy`](ClientBuilder::lazy)). When it is lost, whoever waits on it is told what
 /// became of his message, the next use connects again, and receivers [begin again](super#when-the-connection-is-lost); nothing hangs.
 ///
@@ -150,6 +151,8 @@ impl Client {
 
     /// Begins a receiver of what a queue or some topics deliver.
     #[doc(alias = "subscribe")]
+    #[doc(alias = "consume")]
+    #[doc(alias = "basic_consume")]
     pub fn receiver(&self, source: impl Into<Source>) -> receiver::ReceiverBuilder {
         receiver::ReceiverBuilder::new(self.clone(), Origin::Fixed(source.into()))
     }
@@ -188,11 +191,14 @@ impl Client {
     /// Begins a requester: somebody who sends requests and waits for their replies. AMQP only.
     #[doc(alias = "rpc")]
     #[doc(alias = "mgmt_request")]
+    #[doc(alias = "request")]
     pub fn requester(&self) -> requester::RequesterBuilder {
         requester::RequesterBuilder::new(self.clone())
     }
 
     /// Begins a responder: somebody who answers the requests that come to a queue. AMQP only.
+    #[doc(alias = "reply")]
+    #[doc(alias = "serve")]
     pub fn responder(&self, source: impl Into<Source>) -> responder::Responder {
         responder::Responder::new(self.clone(), source.into())
     }

@@ -82,6 +82,8 @@ impl ReceiverBuilder {
 
     /// How many deliveries of each consumer may be unsettled (`basic.qos`); 0 for no limit, which a server with a long queue takes
     /// at its word.
+    #[doc(alias = "basic_qos")]
+    #[doc(alias = "prefetch_count")]
     pub fn prefetch(mut self, count: u16) -> Self {
         self.prefetch = count;
         self
@@ -232,6 +234,8 @@ impl ReceiverBuilder {
 /// What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
 ///
 /// Dropping it ends the consumers, and puts back what nobody has looked at. Deliveries in hand can still be settled.
+#[doc(alias = "Consumer")]
+#[doc(alias = "StreamConsumer")]
 pub struct Receiver {
     backend: Backend,
     pub(super) settings: Settings,
@@ -322,6 +326,7 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Cancel-safe: beginning again goes on where it was.
+    #[doc(alias = "next")]
     pub async fn recv(&mut self) -> Option<Result<Delivery>> {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }

@@ -237,6 +237,16 @@ on_every_server! {
         echo.abort();
     }
 
+    /// Each request can have a deadline of its own.
+    async fn a_request_that_is_in_a_hurry(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let requester = client.requester().timeout(Duration::from_secs(3600)).build().unwrap();
+        let hurried = requester.with_timeout(Duration::from_millis(20)).request(Target::queue(&queue), "nobody is here");
+        let error = within("a timeout", hurried).await.unwrap_err();
+        assert!(matches!(error, RequestError::Timeout), "{error:?}");
+    }
+
     /// A responder that is told to stop answers what it has begun, and leaves the rest to others.
     async fn a_responder_until_it_is_told(server: Server) {
         let client = server.client().await;
