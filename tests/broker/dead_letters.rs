@@ -1,5 +1,6 @@
 //! What a queue does not keep: messages that expire, are pushed out or refused, and where they go instead. By the client, as programs
 //! declare it.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly, here too")]
 
 use std::time::Duration;
 

@@ -242,8 +242,8 @@ on_every_server! {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
         let requester = client.requester().timeout(Duration::from_secs(3600)).build().unwrap();
-        let hurried = requester.with_timeout(Duration::from_millis(20)).request(Target::queue(&queue), "nobody is here");
-        let error = within("a timeout", hurried).await.unwrap_err();
+        let hurried = requester.with_timeout(Duration::from_millis(20));
+        let error = within("a timeout", hurried.request(Target::queue(&queue), "?")).await.unwrap_err();
         assert!(matches!(error, RequestError::Timeout), "{error:?}");
     }
 
