@@ -69,7 +69,7 @@ async fn publish(sender: &Sender, work: &Work, mut meter: Option<&mut Meter>) ->
         if let Some(meter) = &mut meter {
             meter.tick();
         }
-        unconfirmed.push_back(sender.send_pipelined(&target, body.clone()).await?);
+        unconfirmed.push_back(sender.send_pipelined(&target, &body).await?);
     }
     for pending in unconfirmed {
         confirmed += u64::from(pending.await.is_ok());

@@ -28,7 +28,7 @@ pub(crate) fn send(messages: u64, body: usize, window: u64) {
             {
                 pending.await.unwrap();
             }
-            unconfirmed.push_back(sender.send_pipelined(&target, body.clone()).await.unwrap());
+            unconfirmed.push_back(sender.send_pipelined(&target, &body).await.unwrap());
         }
         for pending in unconfirmed {
             pending.await.unwrap();

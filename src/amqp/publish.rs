@@ -164,7 +164,7 @@ impl<'a> BasicPublish<'a> {
 
 impl Channel {
     /// As [`BasicPublish::post`], of a message that does not wait for room.
-    #[inline(never)]
+    #[inline(always)] // as publishing is
     pub(crate) fn post_at_once(
         &self,
         publish: &Publish<'_>,

@@ -229,6 +229,7 @@ macro_rules! message_from {
 
 message_from! {
     Bytes: octets => octets;
+    &Bytes: octets => octets.clone();
     Vec<u8>: octets => octets;
     String: text => text;
     &str: text => Bytes::copy_from_slice(text.as_bytes());

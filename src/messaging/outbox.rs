@@ -20,7 +20,6 @@ pub(super) type Hook = Arc<dyn Fn(&Target, &mut Message) + Send + Sync>;
 pub(super) struct Outbox {
     pub(super) backend: Backend,
     pub(super) confirms: bool,
-    pub(super) mandatory: bool,
     pub(super) defaults: SharedProperties,
     pub(super) hook: Option<Hook>,
     pub(super) max_message_size: usize,
@@ -117,10 +116,7 @@ impl Outbox {
             return self.refuse(target, message, error);
         }
         let handed_over = match &self.backend {
-            Backend::Amqp(outbox) => {
-                let mandatory = target.is_mandatory().unwrap_or(self.mandatory);
-                outbox.enqueue_at_once(lane, target, &mut message, mandatory, due)
-            }
+            Backend::Amqp(outbox) => outbox.enqueue_at_once(lane, target, &mut message, &due),
             #[cfg(feature = "kafka")]
             Backend::Kafka(_) => Err(target),
         };
@@ -151,10 +147,7 @@ impl Outbox {
     /// Hands a message over that is prepared, as soon as there is room for it.
     async fn enqueue(&self, lane: usize, cargo: &mut Cargo, until: Instant) -> Result<PendingReceipt, SendError> {
         match &self.backend {
-            Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.is_mandatory().unwrap_or(self.mandatory);
-                outbox.enqueue(lane, cargo, mandatory, until).await.map(PendingReceipt::from)
-            }
+            Backend::Amqp(outbox) => outbox.enqueue(lane, cargo, until).await.map(PendingReceipt::from),
             #[cfg(feature = "kafka")]
             Backend::Kafka(outbox) => outbox.enqueue(cargo, until).await.map(PendingReceipt::from),
         }
@@ -163,10 +156,7 @@ impl Outbox {
     /// Hands a message over if there is what it waits for by now, and says what it is otherwise.
     pub(super) fn try_now(&self, Delayed { lane, mut cargo, until }: Delayed) -> Result<PendingReceipt, SendError> {
         match &self.backend {
-            Backend::Amqp(outbox) => {
-                let mandatory = cargo.target.is_mandatory().unwrap_or(self.mandatory);
-                outbox.try_enqueue(lane, &mut cargo, mandatory, until).map(PendingReceipt::from)
-            }
+            Backend::Amqp(outbox) => outbox.try_enqueue(lane, &mut cargo, until).map(PendingReceipt::from),
             #[cfg(feature = "kafka")]
             Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
         }

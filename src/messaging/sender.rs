@@ -182,7 +182,7 @@ impl SenderBuilder {
         let backend = match self.client.backend() {
             ClientBackend::Amqp(link) => {
                 let (stamped, window, channels) = (self.exact_returns, self.window, self.channels);
-                let settings = Settings { confirms, stamped, window, channels };
+                let settings = Settings { confirms, mandatory, stamped, window, channels };
                 Backend::Amqp(over_amqp::Outbox::new(Arc::clone(link), settings, defaults.clone()))
             }
             #[cfg(feature = "kafka")]
@@ -194,7 +194,6 @@ impl SenderBuilder {
         let outbox = Arc::new(Outbox {
             backend,
             confirms,
-            mandatory,
             defaults,
             hook: self.hook,
             max_message_size: self.max_message_size.unwrap_or(usize::MAX),

@@ -133,8 +133,8 @@ impl OutBuffer {
 
     /// Whether a body is copied, and fills no more than one frame. An empty one fills none (c79).
     #[inline]
-    pub(crate) fn is_small(body: &Body<'_>, max_payload: usize) -> bool {
-        let len = body.as_slice().len();
+    pub(crate) fn is_small(body: &[u8], max_payload: usize) -> bool {
+        let len = body.len();
         len > 0 && len < SPLICE_FROM && len <= max_payload
     }
 
@@ -148,7 +148,7 @@ impl OutBuffer {
     }
 
     /// The same, with a stamp whose number is written to this place of the head.
-    #[inline]
+    #[inline(always)] // as the one without
     pub(crate) fn put_small_stamped(&mut self, head: &[u8], stamp: Option<(usize, (&str, i64))>, octets: &[u8]) {
         let start = self.flat.len();
         self.put_small(head, octets);

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::convert;
 use super::ledger::Lane;
 use super::pages::{Flight, Page, Pages, Timer};
-use super::pending::{Pending, late};
+use super::pending::{LARGE, late};
 use crate::amqp::{Channel, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Message, Receipt, SendError, SharedProperties, Target};
@@ -185,20 +185,18 @@ impl Flights {
         }
     }
 
-    /// Remembers a message that was published with this tag; takes what it consists of.
-    #[inline]
+    /// Remembers a message that was published with this tag; takes what it consists of. Returns the tag as a [`Pending`] has it.
+    #[inline(always)] // as publishing is
     pub(super) fn enter(
         &mut self,
-        lane: Arc<Lane>,
+        lane: &Lane,
         tag: u64,
         turn: u64,
         (target, message): (Target, &mut Message),
         due: Due,
-    ) -> Pending {
+    ) -> u64 {
         let Self { lanes, epoch, spare, .. } = self;
-        let Some(known) = lanes.get_mut(lane.place as usize).filter(|_| tag != 0) else {
-            return Pending::unconfirmed(lane);
-        };
+        let Some(known) = lanes.get_mut(lane.place as usize).filter(|_| tag != 0) else { return 0 };
         let until = match due {
             Due::At(until) => millis(until.saturating_duration_since(*epoch)) + 1,
             Due::After(limit) => known.time_of(turn, *epoch) + millis(limit),
@@ -212,7 +210,7 @@ impl Flights {
             flight.until = until;
         }
         lane.newest.store(tag, Ordering::Relaxed);
-        Pending::new(lane, tag, is_large)
+        if is_large { tag | LARGE } else { tag }
     }
 
     #[inline]
@@ -370,15 +368,19 @@ const SMALL: usize = 1024;
 
 impl Known {
     /// When the messages were published that wait for this turn.
+    #[inline]
     fn time_of(&mut self, turn: u64, epoch: Instant) -> u64 {
         match self.clock {
             Some((known, time)) if known == turn => time,
-            _ => {
-                let now = millis(epoch.elapsed());
-                self.clock = Some((turn, now));
-                now
-            }
+            _ => self.read_clock(turn, epoch),
         }
+    }
+
+    #[cold]
+    fn read_clock(&mut self, turn: u64, epoch: Instant) -> u64 {
+        let now = millis(epoch.elapsed());
+        self.clock = Some((turn, now));
+        now
     }
 }
 
@@ -433,6 +435,7 @@ impl Flights {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pending::Pending;
     use super::*;
 
     #[test]

@@ -137,9 +137,9 @@ impl Lane {
         let mut flights = self.ledger.lock();
         let entered = publish
             .post(waker, &mut posted)
-            .map(|tag| flights.enter(Arc::clone(self), tag, posted.turn, (target.clone(), &mut message.clone()), due));
+            .map(|tag| flights.enter(self, tag, posted.turn, (target.clone(), &mut message.clone()), due));
         self.ledger.conclude(flights, posted.wakes.then_some(&self.channel));
-        entered
+        entered.map(|tag| Pending::new(Arc::clone(self), tag))
     }
 
     /// Lets go of what has been acked.

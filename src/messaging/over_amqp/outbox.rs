@@ -32,6 +32,8 @@ pub(in crate::messaging) struct Outbox {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::messaging) struct Settings {
     pub(in crate::messaging) confirms: bool,
+    /// For messages whose target does not say.
+    pub(in crate::messaging) mandatory: bool,
     /// Messages are marked, so that those that come back are known for certain.
     pub(in crate::messaging) stamped: bool,
     /// How many messages may be unconfirmed, on all channels together.
@@ -83,15 +85,15 @@ impl Outbox {
         &self,
         at: usize,
         cargo: &mut Cargo,
-        mandatory: bool,
         until: Instant,
     ) -> Result<Pending, SendError> {
-        self.publish(at, cargo, mandatory, until).await.map_err(|error| cargo.refuse(error))
+        self.publish(at, cargo, until).await.map_err(|error| cargo.refuse(error))
     }
 
-    async fn publish(&self, at: usize, cargo: &Cargo, mandatory: bool, until: Instant) -> Result<Pending> {
+    async fn publish(&self, at: usize, cargo: &Cargo, until: Instant) -> Result<Pending> {
         let place = self.lane(at)?;
-        let publish = self.request(address(&cargo.target, &cargo.message)?, &cargo.message, mandatory);
+        let Cargo { target, message } = cargo;
+        let publish = self.request(address(target, message)?, target, message);
         loop {
             let opened = place.get(self.link.runtime(), |_| true, || self.open());
             let lane = timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?;
@@ -116,18 +118,17 @@ impl Outbox {
     }
 
     /// Publishes a message if nothing stands against that at this moment; [`enqueue`](Self::enqueue) knows what it is, otherwise. What was
-    /// published is taken out of the message.
-    #[inline]
+    /// published is taken out of the message. Not inlined: it is the same for whatever a message is made of.
+    #[inline(never)]
     pub(in crate::messaging) fn enqueue_at_once(
         &self,
         at: usize,
         target: Target,
         message: &mut Message,
-        mandatory: bool,
-        due: Due,
+        due: &Due,
     ) -> std::result::Result<Pending, Target> {
         let Ok(address) = address(&target, message) else { return Err(target) };
-        let publish = self.request(address, message, mandatory);
+        let publish = self.request(address, &target, message);
         let mut posted = Posted::default();
         let mut flights = self.ledger.lock();
         let Some(lane) = flights.current(at) else { return Err(target) };
@@ -137,9 +138,9 @@ impl Outbox {
             lane.channel.wake();
             return Err(target);
         };
-        let pending = flights.enter(lane, tag, posted.turn, (target, message), due);
-        self.ledger.conclude(flights, posted.wakes.then(|| pending.channel()));
-        Ok(pending)
+        let tag = flights.enter(&lane, tag, posted.turn, (target, message), *due);
+        self.ledger.conclude(flights, posted.wakes.then_some(&lane.channel));
+        Ok(Pending::new(lane, tag))
     }
 
     /// Publishes a message if there is room now. An error has the message in it, and says `NotSent`.
@@ -147,15 +148,15 @@ impl Outbox {
         &self,
         at: usize,
         cargo: &mut Cargo,
-        mandatory: bool,
         until: Instant,
     ) -> Result<Pending, SendError> {
-        self.try_publish(at, cargo, mandatory, until).map_err(|error| cargo.refuse(error))
+        self.try_publish(at, cargo, until).map_err(|error| cargo.refuse(error))
     }
 
-    fn try_publish(&self, at: usize, cargo: &Cargo, mandatory: bool, until: Instant) -> Result<Pending> {
+    fn try_publish(&self, at: usize, cargo: &Cargo, until: Instant) -> Result<Pending> {
         let place = self.lane(at)?;
-        let publish = self.request(address(&cargo.target, &cargo.message)?, &cargo.message, mandatory);
+        let Cargo { target, message } = cargo;
+        let publish = self.request(address(target, message)?, target, message);
         loop {
             // Opening begins, for the next one.
             let Ok(lane) = place.begin(self.link.runtime(), |_| true, || self.open())? else {
@@ -182,8 +183,8 @@ impl Outbox {
     fn request<'a>(
         &'a self,
         (exchange, routing_key): (&'a [u8], &'a [u8]),
+        target: &Target,
         message: &'a Message,
-        mandatory: bool,
     ) -> Publish<'a> {
         let body = match &message.payload {
             Some(payload) => Body::Shared(payload),
@@ -194,7 +195,8 @@ impl Outbox {
             true => PropertiesRef::Shared(properties),
             false => PropertiesRef::Own(properties),
         });
-        let stamped = self.settings.stamped;
+        let Settings { stamped, mandatory, .. } = self.settings;
+        let mandatory = target.is_mandatory().unwrap_or(mandatory);
         Publish { exchange, routing_key, mandatory, immediate: false, stamped, properties, body }
     }
 

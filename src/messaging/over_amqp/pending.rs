@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::flights::Fate;
 use super::ledger::Lane;
 use super::pages;
-use crate::amqp::Channel;
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::message::{Receipt, SendError};
 
@@ -27,17 +26,12 @@ pub(in crate::messaging) struct Pending {
 const TOLD: u64 = 1 << 63;
 
 /// The message is one to be let go at once.
-const LARGE: u64 = 1 << 62;
+pub(super) const LARGE: u64 = 1 << 62;
 
 impl Pending {
     #[inline]
-    pub(super) fn new(lane: Arc<Lane>, tag: u64, is_large: bool) -> Self {
-        Self { lane, tag: if is_large { tag | LARGE } else { tag } }
-    }
-
-    /// No confirm was asked for.
-    pub(super) fn unconfirmed(lane: Arc<Lane>) -> Self {
-        Self { lane, tag: 0 }
+    pub(super) fn new(lane: Arc<Lane>, tag: u64) -> Self {
+        Self { lane, tag }
     }
 
     fn tag(&self) -> Option<NonZeroU64> {
@@ -46,10 +40,6 @@ impl Pending {
 
     fn is_told(&self) -> bool {
         self.tag & TOLD != 0
-    }
-
-    pub(super) fn channel(&self) -> &Channel {
-        &self.lane.channel
     }
 
     /// By when it is to be known, while it is not.

@@ -125,15 +125,16 @@ impl Connection {
             _ => None,
         };
         let (number, max_payload, envelope) = (channel.number, self.max_payload, &mut channel.envelope);
-        let small = OutBuffer::is_small(&publish.body, max_payload);
+        let octets = publish.body.as_slice();
+        let small = OutBuffer::is_small(octets, max_payload);
         let written = match publish.properties {
-            None if small && stamp.is_none() => envelope
-                .whole(number, max_payload, publish)
-                .map(|head| self.out.put_small(head, publish.body.as_slice())),
+            None if small && stamp.is_none() => {
+                envelope.whole(number, max_payload, publish, octets.len()).map(|head| self.out.put_small(head, octets))
+            }
             Some(PropertiesRef::Shared(properties)) if small => {
-                match envelope.shared(number, max_payload, publish, properties, stamp) {
+                match envelope.shared(number, max_payload, publish, (properties, octets.len()), stamp) {
                     Ok((head, stamp_at)) => {
-                        self.out.put_small_stamped(head, stamp_at.zip(stamp), publish.body.as_slice());
+                        self.out.put_small_stamped(head, stamp_at.zip(stamp), octets);
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -234,10 +235,15 @@ impl Envelope {
 
     /// All that stands before the body of a message that is [small](OutBuffer::is_small) and has no properties.
     #[inline(always)] // as a call: 4 % more instructions for a small publish
-    fn whole(&mut self, channel: u16, max_payload: usize, publish: &Publish<'_>) -> Result<&[u8], EncodeError> {
-        let size = publish.body.as_slice().len();
+    fn whole(
+        &mut self,
+        channel: u16,
+        max_payload: usize,
+        publish: &Publish<'_>,
+        size: usize,
+    ) -> Result<&[u8], EncodeError> {
         if self.size != size || !self.is_for(publish) {
-            self.head(channel, max_payload, publish, (None, None))?;
+            self.head(channel, max_payload, publish, (None, None), size)?;
             self.size = size;
         }
         Ok(&self.octets)
@@ -250,10 +256,9 @@ impl Envelope {
         channel: u16,
         max_payload: usize,
         publish: &Publish<'_>,
-        properties: &Arc<Properties>,
+        (properties, size): (&Arc<Properties>, usize),
         stamp: Option<(&str, i64)>,
     ) -> Result<(&[u8], Option<usize>), EncodeError> {
-        let size = publish.body.as_slice().len();
         if let Some(shared) = &self.shared
             && shared.size == size
             && shared.of.as_ptr() == Arc::as_ptr(properties)
@@ -262,7 +267,7 @@ impl Envelope {
         {
             return Ok((&self.octets, shared.stamp_at));
         }
-        let stamp_at = self.head(channel, max_payload, publish, (Some(properties), stamp))?;
+        let stamp_at = self.head(channel, max_payload, publish, (Some(properties), stamp), size)?;
         self.shared = Some(SharedHeader { size, of: Arc::downgrade(properties), stamp_at });
         Ok((&self.octets, stamp_at))
     }
@@ -274,9 +279,9 @@ impl Envelope {
         max_payload: usize,
         publish: &Publish<'_>,
         header: (Option<&Properties>, Option<(&str, i64)>),
+        size: usize,
     ) -> Result<Option<usize>, EncodeError> {
         self.address(channel, max_payload, publish)?;
-        let size = publish.body.as_slice().len();
         let stamp_at = put_header(&mut self.octets, channel, max_payload, header, size as u64)?;
         // Small bodies fit a frame.
         self.octets.extend_from_slice(&frame_head(FrameType::Body, channel, size as u32));
@@ -357,8 +362,8 @@ mod tests {
             assert_eq!(used, Envelope::default().method(1, 4096, &next).map(<[u8]>::to_vec), "{next:?}");
             for body in ["a body", "a b0dy", "another body", "a"] {
                 let next = Publish { body: Body::Borrowed(body.as_bytes()), ..next.clone() };
-                let used = envelope.whole(1, 4096, &next);
-                assert_eq!(used, Envelope::default().whole(1, 4096, &next), "{next:?}");
+                let used = envelope.whole(1, 4096, &next, body.len());
+                assert_eq!(used, Envelope::default().whole(1, 4096, &next, body.len()), "{next:?}");
             }
         }
     }
@@ -388,9 +393,9 @@ mod tests {
             let octets = publish.body.as_slice();
             let head = match properties {
                 Some(properties) => envelope
-                    .shared(1, 4096, &publish, properties, stamp)
+                    .shared(1, 4096, &publish, (properties, octets.len()), stamp)
                     .map(|(head, stamp_at)| used.put_small_stamped(head, stamp_at.zip(stamp), octets)),
-                None => envelope.whole(1, 4096, &publish).map(|head| used.put_small(head, octets)),
+                None => envelope.whole(1, 4096, &publish, octets.len()).map(|head| used.put_small(head, octets)),
             };
             let mut other = Envelope::default();
             let method = other.method(1, 4096, &publish).unwrap();
@@ -436,8 +441,8 @@ mod tests {
             let (mut short, mut usual, mut envelope) = (OutBuffer::new(), OutBuffer::new(), Envelope::default());
             let method = envelope.method(3, max_payload, &publish).unwrap();
             usual.put_message(3, max_payload, method, None, None, body).unwrap();
-            if OutBuffer::is_small(body, max_payload) {
-                short.put_small(envelope.whole(3, max_payload, &publish).unwrap(), body.as_slice());
+            if OutBuffer::is_small(&octets[..len], max_payload) {
+                short.put_small(envelope.whole(3, max_payload, &publish, len).unwrap(), body.as_slice());
                 assert!(short.to_vec() == usual.to_vec(), "{len} of {max_payload}");
             } else {
                 assert!(len > max_payload || len >= 8192, "{len} of {max_payload}");
