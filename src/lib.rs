@@ -74,6 +74,29 @@
 //! **Who may use what?** Handles are `Clone + Send + Sync`, and work from any task of any runtime. Tasks may share a channel: a
 //! message's frames are never mixed with another's.
 //!
+//! **And from code that is not async?** A connection lives on a tokio runtime: the one that it was opened in, or the one that it was
+//! told with `spawn_on`. Any thread waits with that runtime's `block_on`:
+//!
+//! ```
+//! use leveret::messaging::{Client, Target};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+//! # let broker = runtime.block_on(leveret::broker::Broker::start())?;
+//! # let url = &broker.url();
+//! let client = runtime.block_on(Client::connect(url))?;
+//! # runtime.block_on(async { client.as_amqp().await?.open_channel().await?.queue_declare("orders").await })?;
+//! let sender = client.sender().build()?;
+//! let (handle, orders) = (runtime.handle().clone(), sender.clone());
+//! std::thread::spawn(move || handle.block_on(orders.send(Target::queue("orders"), "one hare"))).join().unwrap()?;
+//!
+//! // Without waiting: handed over, or handed back because there is no room. `flush` or `close` says later what became of it.
+//! drop(sender.try_enqueue(Target::queue("orders"), "another hare")?);
+//! runtime.block_on(client.close());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Guarantees
 //!
 //! On a channel with [`confirm_select`](amqp::Channel::confirm_select) every publish ends in one of these ways, and none of

@@ -48,6 +48,7 @@ use crate::transport::{Stream, connect, drive, now, resolve};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
+#[doc(alias = "ConnectionProperties")]
 pub struct ConnectionBuilder {
     config: Config,
     sasl: Vec<Arc<dyn SaslMechanism>>,
@@ -92,6 +93,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Dropping the future closes whatever has been opened.
+    #[doc(alias = "connect")]
     pub async fn open(url: &str) -> Result<Self> {
         Self::builder(url)?.open().await
     }
@@ -243,7 +245,14 @@ impl ConnectionBuilder {
         let runtime = self.runtime.clone();
         let connect = self.connect(stream);
         match runtime {
-            None => connect.await,
+            None => match Handle::try_current() {
+                Ok(_) => connect.await,
+                Err(_) => {
+                    let message = "there is no tokio runtime here for the connection to live on: connect in one, or name one \
+                                   (ConnectionBuilder::spawn_on)";
+                    Err(Error::new(ErrorKind::InvalidArgument, message))
+                }
+            },
             Some(runtime) => {
                 let task = runtime.spawn(connect);
                 let handle = task.abort_handle();

@@ -186,6 +186,8 @@ impl Channel {
 
     /// Messages that the server gave back (`basic.return`) and that belong to no [`Confirm`](super::Confirm): those that were
     /// published as mandatory on a channel without confirms. The last 1024 are kept.
+    #[doc(alias = "on_return")]
+    #[doc(alias = "basic_return")]
     pub fn returned_messages(&self) -> ReturnedMessages {
         ReturnedMessages { channel: self.inner.clone(), place: None }
     }
@@ -284,6 +286,8 @@ impl Channel {
     }
 
     /// Limits how many unsettled deliveries each consumer that is started from now on may have (`basic.qos`); 0 for no limit.
+    #[doc(alias = "prefetch")]
+    #[doc(alias = "prefetch_count")]
     pub fn basic_qos(&self, prefetch: u16) -> BasicQos<'_> {
         let method = basic::Qos { prefetch_count: prefetch, ..Default::default() };
         BasicQos { channel: self, method, deadline: None }
@@ -295,6 +299,7 @@ impl Channel {
     /// # Errors
     ///
     /// `Timeout`; whatever ends the channel.
+    #[doc(alias = "recover")]
     pub async fn basic_recover(&self) -> Result<()> {
         self.call(basic::Recover { requeue: true }, None).await.map(drop)
     }

@@ -58,6 +58,8 @@ use crate::protocol::client::{self as machine, FRAME_MIN, INITIAL_FRAME_MAX, Sas
 /// | `tls` | `true`, or a map: `ca_cert_file`, `cert_file`, `key_file`, `key_password`, `verify_peer`, `server_name` |
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "OpenConnectionArguments")]
+#[doc(alias = "ConnectionFactory")]
 pub struct Config {
     /// The servers, any of which will do.
     pub hosts: Vec<Address>,
@@ -159,6 +161,13 @@ impl Config {
         if self.hosts.is_empty() {
             return wrong("there is no host to connect to".into());
         }
+        // An IPv6 address has more of them. What stands there instead of a host may have a password in it, and is not repeated.
+        let odd = |host: &str| host.contains("://") || host.matches(':').count() == 1;
+        if self.hosts.iter().any(|address| odd(&address.host)) {
+            return wrong(
+                "a host is a name or an IP address alone: the port is said by itself, and a URL as a URL".into(),
+            );
+        }
         if let Some(tls) = &self.tls {
             tls.check()?;
         }
@@ -222,6 +231,9 @@ macro_rules! settings {
             }
 
             /// Who logs in.
+            #[doc(alias = "username")]
+            #[doc(alias = "password")]
+            #[doc(alias = "PlainCredentials")]
             fn credentials(config, credentials: Credentials) {
                 config.credentials = credentials;
             }
@@ -512,6 +524,18 @@ mod tests {
         let error = tls(TlsParameters { key_file: file(), ..TlsParameters::default() }).unwrap_err();
         assert!(error.to_string().contains("no certfile"), "{error}");
         tls(TlsParameters { cert_file: file(), key_file: file(), ..TlsParameters::default() }).unwrap();
+    }
+
+    #[test]
+    fn a_host_is_no_url_and_has_no_port() {
+        for host in ["h:5672", "amqp://h", "amqps://u:hush@h:5671/%2f"] {
+            let error = Config::new().host(host).check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("port") && !error.to_string().contains("hush"), "{error}");
+        }
+        for host in ["h", "127.0.0.1", "::1", "fe80::1%lo"] {
+            Config::new().host(host).check().unwrap();
+        }
     }
 
     #[test]

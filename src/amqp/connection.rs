@@ -35,6 +35,8 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Dropping the future closes the channel.
+    #[doc(alias = "create_channel")]
+    #[doc(alias = "channel")]
     pub async fn open_channel(&self) -> Result<Channel> {
         Channel::open(&self.guard).await
     }
@@ -74,12 +76,16 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Cancel-safe.
+    #[doc(alias = "on_error")]
+    #[doc(alias = "register_callback")]
     pub async fn closed(&self) -> Result<()> {
         let mut watcher = Watcher { shared: &self.guard.shared, place: None };
         poll_fn(|cx| self.guard.shared.with(|machine| machine.poll_ended(&mut watcher.place, cx.waker()))).await
     }
 
     /// Whether the connection can be used.
+    #[doc(alias = "connected")]
+    #[doc(alias = "status")]
     pub fn is_open(&self) -> bool {
         self.guard.shared.look(|machine| machine.end().is_none())
     }

@@ -52,6 +52,8 @@ impl<'a> BasicConsume<'a> {
 
     /// How many deliveries may be unsettled (`basic.qos`, sent before); 0 for no limit. Without it a consumer has 256, or what
     /// [`Channel::basic_qos`] said.
+    #[doc(alias = "basic_qos")]
+    #[doc(alias = "prefetch_count")]
     pub fn prefetch(mut self, count: u16) -> Self {
         self.prefetch = Some(count);
         self

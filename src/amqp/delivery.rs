@@ -115,6 +115,9 @@ impl Message {
     }
 
     /// The body.
+    #[doc(alias = "data")]
+    #[doc(alias = "payload")]
+    #[doc(alias = "content")]
     pub fn body(&self) -> &[u8] {
         match self.apart() {
             Some(body) => body,
@@ -211,6 +214,7 @@ impl fmt::Debug for Message {
 /// A message that has to be settled: it is a [`Message`], and [`ack`](Self::ack) and its kin consume it, so settling twice does not
 /// compile. Dropped without a word it stays unsettled until its channel ends.
 #[derive(Debug)]
+#[doc(alias = "IncomingMessage")]
 pub struct Delivery(Message);
 
 impl Delivery {
@@ -235,6 +239,7 @@ impl Delivery {
     /// `Stale`: the channel has ended and the server has put the message back, or a later delivery was settled together with those before
     /// it ([`ack_multiple`](Self::ack_multiple)). Nothing was sent.
     #[inline]
+    #[doc(alias = "basic_ack")]
     pub fn ack(self) -> Result<()> {
         ack_on(self.0.settler(), self.delivery_tag())
     }
@@ -256,6 +261,7 @@ impl Delivery {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    #[doc(alias = "basic_nack")]
     pub fn nack(self, requeue: bool) -> Result<()> {
         self.settle(Settle::Nack { multiple: false, requeue })
     }
@@ -275,6 +281,7 @@ impl Delivery {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    #[doc(alias = "basic_reject")]
     pub fn reject(self, requeue: bool) -> Result<()> {
         self.settle(Settle::Reject { requeue })
     }

@@ -258,6 +258,7 @@ fn post(
 /// Cancel-safe: a mutable reference to it can be awaited again. Dropping it forgets the message's fate and keeps no memory.
 #[derive(Debug)]
 #[must_use = "what became of the message is known when this is awaited"]
+#[doc(alias = "PublisherConfirm")]
 pub struct Confirm {
     channel: Arc<ChannelGuard>,
     /// The delivery tag, and [`KNOWN`] when nothing is remembered for it any more. In one word because confirms are moved about a

@@ -95,6 +95,15 @@ impl Builder {
         self
     }
 
+    /// Starts the broker on a free loopback port, as [`Broker::start`] does.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no port.
+    pub async fn start(self) -> io::Result<Broker> {
+        self.bind("127.0.0.1:0").await
+    }
+
     /// Listens on an address and starts the broker.
     ///
     /// # Errors

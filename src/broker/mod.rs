@@ -15,11 +15,14 @@
 //! Queues act on `x-message-ttl`, `x-expires`, `x-max-length`, `x-max-length-bytes`, `x-overflow`, `x-max-priority`,
 //! `x-single-active-consumer`, `x-dead-letter-exchange` and `x-dead-letter-routing-key` (with `x-death` as RabbitMQ writes it), exchanges
 //! on `alternate-exchange`, and publishing on the headers `CC` and `BCC`. All queues are classic ones, whatever `x-queue-type` says;
-//! other arguments that RabbitMQ knows (`x-delivery-limit`, ...) are compared and otherwise of no effect.
+//! other arguments that RabbitMQ knows (`x-delivery-limit`, ...) are compared and otherwise of no effect. There is no TLS (a proxy of the
+//! test's can have it), no management and no plugin.
 //!
 //! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
-//! [`hold_confirms`](Broker::hold_confirms), [`set_flow`](Broker::set_flow),
-//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections).
+//! [`hold_confirms`](Broker::hold_confirms), [`nack_publishes`](Broker::nack_publishes), [`set_flow`](Broker::set_flow),
+//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections). A message whose fate
+//! nobody knows is one that was published while confirms are held, and whose connection is dropped then. To lose a connection at a certain
+//! octet, put a stream of your own around [`connect`](Broker::connect).
 //!
 //! Inside, everything the broker knows stands behind one lock. Each client has a machine
 //! ([`protocol::server`](crate::protocol::server)) and a driver task; a turn of the driver takes the lock once, acts on what
@@ -90,7 +93,7 @@ impl Broker {
     ///
     /// The system gives no port.
     pub async fn start() -> io::Result<Self> {
-        Self::builder().bind("127.0.0.1:0").await
+        Self::builder().start().await
     }
 
     /// Settings for a broker.
@@ -151,6 +154,12 @@ impl Broker {
         self.shared.with(|state| state.hold_confirms(hold));
     }
 
+    /// Takes no responsibility for what is published from now on, or does again: it reaches no queue, is not returned, and is answered
+    /// with `basic.nack` on channels with confirms.
+    pub fn nack_publishes(&self, nack: bool) {
+        self.shared.with(|state| state.nack_publishes(nack));
+    }
+
     /// Asks all channels that are open to stop sending messages, or to go on (`channel.flow`).
     pub fn set_flow(&self, active: bool) {
         self.shared.with(|state| state.set_flow(active));
@@ -162,6 +171,7 @@ impl Broker {
     }
 
     /// Closes every connection's socket without a word.
+    #[doc(alias = "cut")]
     pub fn drop_connections(&self) {
         self.shared.with(state::State::cut_all);
     }

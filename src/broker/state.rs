@@ -43,6 +43,7 @@ pub(super) struct State {
     last_id: u64,
     blocked: Option<ShortString>,
     hold_confirms: bool,
+    pub(super) nacks_publishes: bool,
     /// No new clients.
     stopping: bool,
     pub(super) now: Instant,
@@ -72,6 +73,7 @@ impl State {
             last_id: 0,
             blocked: None,
             hold_confirms: false,
+            nacks_publishes: false,
             stopping: false,
             now,
             due: None,

@@ -33,6 +33,8 @@ macro_rules! properties {
         /// assert_eq!(properties.delivery_mode, Some(2));
         /// ```
         #[derive(Clone, Debug, Default, PartialEq)]
+        #[doc(alias = "BasicProperties")]
+        #[doc(alias = "AMQPProperties")]
         pub struct Properties {
             $( $(#[$doc])* pub $field: Option<$kind>, )*
         }

@@ -41,6 +41,7 @@ pub type FieldArray = Vec<FieldValue>;
 /// A value of a table or an array. Equal are those that are the same on the wire: floats bit by bit.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
+#[doc(alias = "AMQPValue")]
 pub enum FieldValue {
     /// `t`
     Bool(bool),

@@ -22,6 +22,7 @@
 //! | amqprs | here |
 //! |---|---|
 //! | `OpenConnectionArguments::new(host, port, user, password)` | [`Config`](crate::amqp::Config): `Clone + Eq + Hash`, `Deserialize` with the feature `serde` |
+//! | `.credentials(SecurityCredentials::new_plain(user, password))` | [`.credentials(Credentials::new(user, password))`](crate::amqp::Credentials) |
 //! | `.virtual_host()`, `.connection_name()`, `.heartbeat()` | the same names |
 //! | `.tls_adaptor(TlsAdaptor::with_client_auth(..)?)` | [`TlsConfig`](crate::amqp::TlsParameters)`::new().root_file(..).client_certificate_files(..)`; wrong files are errors and no panics |
 //! | `Connection::open(&args)` | [`Connection::open_config(&config)`](crate::amqp::Connection::open_config) |

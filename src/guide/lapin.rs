@@ -37,6 +37,7 @@
 //! | `PublisherConfirm`, `confirm.await?` | [`Confirm`](crate::amqp::Confirm), `confirm.await?` |
 //! | `Confirmation::{Ack, Nack, NotRequested}` | [`Confirmation`](crate::amqp::Confirmation), the same shape |
 //! | `confirmation.take_message()` → `BasicReturnMessage` | `Ack(Some(returned))`, `Nack(Some(returned))`: [`Returned`](crate::amqp::Returned) |
+//! | a consumer that stops | [`consumer.canceller()`](crate::amqp::Consumer::canceller), or a [`Receiver`](crate::messaging::Receiver)'s [`for_each_until`](crate::messaging::Receiver::for_each_until): what runs is settled |
 //! | `channel.wait_for_confirms()` | [`channel.wait_for_confirms()`](crate::amqp::Channel::wait_for_confirms) |
 //! | `basic_consume(queue, tag, options, table)` → `Stream` | [`basic_consume(queue)…await`](crate::amqp::Channel::basic_consume) → `Stream`, and `next()` |
 //! | `delivery.ack(BasicAckOptions::default()).await` | [`delivery.ack()`](crate::amqp::Delivery::ack): not async, takes the delivery |

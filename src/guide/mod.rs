@@ -13,6 +13,10 @@
 //! message, and are the same for other transports: the services have the same. Either can be had from the other
 //! ([`Client::as_amqp`](crate::messaging::Client::as_amqp)).
 //!
+//! Coming from nowhere in particular, `examples/worker.rs` of the repository is a worker as it runs in earnest: bounded, with retries by
+//! dead-lettering, ended by a signal; and `leveret::broker` has what a test can
+//! make go wrong.
+//!
 //! `tests/ports` of the repository has the hosts' call sites as programs that run.
 
 pub mod amqprs;

@@ -62,7 +62,7 @@
 //! | uamqp | here |
 //! |---|---|
 //! | `receive_message_batch(max, timeout)` | [`recv_batch(max, wait)`](crate::messaging::Receiver::recv_batch) |
-//! | `receive_messages(callback)` | [`for_each(concurrency, handler)`](crate::messaging::Receiver::for_each) |
+//! | `receive_messages(callback)` | [`for_each(concurrency, handler)`](crate::messaging::Receiver::for_each), [`for_each_until`](crate::messaging::Receiver::for_each_until) |
 //! | `receive_messages_iter()` | [`recv()`](crate::messaging::Receiver::recv), and `Stream` |
 //! | `auto_complete=True` (accepted before you see it, or when the loop breaks) | nothing is accepted unless you say so |
 //! | `message.accept()` | [`accept()`](crate::messaging::Delivery::accept): `basic.ack` |

@@ -52,6 +52,7 @@
 //! | exchange `/` | does not exist: the default exchange is `""`, or [`Target::queue`](crate::messaging::Target::queue) |
 //! | channel: queue, `consumer_tag_prefix`, `pool_size`, `prefetch_count` (0: no limit) | [`client.receiver(Source::queue(q))`](crate::messaging::Client::receiver)`.tag_prefix(..).consumers(..).prefetch(..)`; a limit unless told otherwise |
 //! | the service succeeds: ack; raises: requeued at once, for ever | [`for_each`](crate::messaging::Receiver::for_each) with [`on_failure(disposition, delay)`](crate::messaging::ReceiverBuilder::on_failure) |
+//! | a channel is stopped or deleted | [`for_each_until`](crate::messaging::Receiver::for_each_until): services that run are waited for, the rest goes back |
 //! | `ack_mode` `reject` (no_ack and reject: the channel closes) | [`Disposition::Reject`](crate::messaging::Disposition); or [`build_no_ack`](crate::messaging::ReceiverBuilder::build_no_ack), whose messages have nothing to settle with |
 //! | `msg.ack()` by the service first | [`detach`](crate::messaging::Delivery::detach): the message and its [`Acker`](crate::messaging::Acker) |
 //!

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::builder::ClientBuilder;
 use super::config::{Config, Transport};
+use super::deadline::by;
 use super::events::{EventStream, Events};
 use super::hook::{BoxError, Hook};
 use super::outbox::Outbox;
@@ -26,7 +28,8 @@ use crate::message::{CloseReport, EVER};
 
 /// A server, who one is there, and one connection for everything that comes from this client.
 ///
-/// A cheap handle: clones share the connection, from any task of any runtime. The connection is opened
+/// A cheap handle: clones share the connection, from any task of any runtime ([outside of tokio](crate#behaviour) by `block_on`). The
+/// connection is opened
 /// ([`connect`](Self::connect)) or left for its first use ([`lazy`](ClientBuilder::lazy)). When it is lost, whoever waits on it is told what
 /// became of his message, the next use connects again, and receivers [begin again](super#when-the-connection-is-lost); nothing hangs.
 ///
@@ -148,6 +151,8 @@ impl Client {
 
     /// Begins a receiver of what a queue or some topics deliver.
     #[doc(alias = "subscribe")]
+    #[doc(alias = "consume")]
+    #[doc(alias = "basic_consume")]
     pub fn receiver(&self, source: impl Into<Source>) -> receiver::ReceiverBuilder {
         receiver::ReceiverBuilder::new(self.clone(), Origin::Fixed(source.into()))
     }
@@ -186,11 +191,14 @@ impl Client {
     /// Begins a requester: somebody who sends requests and waits for their replies. AMQP only.
     #[doc(alias = "rpc")]
     #[doc(alias = "mgmt_request")]
+    #[doc(alias = "request")]
     pub fn requester(&self) -> requester::RequesterBuilder {
         requester::RequesterBuilder::new(self.clone())
     }
 
     /// Begins a responder: somebody who answers the requests that come to a queue. AMQP only.
+    #[doc(alias = "reply")]
+    #[doc(alias = "serve")]
     pub fn responder(&self, source: impl Into<Source>) -> responder::Responder {
         responder::Responder::new(self.clone(), source.into())
     }
@@ -232,9 +240,18 @@ impl Client {
                 Backend::Kafka(link) => over_kafka::ping(link, timeout).await,
             }
         };
-        tokio::time::timeout(timeout, ping).await.unwrap_or_else(|_| {
+        by(self.runtime(), Instant::now() + timeout.min(EVER), ping).await.unwrap_or_else(|| {
             Err(Error::new(ErrorKind::Timeout, format!("no answer within {} ms", timeout.as_millis())))
         })
+    }
+
+    /// Where its connection lives, if that was said.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        match self.backend() {
+            Backend::Amqp(link) => link.runtime(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => None,
+        }
     }
 
     /// How the client is at the moment.

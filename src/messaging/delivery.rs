@@ -60,6 +60,7 @@ impl Delivery {
     /// `Stale`: its channel has ended and the server has put it back, or [`settle_up_to`](super::Receiver::settle_up_to) has settled
     /// it. Nothing was sent. On Kafka: another member of the group has its partition now, or the receiver's client was closed.
     #[doc(alias = "ack")]
+    #[doc(alias = "basic_ack")]
     #[inline]
     pub fn accept(self) -> Result<()> {
         self.settle(Disposition::Accept)
@@ -72,6 +73,7 @@ impl Delivery {
     ///
     /// As [`accept`](Self::accept); `Unsupported` on Kafka.
     #[doc(alias = "dead_letter")]
+    #[doc(alias = "basic_reject")]
     pub fn reject(self) -> Result<()> {
         self.settle(Disposition::Reject)
     }
@@ -82,6 +84,8 @@ impl Delivery {
     ///
     /// As [`accept`](Self::accept); `Unsupported` on Kafka.
     #[doc(alias = "requeue")]
+    #[doc(alias = "nack")]
+    #[doc(alias = "basic_nack")]
     #[doc(alias = "abandon")]
     pub fn release(self) -> Result<()> {
         self.settle(Disposition::Release)

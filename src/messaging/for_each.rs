@@ -37,7 +37,8 @@ impl Receiver {
     /// ```
     ///
     /// Ends when the stream does, and after the handlers that run then. Deliveries whose handlers have failed, and which are held
-    /// before they go back, go back with it.
+    /// before they go back, go back with it. To end it from outside, let it run [until](Self::for_each_until) something: once its
+    /// client is closed there is no connection left to settle over, so what the running handlers have done comes again.
     ///
     /// # Errors
     ///
@@ -49,12 +50,52 @@ impl Receiver {
     /// unless [`on_drop`](super::ReceiverBuilder::on_drop) says otherwise.
     #[doc(alias = "receive_messages")]
     #[doc(alias = "on_message_received")]
-    pub async fn for_each<F, Fut, E>(mut self, concurrency: usize, handler: F) -> Result<()>
+    pub async fn for_each<F, Fut, E>(self, concurrency: usize, handler: F) -> Result<()>
     where
         F: Fn(Received) -> Fut,
         Fut: Future<Output = Result<Disposition, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
+        self.for_each_until(concurrency, std::future::pending::<()>(), handler).await
+    }
+
+    /// As [`for_each`](Self::for_each), until `stop` is ready: a signal, a token that is cancelled, the end of a channel. Then
+    /// nothing more is received, what was delivered and not handed to the handler goes back to the queue, and the handlers that
+    /// run end as they would have: what they have done is settled, and what has failed is so without the delay of
+    /// [`on_failure`](super::ReceiverBuilder::on_failure). On Kafka what was not handed over is received again, by whoever has the
+    /// partition next.
+    ///
+    /// ```no_run
+    /// # async fn example(client: leveret::messaging::Client) -> leveret::error::Result<()> {
+    /// use std::convert::Infallible;
+    /// use leveret::messaging::{Disposition, Source};
+    ///
+    /// let receiver = client.receiver(Source::queue("orders")).build().await?;
+    /// let stop = tokio::signal::ctrl_c();
+    /// receiver.for_each_until(16, stop, async |_order| Ok::<_, Infallible>(Disposition::Accept)).await?;
+    /// client.close().await; // after the last handler
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It waits for the handlers for as long as they take; `tokio::time::timeout` around it stops them.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`for_each`](Self::for_each).
+    #[doc(alias = "graceful_shutdown")]
+    pub async fn for_each_until<S, F, Fut, E>(mut self, concurrency: usize, stop: S, handler: F) -> Result<()>
+    where
+        S: Future,
+        F: Fn(Received) -> Fut,
+        Fut: Future<Output = Result<Disposition, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let mut stop = pin!(stop);
         let (on_failure, delay) = (self.settings.on_failure, self.settings.failure_delay.min(EVER));
         let mut running = JoinSet::new();
         // Those that wait before they go back take nobody's turn. All wait as long, so the first of them is the first that is due.
@@ -68,6 +109,11 @@ impl Receiver {
                 }
             };
             tokio::select! {
+                biased;
+                _ = &mut stop => {
+                    self.put_back();
+                    break Ok(());
+                }
                 Some(done) = running.join_next() => {
                     resting.extend(done.ok().flatten().map(|acker| (Instant::now() + delay, acker)));
                 }

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::deadline::by;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What code of users fails with: an [`Error`], or one of their own.
@@ -34,15 +36,15 @@ impl<I, O> Hook<I, O> {
     /// # Errors
     ///
     /// Of the kind and with the reply of what it fails with; `Handshake` for an error of the program's own, which may pass; `Timeout`.
-    pub(super) async fn call(&self, input: I, until: Instant, limit: Duration) -> Result<O> {
+    pub(super) async fn call(&self, input: I, runtime: Option<&Handle>, until: Instant, limit: Duration) -> Result<O> {
         let name = self.name;
-        match tokio::time::timeout_at(until, (self.call)(input)).await {
-            Ok(Ok(output)) => Ok(output),
-            Ok(Err(error)) => Err(match error.downcast::<Error>() {
+        match by(runtime, until, (self.call)(input)).await {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(error)) => Err(match error.downcast::<Error>() {
                 Ok(error) => Error::because(error.kind(), format!("{name} has failed"), &error),
                 Err(error) => Error::with_boxed(ErrorKind::Handshake, format!("{name} has failed"), error),
             }),
-            Err(_) => {
+            None => {
                 Err(Error::new(ErrorKind::Timeout, format!("{name} has not ended within {} ms", limit.as_millis())))
             }
         }

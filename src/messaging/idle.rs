@@ -14,13 +14,19 @@ use crate::message::EVER;
 pub(super) struct Idle {
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made. Without one there are no timers.
+    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made, or the client's connection lives.
+    /// Without one there are no timers.
     runtime: Option<Handle>,
 }
 
 impl Idle {
-    pub(super) fn new() -> Self {
-        Self { since: None, timer: None, runtime: Handle::try_current().ok() }
+    pub(super) fn new(client: Option<&Handle>) -> Self {
+        Self { since: None, timer: None, runtime: Handle::try_current().ok().or_else(|| client.cloned()) }
+    }
+
+    /// Where timers belong that are made outside of any runtime.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
     }
 
     pub(super) fn message_came(&mut self, limit: Option<Duration>) {

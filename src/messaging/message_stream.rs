@@ -46,8 +46,8 @@ pub(super) enum NoAckBackend {
 }
 
 impl MessageStream {
-    pub(super) fn new(backend: NoAckBackend, idle_timeout: Option<Duration>) -> Self {
-        Self { backend, idle_timeout, idle: Idle::new(), over: false }
+    pub(super) fn new(backend: NoAckBackend, idle_timeout: Option<Duration>, idle: Idle) -> Self {
+        Self { backend, idle_timeout, idle, over: false }
     }
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Received>>> {

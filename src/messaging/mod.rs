@@ -95,6 +95,7 @@ mod builder;
 mod cache;
 mod client;
 mod config;
+mod deadline;
 mod delivery;
 mod events;
 mod for_each;

@@ -142,8 +142,10 @@ impl<T: Clone + Send + Sync + 'static> OnDemand<T> {
         }
         let runtime = match runtime {
             Some(runtime) => runtime.clone(),
-            None => Handle::try_current().map_err(|error| {
-                Error::with_source(ErrorKind::InvalidArgument, "there is no tokio runtime here", error)
+            None => Handle::try_current().map_err(|_| {
+                let message = "there is no tokio runtime here for the connection to live on: call in one, or name one \
+                               (ClientBuilder::spawn_on)";
+                Error::new(ErrorKind::InvalidArgument, message)
             })?,
         };
         let (tell, making) = watch::channel(None);

@@ -7,8 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
+use super::deadline::by;
 use super::delivery::Delivery;
 use super::idle::Idle;
 use super::message_stream::{MessageStream, NoAckBackend};
@@ -19,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kafka;
 #[cfg(feature = "kafka")]
 use crate::message::Source;
-use crate::message::{Disposition, Modify, OnDrop, RecoveryPolicy};
+use crate::message::{Disposition, EVER, Modify, OnDrop, RecoveryPolicy};
 
 /// How messages are received.
 ///
@@ -80,6 +82,8 @@ impl ReceiverBuilder {
 
     /// How many deliveries of each consumer may be unsettled (`basic.qos`); 0 for no limit, which a server with a long queue takes
     /// at its word.
+    #[doc(alias = "basic_qos")]
+    #[doc(alias = "prefetch_count")]
     pub fn prefetch(mut self, count: u16) -> Self {
         self.prefetch = count;
         self
@@ -199,7 +203,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings, idle: Idle::new(), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::new(client.runtime()), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
@@ -220,7 +224,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream::new(backend, idle_timeout))
+        Ok(MessageStream::new(backend, idle_timeout, Idle::new(client.runtime())))
     }
 }
 
@@ -231,6 +235,8 @@ impl ReceiverBuilder {
 /// What was delivered and not settled goes to somebody else then, and settling it is `Stale`.
 ///
 /// Dropping it ends the consumers, and puts back what nobody has looked at. Deliveries in hand can still be settled.
+#[doc(alias = "Consumer")]
+#[doc(alias = "StreamConsumer")]
 pub struct Receiver {
     backend: Backend,
     pub(super) settings: Settings,
@@ -253,6 +259,16 @@ impl Backend {
             Self::Amqp(inbox) => inbox.end(),
             #[cfg(feature = "kafka")]
             Self::Kafka(inbox) => *inbox = None,
+        }
+    }
+
+    /// It ends, and what was not fetched goes back. What was fetched can be settled: on Kafka by the members only that it came
+    /// through, so these stay.
+    fn put_back(&mut self) {
+        match self {
+            Self::Amqp(inbox) => inbox.put_back(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(inbox) => inbox.iter().for_each(kafka::Inbox::drain),
         }
     }
 }
@@ -316,6 +332,7 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Cancel-safe: beginning again goes on where it was.
+    #[doc(alias = "next")]
     pub async fn recv(&mut self) -> Option<Result<Delivery>> {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }
@@ -338,10 +355,13 @@ impl Receiver {
         }
         let first = match wait {
             None => self.recv().await,
-            Some(wait) => match tokio::time::timeout(wait, self.recv()).await {
-                Ok(first) => first,
-                Err(_) => return Ok(batch),
-            },
+            Some(wait) => {
+                let runtime = self.idle.runtime().cloned();
+                match by(runtime.as_ref(), Instant::now() + wait.min(EVER), self.recv()).await {
+                    Some(first) => first,
+                    None => return Ok(batch),
+                }
+            }
         };
         let closed = || Error::new(ErrorKind::Closed, "the receiver has ended");
         batch.push(first.ok_or_else(closed)??);
@@ -357,6 +377,12 @@ impl Receiver {
             }
         }
         Ok(batch)
+    }
+
+    /// Ends it before it is dropped: what nobody has looked at goes back, and deliveries in hand can still be settled.
+    pub(super) fn put_back(&mut self) {
+        self.over = true;
+        self.backend.put_back();
     }
 
     /// Settles a delivery and every one before it that came through the same channel, all at once (`basic.ack` or `basic.nack` with

@@ -37,12 +37,12 @@ pub enum ReplyQueue {
 pub struct RequesterBuilder {
     client: Client,
     queue: ReplyQueue,
+    timeout: Duration,
     settings: Settings,
 }
 
 #[derive(Clone, Debug)]
 struct Settings {
-    timeout: Duration,
     status_field: String,
     description_field: String,
     any_status: bool,
@@ -51,17 +51,16 @@ struct Settings {
 impl RequesterBuilder {
     pub(super) fn new(client: Client) -> Self {
         let settings = Settings {
-            timeout: Duration::from_secs(30),
             status_field: "statusCode".into(),
             description_field: "statusDescription".into(),
             any_status: false,
         };
-        Self { client, queue: ReplyQueue::Best, settings }
+        Self { client, queue: ReplyQueue::Best, timeout: Duration::from_secs(30), settings }
     }
 
     /// How long a request may take in all.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.settings.timeout = limit;
+        self.timeout = limit;
         self
     }
 
@@ -103,7 +102,7 @@ impl RequesterBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(_) => return super::over_kafka::unsupported("requests and replies"),
         };
-        Ok(Requester { inner: Arc::new(Inner { replies, settings: self.settings }) })
+        Ok(Requester { inner: Arc::new(Inner { replies, settings: self.settings }), timeout: self.timeout })
     }
 }
 
@@ -115,8 +114,10 @@ impl RequesterBuilder {
 /// gets a new channel.
 #[derive(Clone)]
 #[doc(alias = "MgmtOperation")]
+#[doc(alias = "RpcClient")]
 pub struct Requester {
     inner: Arc<Inner>,
+    timeout: Duration,
 }
 
 struct Inner {
@@ -194,6 +195,11 @@ impl std::error::Error for RequestError {
 }
 
 impl Requester {
+    /// The same requester with another deadline for each request.
+    pub fn with_timeout(&self, limit: Duration) -> Self {
+        Self { timeout: limit, ..self.clone() }
+    }
+
     /// Sends a request and waits for its reply. The message's `reply_to` and `correlation_id` are set here.
     ///
     /// It is mandatory: where there is no queue for it, it fails at once.
@@ -210,7 +216,7 @@ impl Requester {
         target: impl Into<Target>,
         message: impl Into<Message>,
     ) -> Result<Message, RequestError> {
-        let until = Instant::now() + self.inner.settings.timeout.min(EVER);
+        let until = Instant::now() + self.timeout.min(EVER);
         self.inner.replies.request(Cargo::new(target.into(), message.into()), until).await
     }
 
@@ -262,7 +268,7 @@ fn status(value: &FieldValue) -> Option<i32> {
 
 impl fmt::Debug for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Requester").field("settings", &self.inner.settings).finish()
+        f.debug_struct("Requester").field("settings", &self.inner.settings).field("timeout", &self.timeout).finish()
     }
 }
 

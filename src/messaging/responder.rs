@@ -53,7 +53,7 @@ impl Responder {
     /// A request without `reply_to` is handled all the same. Where the reply cannot be sent, the request is accepted: it was handled, and its
     /// requester is told by his deadline. When the handler fails or panics, the request goes back after a second, as failed.
     ///
-    /// Ends when the queue is deleted; goes on when the connection is lost and [comes back](super#when-the-connection-is-lost).
+    /// Ends when the queue is deleted, or [when it is told to](Self::serve_until); goes on when the connection is lost and [comes back](super#when-the-connection-is-lost).
     ///
     /// # Errors
     ///
@@ -64,6 +64,27 @@ impl Responder {
     /// Dropping the future stops the handlers where they wait; their requests go back.
     pub async fn serve<F, Fut, E>(self, handler: F) -> Result<()>
     where
+        F: Fn(Received) -> Fut,
+        Fut: Future<Output = Result<Message, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        self.serve_until(std::future::pending::<()>(), handler).await
+    }
+
+    /// As [`serve`](Self::serve), until `stop` is ready: then no more requests are taken, those that are being handled are answered,
+    /// and the others go back to the queue. See [`Receiver::for_each_until`](super::Receiver::for_each_until).
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`serve`](Self::serve).
+    #[doc(alias = "graceful_shutdown")]
+    pub async fn serve_until<S, F, Fut, E>(self, stop: S, handler: F) -> Result<()>
+    where
+        S: Future,
         F: Fn(Received) -> Fut,
         Fut: Future<Output = Result<Message, E>> + Send + 'static,
         E: Display + Send + 'static,
@@ -89,6 +110,6 @@ impl Responder {
                 Ok::<_, E>(Disposition::Accept)
             }
         };
-        receiver.for_each(self.concurrency.into(), answer).await
+        receiver.for_each_until(self.concurrency.into(), stop, answer).await
     }
 }

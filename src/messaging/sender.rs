@@ -228,6 +228,7 @@ impl fmt::Debug for SenderBuilder {
 #[derive(Clone)]
 #[doc(alias = "SendClient")]
 #[doc(alias = "Producer")]
+#[doc(alias = "FutureProducer")]
 pub struct Sender {
     outbox: Arc<Outbox>,
     timeout: Duration,

@@ -215,6 +215,37 @@ on_every_server! {
         tokio::task::spawn_blocking(move || drop(holder)).await.unwrap();
     }
 
+    /// Deadlines hold wherever somebody waits: outside of any runtime they are the connection's runtime's.
+    async fn handles_work_where_there_is_no_runtime(server: Server) {
+        let connection = server.connect().await;
+        let channel = connection.open_channel().await.unwrap();
+        let queue = exclusive_queue(&channel).await;
+        let nobody = connection.clone();
+        let outside = std::thread::spawn(move || {
+            block_on(async {
+                let channel = nobody.open_channel().await?;
+                channel.confirm_select().await?;
+                let mut confirm = channel.basic_publish("", &queue, "x").mandatory(true).await?;
+                confirm.within(Duration::from_secs(20)).await?.accepted()?;
+                channel.queue_declare(&queue).passive(true).await?;
+                let mut consumer = channel.basic_consume(&queue).await?;
+                let delivery = consumer.next().await.unwrap()?;
+                delivery.ack()?;
+                consumer.cancel().await?;
+                channel.close().await?;
+                nobody.close().await
+            })
+        });
+        let outside = tokio::task::spawn_blocking(move || outside.join());
+        within("the thread", outside).await.unwrap().unwrap().unwrap();
+        // What is to live on a runtime has to be told on which.
+        let builder = server.builder();
+        let opened = std::thread::spawn(move || block_on(builder.open()).map(drop)).join().unwrap();
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("spawn_on"), "{error}");
+    }
+
     /// The runtime that holds a connection ends: everybody who waits is told, and dropping what is left harms nobody.
     async fn a_runtime_ends_under_its_connection(server: Server) {
         let holder = Runtime::new().unwrap();

@@ -4,6 +4,7 @@
 
 mod consuming;
 mod control;
+mod dead_letters;
 mod errors;
 mod keeping;
 mod limits;

@@ -244,6 +244,45 @@ on_every_server! {
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
     }
 
+    /// Told to stop, the handlers that run end and what they did is settled; what they did not get goes back at once, and so does what
+    /// has failed.
+    async fn for_each_until_it_is_told(server: Server) {
+        let kept = Kept::new(server).await;
+        let client = server.client().await;
+        fill(&client, &kept.name, 0..50).await;
+        let building = client.receiver(Source::queue(&kept.name)).on_failure(Disposition::Release, Duration::from_secs(3600));
+        let receiver = building.build().await.unwrap();
+        let (running, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (started, permit) = (running.clone(), go_on.clone());
+        let handler = move |received: leveret::messaging::Received| {
+            let (started, permit) = (started.clone(), permit.clone());
+            async move {
+                started.add_permits(1);
+                let fails = number(received.body()) == 0;
+                if !fails {
+                    permit.acquire().await.unwrap().forget();
+                }
+                if fails { Err("it is the first one") } else { Ok(Disposition::Accept) }
+            }
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let ended = tokio::spawn(receiver.for_each_until(4, stopped, handler));
+        // The one that fails, and four that wait.
+        within("the handlers", running.acquire_many(5)).await.unwrap().forget();
+        stop.send(()).unwrap();
+        // What nobody has got goes back while the handlers still run.
+        let look = channel(&client).await;
+        until("the others", async || look_at(&look, &kept.name).await.message_count() >= 45).await;
+        assert!(!ended.is_finished());
+        go_on.add_permits(4);
+        within("the end", ended).await.unwrap().unwrap();
+        assert_eq!(running.available_permits(), 0, "nobody else was begun");
+        assert!(client.close().await.is_clean());
+        let mut there = kept.delete().await;
+        there.sort_unstable();
+        assert_eq!(there, [vec![0], (5..50).collect()].concat(), "what was done is settled");
+    }
+
     /// Closing a receiver hands back what had been delivered and not fetched.
     async fn closing_hands_back_the_rest(server: Server) {
         let kept = Kept::new(server).await;

@@ -13,7 +13,7 @@ use leveret::codec::{Frame, Method};
 use leveret::error::ErrorKind;
 use leveret::messaging::{
     Backoff, Client, ClientState, Disposition, Event, EventStream, Message, MessageStream, Receiver, RecoveryPolicy,
-    Source, Target,
+    RequestError, Source, Target,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -681,6 +681,30 @@ async fn receiver_without_a_broker(policy: RecoveryPolicy) -> (Client, Receiver,
 }
 
 on_its_own! {
+    /// Deadlines hold wherever somebody waits, and are those of the client's runtime outside of any.
+    async fn waits_where_there_is_no_runtime() {
+        let broker = Broker::start().await.unwrap();
+        let builder = Client::builder(&broker.url()).unwrap().spawn_on(tokio::runtime::Handle::current());
+        let client = builder.connect().await.unwrap();
+        let queue = exclusive_queue(&client).await;
+        let outside = std::thread::spawn(move || {
+            block_on(async {
+                client.ping(Duration::from_secs(20)).await.unwrap();
+                let making = client.receiver_from(move |_channel| {
+                    let queue = queue.clone();
+                    async move { Ok(Source::queue(&queue)) }
+                });
+                let mut receiver = making.build().await.unwrap();
+                assert!(receiver.recv_batch(1, Some(Duration::from_millis(10))).await.unwrap().is_empty());
+                let asked = client.requester().build().unwrap().request(Target::queue("nobody"), "?").await;
+                assert!(matches!(asked, Err(RequestError::NoRoute(_))), "{asked:?}");
+                assert!(client.close().await.is_clean());
+            });
+        });
+        let outside = tokio::task::spawn_blocking(move || outside.join());
+        within("the thread", outside).await.unwrap().unwrap();
+    }
+
     /// Who has said for how long, is told after that: by the last error, which says how it began.
     async fn it_tries_longer_than_it_was_told() {
         let (client, mut receiver, _) = receiver_without_a_broker(quick().give_up_after(Duration::from_millis(50))).await;

@@ -1,6 +1,7 @@
 //! Requests and replies: in any order, late, to nobody, and when the channel is lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,6 +10,7 @@ use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
     Client, Event, Message, Received, ReplyQueue, RequestError, Requester, Sender, Source, Target,
 };
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::support::{Server, channel, exclusive_queue, look_at, next, number, receiver, unique, until, within};
@@ -301,6 +303,50 @@ on_every_server! {
         client.sender().build().unwrap().send(&target, "no return address").await.unwrap();
         let (first, second) = tokio::join!(requester.request(&target, "twice"), requester.request(&target, "once"));
         assert_eq!((first.unwrap().body(), second.unwrap().body()), (&b"twice"[..], &b"once"[..]));
+        echo.abort();
+    }
+
+    /// Each request can have a deadline of its own.
+    async fn a_request_that_is_in_a_hurry(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let requester = client.requester().timeout(Duration::from_secs(3600)).build().unwrap();
+        let hurried = requester.with_timeout(Duration::from_millis(20));
+        let error = within("a timeout", hurried.request(Target::queue(&queue), "?")).await.unwrap_err();
+        assert!(matches!(error, RequestError::Timeout), "{error:?}");
+    }
+
+    /// A responder that is told to stop answers what it has begun, and leaves the rest to others.
+    async fn a_responder_until_it_is_told(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (started, permit) = (begun.clone(), go_on.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let responder = client.responder(Source::queue(&queue)).concurrency(1);
+        let serving = tokio::spawn(responder.serve_until(stopped, move |request: Received| {
+            let (started, permit) = (started.clone(), permit.clone());
+            async move {
+                started.add_permits(1);
+                permit.acquire().await.unwrap().forget();
+                Ok::<_, &str>(request.message())
+            }
+        }));
+        let requester = client.requester().build().unwrap();
+        let ask = |text: &'static str| {
+            let (requester, target) = (requester.clone(), Target::queue(&queue));
+            tokio::spawn(async move { requester.request(target, text).await })
+        };
+        let first = ask("first");
+        within("the first", begun.acquire()).await.unwrap().forget();
+        stop.send(()).unwrap();
+        let second = ask("second");
+        go_on.add_permits(2);
+        assert_eq!(within("a reply", first).await.unwrap().unwrap().body(), b"first");
+        within("the end", serving).await.unwrap().unwrap();
+        let echo = serve(&client, &queue, async |request| Ok(request.message()));
+        assert_eq!(within("a reply", second).await.unwrap().unwrap().body(), b"second");
+        assert_eq!(begun.available_permits(), 0, "by the other one");
         echo.abort();
     }
 }

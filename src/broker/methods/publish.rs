@@ -33,7 +33,7 @@ impl State {
             transaction.publishes.push(routed);
             return Ok(());
         }
-        let accepted = self.enqueue(place, routed);
+        let accepted = !self.nacks_publishes && self.enqueue(place, routed);
         if let Some(client) = self.client(place) {
             client.published(place.channel, accepted);
         }

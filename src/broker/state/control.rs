@@ -29,6 +29,10 @@ impl State {
         self.clients.values_mut().for_each(|client| client.touch(&mut self.wakes));
     }
 
+    pub(in crate::broker) fn nack_publishes(&mut self, nack: bool) {
+        self.nacks_publishes = nack;
+    }
+
     /// c137
     pub(in crate::broker) fn set_flow(&mut self, active: bool) {
         for client in self.clients.values_mut() {

@@ -87,7 +87,7 @@ impl Plan {
         let queue = match (fixed, &self.origin, channels.first()) {
             (None, Origin::Made(make), Some(channel)) => {
                 let (until, limit) = link.limit();
-                self.queue(&make.call(channel.clone(), until, limit).await?)?
+                self.queue(&make.call(channel.clone(), link.runtime(), until, limit).await?)?
             }
             (Some(queue), ..) => queue,
             (None, ..) => return Err(Error::new(ErrorKind::InvalidArgument, "a receiver without consumers")),
@@ -326,6 +326,12 @@ impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) fn stop(&mut self) {
         self.rest.ended.store(true, Ordering::Relaxed);
         self.rest.recovery.stop();
+    }
+
+    /// Ends the consumers, and does not begin again. What has been delivered and not taken goes back to the queue.
+    pub(in crate::messaging) fn put_back(&mut self) {
+        self.stop();
+        self.running.clear();
     }
 
     /// Ends the consumers, and does not begin again. What has been delivered can still be taken.

@@ -13,6 +13,7 @@ use super::pace::Pace;
 use crate::amqp::{Channel, Connection, ConnectionBuilder, Happening, Observer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{EVER, RecoveryPolicy};
+use crate::messaging::deadline::by;
 use crate::messaging::events::{Event, Events};
 use crate::messaging::hook::Hook;
 use crate::messaging::on_demand::{Now, OnDemand};
@@ -84,7 +85,7 @@ impl Setup {
         let (until, limit) = self.limit();
         let connection = connect(self.builder).await?;
         if let Some(on_open) = self.on_open {
-            on_open.call(connection.clone(), until, limit).await?;
+            on_open.call(connection.clone(), self.runtime.as_ref(), until, limit).await?;
         }
         Ok(connection)
     }
@@ -254,11 +255,11 @@ impl Link {
         let closed = match self.connection.close() {
             Some(Line { connection, .. }) => {
                 let until = until.max(Instant::now() + Duration::from_secs(1));
-                match tokio::time::timeout_at(until, connection.close()).await {
+                match by(self.runtime(), until, connection.close()).await {
                     // It was lost before: it is closed, then.
-                    Ok(Err(error)) if error.kind() != ErrorKind::Timeout => Ok(()),
-                    Ok(closed) => closed,
-                    Err(_) => Err(Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time")),
+                    Some(Err(error)) if error.kind() != ErrorKind::Timeout => Ok(()),
+                    Some(closed) => closed,
+                    None => Err(Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time")),
                 }
             }
             None => Ok(()),

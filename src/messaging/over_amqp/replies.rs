@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::convert;
 use super::link::Link;
 use crate::amqp::{self, Channel, Confirmation, FieldValue, MessageStream};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Message, SendError};
+use crate::messaging::deadline::by;
 use crate::messaging::events::{Event, Events};
 use crate::messaging::on_demand::OnDemand;
 use crate::messaging::requester::{ReplyQueue, RequestError};
@@ -75,13 +77,13 @@ impl Replies {
         let session = || self.session.get(self.link.runtime(), |_| true, || self.open());
         let _guest = self.link.guest();
         loop {
-            let session = timeout_at(until, session()).await.unwrap_or_else(|_| Err(no_channel_in_time()));
+            let session = by(self.link.runtime(), until, session()).await.unwrap_or_else(|| Err(no_channel_in_time()));
             let session = match session {
                 Ok(session) => session,
                 Err(error) => return Err(RequestError::Send(cargo.refuse(error))),
             };
             match session.send(&mut cargo, until).await {
-                Ok((request, confirm)) => return request.wait(confirm, until).await,
+                Ok((request, confirm)) => return request.wait(confirm, self.link.runtime(), until).await,
                 Err(error) if session.is_usable() => return Err(RequestError::Send(cargo.refuse(error))),
                 Err(_) => self.replace(&session),
             }
@@ -193,7 +195,12 @@ impl Waiting {
 }
 
 impl Request<'_> {
-    async fn wait(mut self, confirm: amqp::Confirm, until: Instant) -> Result<Message, RequestError> {
+    async fn wait(
+        mut self,
+        confirm: amqp::Confirm,
+        runtime: Option<&Handle>,
+        until: Instant,
+    ) -> Result<Message, RequestError> {
         let waiting = self.waiting;
         let reply = async {
             tokio::select! {
@@ -214,7 +221,7 @@ impl Request<'_> {
             }
             (&mut self.reply).await.map_err(|_| waiting.lost())
         };
-        timeout_at(until, reply).await.unwrap_or(Err(RequestError::Timeout))
+        by(runtime, until, reply).await.unwrap_or(Err(RequestError::Timeout))
     }
 }
 

@@ -51,6 +51,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// # }
 /// ```
 #[derive(Clone, Default)]
+#[doc(alias = "TlsAdaptor")]
+#[doc(alias = "OwnedTLSConfig")]
 pub struct TlsConfig {
     settings: Settings,
     server_name: Option<String>,
