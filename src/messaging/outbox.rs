@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::over_amqp;
@@ -159,6 +160,15 @@ impl Outbox {
             Backend::Amqp(outbox) => outbox.try_enqueue(lane, &mut cargo, until).map(PendingReceipt::from),
             #[cfg(feature = "kafka")]
             Backend::Kafka(outbox) => outbox.try_enqueue(&mut cargo, until).map(PendingReceipt::from),
+        }
+    }
+
+    /// Where things are done for one who is outside of any runtime.
+    pub(super) fn runtime(&self) -> Option<&Handle> {
+        match &self.backend {
+            Backend::Amqp(outbox) => outbox.runtime(),
+            #[cfg(feature = "kafka")]
+            Backend::Kafka(_) => None,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::message::{Receipt, SendError};
 
 /// What will become of a message that was handed over.
 ///
-/// Ready when the server has said it, when the deadline has passed (outside of tokio there are no deadlines), or when the channel
+/// Ready when the server has said it, when the deadline has passed (on Kafka there is none outside of tokio), or when the channel
 /// has ended; errors are those of
 /// [`Sender::send`](super::Sender::send) whose outcome is not `NotSent`. Dropping it means not to care: the message is on its way all the same.
 ///

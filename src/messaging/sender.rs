@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::client::{Backend as ClientBackend, Client};
@@ -317,9 +318,16 @@ impl Sender {
             if again >= until || self.outbox.stopped.load(Ordering::Acquire) {
                 return Err(told(error));
             }
+            // Where there is no runtime, nobody tells when it is time.
+            let runtime = Handle::try_current().ok().or_else(|| self.outbox.runtime().cloned());
+            let Some(runtime) = runtime else { return Err(told(error)) };
             let outcome = error.error().clone();
             let Some((target, message)) = error.into_message() else { return Err(told(SendError::new(outcome))) };
-            tokio::time::sleep_until(again).await;
+            let pause = {
+                let _inside = runtime.enter();
+                tokio::time::sleep_until(again)
+            };
+            pause.await;
             let (lane, cargo) = (self.outbox.next_lane(), Cargo::new(target, message));
             match self.finish(Box::new(Delayed { lane, cargo, until })).await {
                 Ok(receipt) => return Ok(receipt),

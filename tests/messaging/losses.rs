@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leveret::broker::Broker;
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
     Backoff, Client, ClientState, Event, Receipt, RecoveryPolicy, RetryPolicy, SendError, SendState, Source, Status,
@@ -143,5 +144,22 @@ on_every_server! {
         assert_eq!((error.kind(), error.reply_code().unwrap().0), (ErrorKind::ConnectionClosed, 320), "{error}");
         assert!(error.is_transient());
         fill(&client, &exclusive_queue(&client).await, 0..1).await;
+    }
+}
+
+on_its_own! {
+    /// c92: the server has given it back, and so it is refused, although the channel has ended before the ack.
+    async fn what_came_back_is_of_unknown_outcome() {
+        let broker = Broker::start().await.unwrap();
+        let client = Client::connect(&broker.url()).await.unwrap();
+        let sender = client.sender().build().unwrap();
+        sender.send(Target::queue("nowhere"), "x").await.unwrap_err();
+        broker.hold_confirms(true);
+        let returned = sender.send_pipelined(Target::queue("nowhere"), "back").await.unwrap();
+        let error = within("an error", sender.send(Target::exchange("missing", ""), "x")).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
+        let error = within("an error", returned).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Returned, Outcome::Refused), "{error}");
+        assert_eq!(error.into_message().unwrap().1.body(), b"back");
     }
 }

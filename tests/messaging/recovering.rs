@@ -10,7 +10,7 @@ use leveret::amqp::{Channel, Connection};
 use leveret::broker::Broker;
 use leveret::codec::method::{self as methods, basic};
 use leveret::codec::{Frame, Method};
-use leveret::error::ErrorKind;
+use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
     Backoff, Client, ClientState, Disposition, Event, EventStream, Message, MessageStream, Receiver, RecoveryPolicy,
     RequestError, Source, Target,
@@ -683,10 +683,11 @@ async fn receiver_without_a_broker(policy: RecoveryPolicy) -> (Client, Receiver,
 on_its_own! {
     /// Deadlines hold wherever somebody waits, and are those of the client's runtime outside of any.
     async fn waits_where_there_is_no_runtime() {
-        let broker = Broker::start().await.unwrap();
+        let broker = Arc::new(Broker::start().await.unwrap());
         let builder = Client::builder(&broker.url()).unwrap().spawn_on(tokio::runtime::Handle::current());
         let client = builder.connect().await.unwrap();
         let queue = exclusive_queue(&client).await;
+        let (there, held) = (Target::queue(&queue), Arc::clone(&broker));
         let outside = std::thread::spawn(move || {
             block_on(async {
                 client.ping(Duration::from_secs(20)).await.unwrap();
@@ -698,6 +699,15 @@ on_its_own! {
                 assert!(receiver.recv_batch(1, Some(Duration::from_millis(10))).await.unwrap().is_empty());
                 let asked = client.requester().build().unwrap().request(Target::queue("nobody"), "?").await;
                 assert!(matches!(asked, Err(RequestError::NoRoute(_))), "{asked:?}");
+                let sender = client.sender().build().unwrap().with_timeout(Duration::from_millis(100));
+                let error = sender.send(Target::queue("nobody"), "x").await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Returned);
+                held.hold_confirms(true);
+                let error = sender.send(&there, "x").await.unwrap_err();
+                assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+                assert!(!sender.flush().await.is_ok() || sender.in_flight() > 0);
+                held.hold_confirms(false);
+                assert!(sender.close().await.is_clean());
                 assert!(client.close().await.is_clean());
             });
         });

@@ -1,6 +1,7 @@
 //! Wakers of tasks that lock the facade again when they are dropped: see `tests/amqp/wakers.rs`.
 
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use leveret::broker::Broker;
 use leveret::messaging::{Client, PendingReceipt, Target};
@@ -37,7 +38,7 @@ fn an_event_and_the_last_handle() {
     });
 }
 
-/// Two receipts of one sender in one task. It knows nothing of tokio, and so there are no timers, which would keep it.
+/// Two receipts of one sender in one task, which knows nothing of tokio. Where nobody asks again, it is the deadline that lets go of it.
 #[test]
 fn a_receipt_and_another() {
     #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ fn a_receipt_and_another() {
         alone(&format!("{fate:?}"), move || async move {
             let broker = Broker::start().await.unwrap();
             let client = Client::connect(&broker.url()).await.unwrap();
-            let sender = client.sender().build().unwrap();
+            let sender = client.sender().timeout(Duration::from_secs(5)).build().unwrap();
             broker.hold_confirms(true);
             let send = async || sender.send_pipelined(Target::queue("nowhere"), "x").await.unwrap();
             let (receipt, other): (PendingReceipt, _) = (send().await, send().await);

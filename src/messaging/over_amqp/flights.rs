@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::convert;
 use super::ledger::Lane;
 use super::pages::{Flight, Page, Pages, Timer};
-use super::pending::{LARGE, late};
+use super::pending::{AT_ONCE, late};
 use crate::amqp::{Channel, Confirmation};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Message, Receipt, SendError, SharedProperties, Target};
@@ -210,7 +210,7 @@ impl Flights {
             flight.until = until;
         }
         lane.newest.store(tag, Ordering::Relaxed);
-        if is_large { tag | LARGE } else { tag }
+        if is_large { tag | AT_ONCE } else { tag }
     }
 
     #[inline]
@@ -325,7 +325,7 @@ impl Flights {
         let (sent, number) = ((known.order, tag.get()), known.number);
         known.loose -= 1;
         // While closing, what fails stays for the report.
-        let stays = self.closing && confirmation.is_err();
+        let stays = self.closing && !is_told(&confirmation);
         let cargo = if stays || is_plain_ack(&confirmation) { None } else { self.cargo(lane, tag) };
         if !stays {
             self.land(lane, tag);
@@ -389,6 +389,11 @@ fn millis(time: Duration) -> u64 {
     time.as_secs() * 1000 + u64::from(time.subsec_millis())
 }
 
+/// Whether the server has said what became of a message, even if the channel has ended since.
+pub(super) fn is_told(confirmation: &Result<Confirmation>) -> bool {
+    confirmation.as_ref().map_or_else(|error| error.kind() == ErrorKind::Returned, |_| true)
+}
+
 fn is_plain_ack(confirmation: &Result<Confirmation>) -> bool {
     matches!(confirmation, Ok(Confirmation::Ack(None)))
 }
@@ -408,6 +413,8 @@ pub(super) fn fate(
             let message = "the server did not take responsibility for the message";
             (Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused), returned)
         }
+        // It had come back before the channel ended.
+        Err(error) if error.kind() == ErrorKind::Returned => (error, None),
         Err(error) => (error.with_outcome(Outcome::Unknown), None),
     };
     let mut error = SendError::new(error);

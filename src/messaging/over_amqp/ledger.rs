@@ -9,9 +9,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker, ready};
 
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 
-use super::flights::{Due, Fate, Flights, fate};
+use super::flights::{Due, Fate, Flights, fate, is_told};
 use super::pages::Timer;
 use super::pending::Pending;
 use crate::amqp::{BasicPublish, Channel, Confirmation, Posted, Watermark};
@@ -125,6 +126,16 @@ impl Ledger {
 }
 
 impl Lane {
+    /// Makes a timer: outside of any runtime the connection's keeps the time.
+    pub(super) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
+        self.channel.inner.guard.shared.timer(make)
+    }
+
+    /// Waits for something until a deadline.
+    pub(super) async fn by<T>(&self, until: Instant, wait: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.timer(|| timeout_at(until, wait)).await
+    }
+
     /// Publishes a message if there is room, and enters it; `Err(None)` says that there is none.
     pub(super) fn post(
         self: &Arc<Self>,
@@ -157,7 +168,7 @@ impl Lane {
                 flights.land(self.place, tag);
                 return Poll::Ready(Ok(Receipt::amqp(self.number, tag.get())));
             }
-            let refused = confirmation.is_ok();
+            let refused = is_told(&confirmation);
             let cargo = || flights.fail(self.place, tag, refused);
             Poll::Ready(fate(confirmation, (self.number, tag), cargo))
         })

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::flights::Due;
 use super::ledger::{Lane, Ledger};
@@ -15,6 +16,7 @@ use super::pending::Pending;
 use crate::amqp::{BasicPublish, Body, Posted, PropertiesRef, Publish};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{BatchReport, Cargo, CloseReport, Message, SendError, SharedProperties, Target};
+use crate::messaging::deadline::by;
 use crate::messaging::events::Event;
 use crate::messaging::on_demand::{Now, OnDemand};
 
@@ -53,6 +55,11 @@ impl Outbox {
             defaults,
             ledger,
         }
+    }
+
+    /// Where things are done for one who is outside of any runtime.
+    pub(in crate::messaging) fn runtime(&self) -> Option<&Handle> {
+        self.link.runtime()
     }
 
     /// The channel for a message, or for a batch: each in turn.
@@ -96,7 +103,7 @@ impl Outbox {
         let publish = self.request(address(target, message)?, target, message);
         loop {
             let opened = place.get(self.link.runtime(), |_| true, || self.open());
-            let lane = timeout_at(until, opened).await.unwrap_or_else(|_| Err(no_channel_in_time()))?;
+            let lane = by(self.link.runtime(), until, opened).await.unwrap_or_else(|| Err(no_channel_in_time()))?;
             let limit = until.saturating_duration_since(Instant::now());
             let mut publish = BasicPublish::of(&lane.channel, publish.clone()).deadline(limit);
             let posted = poll_fn(|cx| match lane.post(&mut publish, cx.waker(), cargo, Due::At(until)) {
@@ -227,7 +234,7 @@ impl Outbox {
     /// Waits until everything that was published is settled, or will never be.
     pub(in crate::messaging) async fn settled(&self, until: Instant) -> Result<()> {
         for lane in self.open_lanes() {
-            if timeout_at(until, lane.channel.wait_for_confirms()).await.is_err() {
+            if lane.by(until, lane.channel.wait_for_confirms()).await.is_err() {
                 let message = format!("{} messages are not confirmed yet", lane.channel.unconfirmed());
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
@@ -249,7 +256,7 @@ impl Outbox {
         for place in &self.lanes {
             if let Some(lane) = place.close() {
                 // The channel is closed on this side, whatever the server says.
-                let _ = timeout_at(until, lane.channel.close()).await;
+                let _ = lane.by(until, lane.channel.close()).await;
             }
         }
         // Nothing is queued on this side: who waits for room is told himself.

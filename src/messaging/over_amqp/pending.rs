@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::flights::Fate;
@@ -19,15 +18,15 @@ use crate::message::{Receipt, SendError};
 #[derive(Debug)]
 pub(in crate::messaging) struct Pending {
     lane: Arc<Lane>,
-    /// The delivery tag, 0 where no confirm was asked for; and [`TOLD`] and [`LARGE`], with which it is beyond every watermark.
+    /// The delivery tag, 0 where no confirm was asked for; and [`TOLD`] and [`AT_ONCE`], with which it is beyond every watermark.
     tag: u64,
 }
 
 /// It has been told what became of it.
 const TOLD: u64 = 1 << 63;
 
-/// The message is one to be let go at once.
-pub(super) const LARGE: u64 = 1 << 62;
+/// The message is to be let go as soon as it is acked: it is large, or has a timer, which keeps the task of who waits.
+pub(super) const AT_ONCE: u64 = 1 << 62;
 
 impl Pending {
     #[inline]
@@ -36,7 +35,7 @@ impl Pending {
     }
 
     fn tag(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.tag & !(TOLD | LARGE))
+        NonZeroU64::new(self.tag & !(TOLD | AT_ONCE))
     }
 
     fn is_told(&self) -> bool {
@@ -73,7 +72,7 @@ impl Pending {
                 Err(None) => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(Receipt::amqp(self.lane.number, tag & !(TOLD | LARGE))))
+        Poll::Ready(Ok(Receipt::amqp(self.lane.number, tag & !(TOLD | AT_ONCE))))
     }
 
     /// Asks the channel; `Err(None)` says that nothing is known yet. Not a `Poll` of a receipt, which is larger, and would not come back in
@@ -104,11 +103,16 @@ impl Pending {
     }
 
     /// Ready when its time is over.
-    fn poll_timer(&self, tag: NonZeroU64, cx: &mut Context<'_>, timer: Option<Pin<&mut Option<Sleep>>>) -> Poll<()> {
-        // No timer is made before somebody has to wait. And where there is no tokio, there are no timers.
+    fn poll_timer(
+        &mut self,
+        tag: NonZeroU64,
+        cx: &mut Context<'_>,
+        timer: Option<Pin<&mut Option<Sleep>>>,
+    ) -> Poll<()> {
+        // No timer is made before somebody has to wait.
         let new = || {
-            Handle::try_current().ok()?;
-            Some(tokio::time::sleep_until(self.lane.until(tag)?))
+            let until = self.lane.until(tag)?;
+            Some(self.lane.timer(|| tokio::time::sleep_until(until)))
         };
         if let Some(mut timer) = timer {
             if timer.is_none() {
@@ -120,6 +124,7 @@ impl Pending {
         let polled = timer.as_mut().poll(cx);
         if polled.is_pending() {
             self.lane.keep_timer(tag, timer);
+            self.tag |= AT_ONCE;
         }
         polled
     }
