@@ -72,12 +72,12 @@ impl Message {
             }
         }
         // Another routing key takes the place of all that the message had.
-        let cc = match &to.routing_key {
+        let (cc, bcc) = match &to.routing_key {
             Some(_) => {
                 headers.remove("CC");
-                Vec::new()
+                Default::default()
             }
-            None => self.cc.clone(),
+            None => (self.cc.clone(), self.bcc.clone()),
         };
         properties.headers = Some(headers);
         properties.expiration = None;
@@ -94,18 +94,18 @@ impl Message {
             time_to_live: None,
             priority: self.priority,
             cc,
-            bcc: Vec::new(),
+            bcc,
         }
     }
+}
 
-    /// Whether it comes back to a queue without anybody having rejected it since it was there: it would go round for ever.
-    pub(super) fn goes_round(&self, queue: &ShortString) -> bool {
-        let Some(headers) = self.headers() else { return false };
-        let deaths = deaths(&headers);
-        let before = deaths.iter().position(|death| says(death, "queue", queue.as_bytes()));
-        let since = before.and_then(|at| deaths.get(..=at));
-        since.is_some_and(|since| !since.iter().any(|death| says(death, "reason", b"rejected")))
-    }
+/// Whether a message with these headers comes back to a queue without anybody having rejected it since it was there: it would go round
+/// for ever.
+pub(super) fn goes_round(headers: &FieldTable, queue: &ShortString) -> bool {
+    let deaths = deaths(headers);
+    let before = deaths.iter().position(|death| says(death, "queue", queue.as_bytes()));
+    let since = before.and_then(|at| deaths.get(..=at));
+    since.is_some_and(|since| !since.iter().any(|death| says(death, "reason", b"rejected")))
 }
 
 fn deaths(headers: &FieldTable) -> &[FieldValue] {

@@ -163,7 +163,7 @@ impl House {
         client.hear();
         client.gone = next.finished || over;
         if client.gone {
-            self.state.forget(client.id);
+            self.state.forget(client.id, self.now);
             self.clients.remove(at);
         }
     }
@@ -173,7 +173,7 @@ impl House {
             Some(error) => self.turn(at, Some(error)),
             None => {
                 let client = self.clients.remove(at);
-                self.state.forget(client.id);
+                self.state.forget(client.id, self.now);
             }
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::ConnectionId;
 use super::state::State;
-use crate::transport::{Endpoint, Next, Turn};
+use crate::transport::{Endpoint, Next, Turn, now};
 
 /// What the handle, the listener and the drivers share.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Endpoint for Link {
 impl Drop for Link {
     /// The driver has ended, or its runtime has.
     fn drop(&mut self) {
-        self.shared.with(|state| state.forget(self.id));
+        self.shared.with(|state| state.forget(self.id, now()));
         self.shared.gone.notify_waiters();
     }
 }

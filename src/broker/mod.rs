@@ -155,7 +155,7 @@ impl Broker {
     }
 
     /// Takes no responsibility for what is published from now on, or does again: it reaches no queue, is not returned, and is answered
-    /// with `basic.nack` on channels with confirms.
+    /// with `basic.nack` on channels with confirms. What is published in a transaction is left alone.
     pub fn nack_publishes(&self, nack: bool) {
         self.shared.with(|state| state.nack_publishes(nack));
     }
@@ -173,7 +173,7 @@ impl Broker {
     /// Closes every connection's socket without a word.
     #[doc(alias = "cut")]
     pub fn drop_connections(&self) {
-        self.shared.with(state::State::cut_all);
+        self.shared.with(|state| state.cut_all(now()));
     }
 
     /// Closes every connection with 320 and stops listening. Clients have two seconds to say goodbye.
@@ -198,7 +198,7 @@ impl Broker {
         };
         let _ = tokio::time::timeout(FAREWELL, everybody_left).await;
         self.listener.abort();
-        self.shared.with(state::State::cut_all);
+        self.shared.with(|state| state.cut_all(now()));
     }
 }
 
@@ -214,7 +214,7 @@ impl Drop for Broker {
         self.listener.abort();
         self.shared.with(|state| {
             state.stop();
-            state.cut_all();
+            state.cut_all(now());
         });
     }
 }

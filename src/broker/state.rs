@@ -194,7 +194,8 @@ impl State {
     }
 
     /// The driver is gone, with or without a last turn.
-    pub(super) fn forget(&mut self, id: ConnectionId) {
+    pub(super) fn forget(&mut self, id: ConnectionId, now: Instant) {
+        self.now = now;
         self.end_session(id);
         self.remove(id);
     }

@@ -191,4 +191,8 @@ async fn a_single_active_consumer() {
     client.consume(2, "q", "c").await;
     client.send(1, channel::Close::default()).await;
     client.says(["2: deliver c 1 again /q 2", "2: deliver c 2 again /q 3", "channel.close-ok"]).await;
+    // Nobody is exclusive there, and not for that there are others.
+    client.send(2, basic::Cancel { consumer_tag: "c".into(), no_wait: true }).await;
+    client.send(2, basic::Consume { queue: "q".into(), exclusive: true, ..Default::default() }).await;
+    client.says(["2: channel closed: 403 ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use (60.20)"]).await;
 }

@@ -24,7 +24,7 @@ async fn put(channel: &Channel, queue: &str, body: &str, properties: &Properties
     assert_eq!(publish(channel, queue, body, properties).await, Confirmation::Ack(None));
 }
 
-/// The next message of a queue, or what `x-death` says, once it is there.
+/// The next message of a queue and its properties, once it is there.
 async fn got(channel: &Channel, queue: &str) -> (String, Properties) {
     let wait = async {
         loop {
@@ -55,87 +55,6 @@ fn death(queue: &str, reason: &str, count: i64) -> (String, String, i64) {
     (queue.into(), reason.into(), count)
 }
 
-/// What is refused waits in a second queue, comes back when its time there is over, and says how often.
-#[tokio::test]
-async fn a_retry_queue() {
-    let broker = Broker::start().await.unwrap();
-    let (_connection, channel) = open(&broker).await;
-    channel.exchange_declare("dlx", "direct").await.unwrap();
-    let work = channel.queue_declare("work").argument("x-dead-letter-exchange", "dlx");
-    work.argument("x-dead-letter-routing-key", "again").await.unwrap();
-    let wait = channel.queue_declare("wait").argument("x-message-ttl", 1).argument("x-dead-letter-exchange", "");
-    wait.argument("x-dead-letter-routing-key", "work").await.unwrap();
-    channel.queue_bind("wait", "dlx", "again").await.unwrap();
-    let properties = Properties::new().message_id("7").header("mine", 1).persistent();
-    put(&channel, "work", "poison", &properties).await;
-
-    let mut work = channel.basic_consume("work").await.unwrap();
-    for attempt in 0..3 {
-        let next = tokio::time::timeout(Duration::from_secs(20), work.next()).await.expect("an attempt");
-        let delivery = next.unwrap().unwrap();
-        let properties = delivery.properties().unwrap();
-        assert_eq!((delivery.body(), properties.message_id.clone()), (&b"poison"[..], Some("7".into())));
-        let headers = properties.headers.clone().unwrap();
-        assert_eq!(headers.get("mine"), Some(&1.into()));
-        if attempt > 0 {
-            assert_eq!(deaths(&properties), [death("wait", "expired", attempt), death("work", "rejected", attempt)]);
-            assert_eq!(headers.get("x-first-death-queue"), Some(&"work".into()));
-            assert_eq!(headers.get("x-first-death-reason"), Some(&"rejected".into()));
-        }
-        delivery.reject(false).unwrap();
-    }
-}
-
-/// It leaves when it is the first of its queue.
-#[tokio::test]
-async fn what_has_expired_is_gone_or_goes_elsewhere() {
-    let broker = Broker::start().await.unwrap();
-    let (_connection, channel) = open(&broker).await;
-    channel.queue_declare("dead").await.unwrap();
-    for queue in ["q", "other"] {
-        let declare = channel.queue_declare(queue).argument("x-dead-letter-exchange", "");
-        declare.argument("x-dead-letter-routing-key", "dead").await.unwrap();
-    }
-    put(&channel, "q", "stays", &Properties::new()).await;
-    put(&channel, "q", "behind it", &Properties::new().expiration("1")).await;
-    put(&channel, "other", "first", &Properties::new().expiration("2")).await;
-    assert_eq!(got(&channel, "dead").await.0, "first");
-    assert_eq!((count(&channel, "q").await, count(&channel, "dead").await), (2, 0), "it is not its turn");
-    assert_eq!(got(&channel, "q").await.0, "stays");
-    let (body, properties) = got(&channel, "dead").await;
-    assert_eq!((body.as_str(), deaths(&properties)), ("behind it", vec![death("q", "expired", 1)]));
-    assert_eq!(properties.expiration, None, "it does not expire again");
-}
-
-/// Messages that live for no time at all are for consumers that wait, and for nobody else.
-#[tokio::test]
-async fn what_lives_for_no_time() {
-    let broker = Broker::start().await.unwrap();
-    let (_connection, channel) = open(&broker).await;
-    channel.queue_declare("q").argument("x-message-ttl", 0).await.unwrap();
-    put(&channel, "q", "for nobody", &Properties::new()).await;
-    assert_eq!(count(&channel, "q").await, 0);
-    let mut taker = channel.basic_consume("q").await.unwrap();
-    put(&channel, "q", "for somebody", &Properties::new()).await;
-    assert_eq!(taker.next().await.unwrap().unwrap().body(), b"for somebody");
-}
-
-/// Somebody who only waits hears of it, though the one who published is gone.
-#[tokio::test]
-async fn a_message_outlives_its_publisher() {
-    let broker = Broker::start().await.unwrap();
-    let (publisher, channel) = open(&broker).await;
-    channel.queue_declare("dead").await.unwrap();
-    let queue = channel.queue_declare("q").argument("x-message-ttl", 50).argument("x-dead-letter-exchange", "");
-    queue.argument("x-dead-letter-routing-key", "dead").await.unwrap();
-    let (_other, other) = open(&broker).await;
-    let mut dead = other.basic_consume("dead").await.unwrap();
-    put(&channel, "q", "x", &Properties::new()).await;
-    publisher.close().await.unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(20), dead.next()).await.expect("a message");
-    assert_eq!(next.unwrap().unwrap().body(), b"x");
-}
-
 #[tokio::test]
 async fn what_is_too_much_is_pushed_out_or_refused() {
     let broker = Broker::start().await.unwrap();
@@ -162,19 +81,6 @@ async fn what_is_too_much_is_pushed_out_or_refused() {
     put(&channel, "full", "4", &Properties::new()).await;
 }
 
-/// Two queues that send each other what expires: it is dropped when it comes round.
-#[tokio::test]
-async fn what_goes_round_in_circles_ends() {
-    let broker = Broker::start().await.unwrap();
-    let (_connection, channel) = open(&broker).await;
-    for (queue, other) in [("a", "b"), ("b", "a")] {
-        let declare = channel.queue_declare(queue).argument("x-message-ttl", 0).argument("x-dead-letter-exchange", "");
-        declare.argument("x-dead-letter-routing-key", other).await.unwrap();
-    }
-    put(&channel, "a", "round", &Properties::new()).await;
-    assert_eq!((count(&channel, "a").await, count(&channel, "b").await), (0, 0));
-}
-
 /// Confirms keep their order, and those that end alike are joined.
 #[tokio::test]
 async fn publishes_are_nacked_on_demand() {
@@ -193,7 +99,7 @@ async fn publishes_are_nacked_on_demand() {
     client.says(["ack 2 multiple", "nack 3", "ack 4"]).await;
 }
 
-/// Each message that dies in one of these goes to all others: there is no end to that, and the broker answers all the same.
+/// Each message that dies in one of these goes to all others, 100 million times before it ends: the broker answers all the same.
 #[tokio::test]
 async fn what_breeds_does_not_take_the_broker_with_it() {
     let broker = Broker::start().await.unwrap();

@@ -125,6 +125,24 @@ async fn c95_a_full_queue_refuses() {
     }
     assert_eq!(take(&mut client, "dead").await, ["h"]);
     assert_eq!((take(&mut client, "q").await, take(&mut client, "dlx").await), (vec!["a".into()], vec!["g".into()]));
+    // A dead letter is refused as any other message.
+    declare(&mut client, "short", to("dlx").with("x-max-length", 1)).await;
+    send(&mut client, "short", &Properties::new(), &["i", "j", "k"]).await;
+    client.says(["ack 11 multiple"]).await;
+    assert_eq!((take(&mut client, "dlx").await, take(&mut client, "dead").await), (vec!["i".into()], vec!["j".into()]));
+}
+
+/// The time of its last use is that of the end of its last consumer, however long nothing has come before.
+#[tokio::test(start_paused = true)]
+async fn a_queue_outlives_its_last_consumer_by_its_time() {
+    let (broker, mut client) = start().await;
+    declare(&mut client, "q", FieldTable::new().with("x-expires", 1000)).await;
+    client.consume(1, "q", "c").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    broker.drop_connections();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let mut client = Raw::open(&broker).await;
+    client.counts("q", 0, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,10 +176,12 @@ async fn messages_expire_at_the_head_of_their_queue() {
     let heard = [client.next().await, client.next().await];
     assert_eq!(heard, ["deliver d 5 /plain first", "deliver c 6 /dead behind"]);
     // What comes back keeps its time.
+    send(&mut client, "plain", &short, &["back"]).await;
+    assert_eq!(client.next().await, "deliver d 7 /plain back");
+    tokio::time::sleep(Duration::from_secs(1)).await;
     client.send(1, basic::Cancel { consumer_tag: "d".into(), no_wait: true }).await;
-    client.nack(1, 5, false, true).await;
-    send(&mut client, "q", &short, &[]).await;
-    client.counts("plain", 1, 0).await;
+    client.nack(1, 7, false, true).await;
+    assert_eq!(client.next().await, "deliver c 8 /dead back");
 }
 
 /// No time at all: straight to a consumer, or not at all.
@@ -290,7 +310,7 @@ async fn dead_letters_take_their_copies_with_them() {
         client.next().await;
         client.nack(1, 0, true, false).await;
     }
-    assert!(take(&mut client, "blind").await.is_empty());
+    assert_eq!(take(&mut client, "blind").await, ["keys"]);
     let (dead, body) = client.fetch("copy").await.unwrap();
     assert_eq!((deaths(&dead), &body[..]), (vec!["1 keys rejected /keys,copy -".to_owned()], &b"keys"[..]));
     let (dead, body) = client.fetch("dead").await.unwrap();

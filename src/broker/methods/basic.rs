@@ -75,7 +75,8 @@ impl State {
         }
         let queue = self.accessible_queue(place, &queue)?;
         if let Some(found) = self.queues.get(&queue)
-            && (found.is_exclusively_consumed() || (exclusive && found.consumers().len() > 0))
+            && (found.is_exclusively_consumed()
+                || (exclusive && (found.rules.single_active_consumer || found.consumers().len() > 0)))
         {
             let resource = faults::queue(&found.name, &found.virtual_host);
             return Err(faults::refused(format!("{resource} in exclusive use")));

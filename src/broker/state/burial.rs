@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::State;
-use crate::broker::death::Reason;
+use crate::broker::death::{Reason, goes_round};
 use crate::broker::message::Message;
 use crate::broker::queue::QueueId;
+use crate::broker::rules::Overflow;
 
 /// A message that a queue has given up.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub(in crate::broker) struct Dead {
     pub(in crate::broker) reason: Reason,
     pub(in crate::broker) message: Arc<Message>,
 }
+
+/// So many messages at most are given up because others were, before those are passed on themselves: queues that send all that they give
+/// up to each other breed, and one message would become millions.
+const ROOM: usize = 1024;
 
 impl State {
     /// Something expires then: some driver has to look.
@@ -39,22 +44,29 @@ impl State {
     }
 
     /// Passes on what queues have given up, and what other queues give up for it, and so on. What comes back to a queue
-    /// without anybody having rejected it is dropped.
+    /// without anybody having rejected it is dropped, and so is what there is no [`ROOM`] for.
     pub(in crate::broker) fn bury(&mut self, dead: Vec<Dead>) {
         let mut dead = VecDeque::from(dead);
+        let most = dead.len() + ROOM;
         while let Some(Dead { queue, reason, message }) = dead.pop_front() {
             let Some(from) = self.queues.get(&queue) else { continue };
             let Some(to) = &from.rules.dead_letters else { continue };
             let message = Arc::new(message.dead_letter(&from.name, reason, to));
+            let headers = message.headers().unwrap_or_default();
             for target in self.destinations(&from.virtual_host, &message) {
                 let Some(queue) = self.queues.get_mut(&target) else { continue };
-                if message.goes_round(&queue.name) {
+                if goes_round(&headers, &queue.name) {
                     continue;
                 }
-                if !queue.refuses(&message) {
+                let given_up = if !queue.refuses(&message) {
                     queue.push(Arc::clone(&message), self.now);
-                    dead.extend(self.deliver_and_trim(target));
-                }
+                    self.deliver_and_trim(target)
+                } else if queue.rules.overflow == Overflow::RejectPublishDlx {
+                    vec![Dead { queue: target, reason: Reason::MaxLength, message: Arc::clone(&message) }]
+                } else {
+                    Vec::new()
+                };
+                dead.extend(given_up.into_iter().take(most.saturating_sub(dead.len())));
             }
         }
     }

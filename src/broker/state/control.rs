@@ -50,7 +50,8 @@ impl State {
         }
     }
 
-    pub(in crate::broker) fn cut_all(&mut self) {
+    pub(in crate::broker) fn cut_all(&mut self, now: Instant) {
+        self.now = now;
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
             self.end_session(id);
         }
