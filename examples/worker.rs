@@ -53,7 +53,7 @@ async fn worker(url: &str) -> common::Result<()> {
             let fate = match work(&job, attempt).await {
                 Ok(()) => "done",
                 // One more copy is better than none: first it is there, then it is accepted here.
-                Err(_) if attempt == ATTEMPTS => {
+                Err(_) if attempt >= ATTEMPTS => {
                     sender.send(aside, job.message()).await?;
                     "put aside"
                 }
@@ -71,18 +71,22 @@ async fn worker(url: &str) -> common::Result<()> {
             }
         }
     };
+    let mut all_done = false;
     let stop = async {
         tokio::select! {
-            () = finished => {}
+            () = finished => all_done = true,
             _ = tokio::signal::ctrl_c() => println!("stopping; jobs that were begun are ended"),
         }
     };
     // Ends when the last handler has, and what that did is settled. Only then is the client closed.
     receiver.for_each_until(4, stop, handler).await?;
 
-    let channel = client.as_amqp().await?.open_channel().await?;
-    for queue in [&jobs, &wait, &aside] {
-        println!("{} left in {queue}", channel.queue_delete(queue).await?);
+    // What was not done waits for the next worker.
+    if all_done {
+        let channel = client.as_amqp().await?.open_channel().await?;
+        for (queue, what) in [(&jobs, "jobs"), (&wait, "failed jobs"), (&aside, "jobs put aside")] {
+            println!("{what}: {} left", channel.queue_delete(queue).await?);
+        }
     }
     let report = client.close().await;
     common::check(report.is_clean(), "something was left over")

@@ -71,7 +71,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("topics", &["#.alarm        gets kitchen.smoke.alarm, cellar.water.alarm, alarm\n", "nobody wants it: NO_ROUTE"]),
     ("transactions", &["after a rollback the inbox holds 0", "2 in the inbox, 1 in the outbox"]),
     ("work_queue", &["60 jobs are waiting", "could not do job 20: back into the queue", "every job was done once"]),
-    ("worker", &["job 7: done, at attempt 2", "job 13: put aside, at attempt 3", "1 left in leveret.worker."]),
+    ("worker", &["job 7: done, at attempt 2", "job 13: put aside, at attempt 3", "jobs put aside: 1 left"]),
 ];
 
 // ------------------------------------------------------------------------------------------------------ with the broker
