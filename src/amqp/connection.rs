@@ -26,6 +26,11 @@ impl Connection {
         Self { guard }
     }
 
+    /// Where its driver lives.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        self.guard.shared.runtime()
+    }
+
     /// Opens a channel (`channel.open`).
     ///
     /// # Errors

@@ -38,6 +38,11 @@ impl Shared {
         Arc::new(Self { machine: Mutex::new(machine), runtime: Handle::current() })
     }
 
+    /// Where the driver lives.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Makes a timer. It is the driver's runtime that keeps the time for whoever is outside of any.
     pub(crate) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
         let _inside = Handle::try_current().is_err().then(|| self.runtime.enter());
@@ -175,9 +180,9 @@ impl ChannelGuard {
         self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_decided(self.id, tag))
     }
 
-    /// Whether the server has said it.
-    pub(crate) fn is_settled(&self, tag: u64) -> bool {
-        self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_settled(self.id, tag))
+    /// Whether the server has said it, or given the message back.
+    pub(crate) fn is_answered(&self, tag: u64) -> bool {
+        self.watermark.has_passed(tag) || self.guard.shared.look(|machine| machine.is_answered(self.id, tag))
     }
 
     /// Settles the delivery with this tag.

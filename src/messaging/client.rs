@@ -240,15 +240,15 @@ impl Client {
                 Backend::Kafka(link) => over_kafka::ping(link, timeout).await,
             }
         };
-        by(self.runtime(), Instant::now() + timeout.min(EVER), ping).await.unwrap_or_else(|| {
+        by(self.timers().as_ref(), Instant::now() + timeout.min(EVER), ping).await.unwrap_or_else(|| {
             Err(Error::new(ErrorKind::Timeout, format!("no answer within {} ms", timeout.as_millis())))
         })
     }
 
-    /// Where its connection lives, if that was said.
-    pub(super) fn runtime(&self) -> Option<&Handle> {
+    /// Who keeps the time for one who is outside of any runtime.
+    pub(super) fn timers(&self) -> Option<Handle> {
         match self.backend() {
-            Backend::Amqp(link) => link.runtime(),
+            Backend::Amqp(link) => link.timers(),
             #[cfg(feature = "kafka")]
             Backend::Kafka(_) => None,
         }

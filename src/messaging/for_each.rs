@@ -132,11 +132,10 @@ impl Receiver {
             }
         };
         // Nothing comes that they would have to be kept from.
-        let mut failed: Vec<Acker> = resting.into_iter().map(|(_, acker)| acker).collect();
+        resting.into_iter().for_each(|(_, acker)| settle(acker, on_failure));
         while let Some(done) = running.join_next().await {
-            failed.extend(done.ok().flatten());
+            done.into_iter().flatten().for_each(|acker| settle(acker, on_failure));
         }
-        failed.into_iter().for_each(|acker| settle(acker, on_failure));
         end
     }
 }

@@ -14,14 +14,14 @@ use crate::message::EVER;
 pub(super) struct Idle {
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Where the timer belongs when whoever polls is outside of any runtime: where this was made, or the client's connection lives.
-    /// Without one there are no timers.
+    /// Where the timer belongs, which may outlive the runtime of whoever polls: where the client's connection lives, or else where this
+    /// was made. Without one there are no timers.
     runtime: Option<Handle>,
 }
 
 impl Idle {
-    pub(super) fn new(client: Option<&Handle>) -> Self {
-        Self { since: None, timer: None, runtime: Handle::try_current().ok().or_else(|| client.cloned()) }
+    pub(super) fn new(client: Option<Handle>) -> Self {
+        Self { since: None, timer: None, runtime: client.or_else(|| Handle::try_current().ok()) }
     }
 
     /// Where timers belong that are made outside of any runtime.
@@ -42,9 +42,7 @@ impl Idle {
         let timer = match &mut self.timer {
             Some(timer) => timer,
             none => {
-                let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
-                    return Poll::Pending;
-                };
+                let Some(runtime) = &self.runtime else { return Poll::Pending };
                 let _inside = runtime.enter();
                 none.insert(Box::pin(tokio::time::sleep_until(until)))
             }

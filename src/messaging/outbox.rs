@@ -163,10 +163,10 @@ impl Outbox {
         }
     }
 
-    /// Where things are done for one who is outside of any runtime.
-    pub(super) fn runtime(&self) -> Option<&Handle> {
+    /// Who keeps the time for one who is outside of any runtime.
+    pub(super) fn timers(&self) -> Option<Handle> {
         match &self.backend {
-            Backend::Amqp(outbox) => outbox.runtime(),
+            Backend::Amqp(outbox) => outbox.timers(),
             #[cfg(feature = "kafka")]
             Backend::Kafka(_) => None,
         }

@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use super::deadline::by;
 use super::over_amqp;
 use crate::error::Result;
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::message::{Receipt, SendError};
+use crate::message::{EVER, Receipt, SendError};
 
 /// What will become of a message that was handed over.
 ///
@@ -80,9 +81,16 @@ impl PendingReceipt {
         }
     }
 
-    /// Waits for at most `limit`, by a timer of tokio's. `None`: nothing is known yet, and it can be awaited again.
+    /// Waits for at most `limit` (on Kafka for as long as it takes where there is no tokio runtime). `None`: nothing is known yet, and it can
+    /// be awaited again.
     pub async fn within(&mut self, limit: Duration) -> Option<Result<Receipt, SendError>> {
-        tokio::time::timeout(limit, poll_fn(|cx| Pin::new(&mut *self).poll(cx))).await.ok()
+        let runtime = match &self.kind {
+            Kind::Amqp(pending) => Some(pending.runtime().clone()),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => None,
+        };
+        let wait = poll_fn(|cx| Pin::new(&mut *self).poll(cx));
+        by(runtime.as_ref(), Instant::now() + limit.min(EVER), wait).await
     }
 }
 

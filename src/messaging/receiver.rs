@@ -203,7 +203,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => Backend::Kafka(Some(kafka::Inbox::open(link, self.kafka_plan()?).await?)),
         };
-        Ok(Receiver { backend, settings, idle: Idle::new(client.runtime()), kept: None, over: false })
+        Ok(Receiver { backend, settings, idle: Idle::new(client.timers()), kept: None, over: false })
     }
 
     /// Starts receiving without settling: messages count as settled when the server sends them (`no-ack`). There is no prefetch then,
@@ -224,7 +224,7 @@ impl ReceiverBuilder {
             #[cfg(feature = "kafka")]
             ClientBackend::Kafka(link) => NoAckBackend::Kafka(kafka::Inbox::open(link, self.kafka_plan()?).await?),
         };
-        Ok(MessageStream::new(backend, idle_timeout, Idle::new(client.runtime())))
+        Ok(MessageStream::new(backend, idle_timeout, Idle::new(client.timers())))
     }
 }
 
@@ -266,7 +266,7 @@ impl Backend {
     /// through, so these stay.
     fn put_back(&mut self) {
         match self {
-            Self::Amqp(inbox) => inbox.put_back(),
+            Self::Amqp(inbox) => inbox.end(),
             #[cfg(feature = "kafka")]
             Self::Kafka(inbox) => inbox.iter().for_each(kafka::Inbox::drain),
         }
@@ -338,7 +338,7 @@ impl Receiver {
     }
 
     /// Up to `max` deliveries: waits for the first one, for at most `wait` (`None`: as long as it takes), and adds whatever is there
-    /// already. Empty when none has come in time. A `wait` needs a tokio runtime, whose timers it takes.
+    /// already. Empty when none has come in time. Outside of any tokio runtime the client's keeps the time.
     ///
     /// # Errors
     ///

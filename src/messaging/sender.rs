@@ -219,7 +219,7 @@ impl fmt::Debug for SenderBuilder {
 /// ([`SendError::outcome`]).
 ///
 /// When the server closes the channel, because of an exchange that is not there for example, it says so for the channel and not
-/// for a message: everything unconfirmed on it ends as `ChannelClosed` with the outcome `Unknown`. The next message gets a new
+/// for a message: everything unconfirmed on it ends as `ChannelClosed` with the outcome `Unknown`, but for what came back before. The next message gets a new
 /// channel.
 ///
 /// A message is kept until the server has confirmed it, so that an error can hand it back. What was accepted is let go when its receipt is
@@ -306,6 +306,17 @@ impl Sender {
         self.outbox.wait(delayed).await?.await
     }
 
+    /// Waits until then, if there is a runtime that tells when it is time.
+    async fn pause(&self, until: Instant) -> bool {
+        if Handle::try_current().is_ok() {
+            tokio::time::sleep_until(until).await;
+            return true;
+        }
+        let Some(runtime) = self.outbox.timers() else { return false };
+        // In a task there, for that runtime may have ended.
+        runtime.spawn(async move { tokio::time::sleep_until(until).await }).await.is_ok()
+    }
+
     /// A message was not accepted: sends it again as long as the [`RetryPolicy`] wants it.
     async fn try_again(&self, mut error: SendError, until: Instant) -> Result<Receipt, SendError> {
         let (mut retries, mut unknown) = (0, false);
@@ -318,16 +329,11 @@ impl Sender {
             if again >= until || self.outbox.stopped.load(Ordering::Acquire) {
                 return Err(told(error));
             }
-            // Where there is no runtime, nobody tells when it is time.
-            let runtime = Handle::try_current().ok().or_else(|| self.outbox.runtime().cloned());
-            let Some(runtime) = runtime else { return Err(told(error)) };
+            if !self.pause(again).await {
+                return Err(told(error));
+            }
             let outcome = error.error().clone();
             let Some((target, message)) = error.into_message() else { return Err(told(SendError::new(outcome))) };
-            let pause = {
-                let _inside = runtime.enter();
-                tokio::time::sleep_until(again)
-            };
-            pause.await;
             let (lane, cargo) = (self.outbox.next_lane(), Cargo::new(target, message));
             match self.finish(Box::new(Delayed { lane, cargo, until })).await {
                 Ok(receipt) => return Ok(receipt),

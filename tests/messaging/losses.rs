@@ -149,7 +149,7 @@ on_every_server! {
 
 on_its_own! {
     /// c92: the server has given it back, and so it is refused, although the channel has ended before the ack.
-    async fn what_came_back_is_of_unknown_outcome() {
+    async fn what_came_back_is_refused_though_its_channel_has_ended() {
         let broker = Broker::start().await.unwrap();
         let client = Client::connect(&broker.url()).await.unwrap();
         let sender = client.sender().build().unwrap();

@@ -688,6 +688,11 @@ on_its_own! {
         let client = builder.connect().await.unwrap();
         let queue = exclusive_queue(&client).await;
         let (there, held) = (Target::queue(&queue), Arc::clone(&broker));
+        // Where it was not said, it is the runtime that it was connected in.
+        let other = Client::connect(&broker.url()).await.unwrap();
+        let deaf = exclusive_queue(&other).await;
+        let requester = other.requester().build().unwrap();
+        requester.request(Target::queue("nobody"), "?").await.unwrap_err();
         let outside = std::thread::spawn(move || {
             block_on(async {
                 client.ping(Duration::from_secs(20)).await.unwrap();
@@ -699,14 +704,20 @@ on_its_own! {
                 assert!(receiver.recv_batch(1, Some(Duration::from_millis(10))).await.unwrap().is_empty());
                 let asked = client.requester().build().unwrap().request(Target::queue("nobody"), "?").await;
                 assert!(matches!(asked, Err(RequestError::NoRoute(_))), "{asked:?}");
+                let requester = requester.with_timeout(Duration::from_millis(50));
+                let asked = requester.request(Target::queue(&deaf), "?").await;
+                assert!(matches!(asked, Err(RequestError::Timeout)), "{asked:?}");
                 let sender = client.sender().build().unwrap().with_timeout(Duration::from_millis(100));
                 let error = sender.send(Target::queue("nobody"), "x").await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Returned);
                 held.hold_confirms(true);
+                let mut pending = sender.with_timeout(Duration::from_secs(3600)).send_pipelined(&there, "x").await.unwrap();
+                assert!(pending.within(Duration::from_millis(10)).await.is_none());
                 let error = sender.send(&there, "x").await.unwrap_err();
                 assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
                 assert!(!sender.flush().await.is_ok() || sender.in_flight() > 0);
                 held.hold_confirms(false);
+                pending.await.unwrap();
                 assert!(sender.close().await.is_clean());
                 assert!(client.close().await.is_clean());
             });

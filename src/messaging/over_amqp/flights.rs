@@ -305,7 +305,7 @@ impl Flights {
     pub(super) fn hand_back(&mut self) -> Vec<Cargo> {
         let mut unsettled = Vec::new();
         for (lane, known) in (0..).zip(&self.lanes) {
-            let open = known.flights.tags().filter(|tag| !known.channel.inner.is_settled(*tag));
+            let open = known.flights.tags().filter(|tag| !known.channel.inner.is_answered(*tag));
             unsettled.extend(open.map(|tag| (known.order, tag, lane)));
         }
         unsettled.sort_unstable();
@@ -325,7 +325,7 @@ impl Flights {
         let (sent, number) = ((known.order, tag.get()), known.number);
         known.loose -= 1;
         // While closing, what fails stays for the report.
-        let stays = self.closing && !is_told(&confirmation);
+        let stays = self.closing && !is_answer(&confirmation);
         let cargo = if stays || is_plain_ack(&confirmation) { None } else { self.cargo(lane, tag) };
         if !stays {
             self.land(lane, tag);
@@ -390,7 +390,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Whether the server has said what became of a message, even if the channel has ended since.
-pub(super) fn is_told(confirmation: &Result<Confirmation>) -> bool {
+pub(super) fn is_answer(confirmation: &Result<Confirmation>) -> bool {
     confirmation.as_ref().map_or_else(|error| error.kind() == ErrorKind::Returned, |_| true)
 }
 

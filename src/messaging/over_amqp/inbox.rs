@@ -315,7 +315,7 @@ impl<C: Consume> Inbox<C> {
         })
     }
 
-    /// The stream has ended: whatever still runs ends, too, and takes no messages from others.
+    /// Whatever still runs ends, and does not begin again. What has been delivered and not taken goes back to the queue.
     #[cold]
     pub(in crate::messaging) fn end(&mut self) {
         self.stop();
@@ -326,12 +326,6 @@ impl<C: Consume> Inbox<C> {
     pub(in crate::messaging) fn stop(&mut self) {
         self.rest.ended.store(true, Ordering::Relaxed);
         self.rest.recovery.stop();
-    }
-
-    /// Ends the consumers, and does not begin again. What has been delivered and not taken goes back to the queue.
-    pub(in crate::messaging) fn put_back(&mut self) {
-        self.stop();
-        self.running.clear();
     }
 
     /// Ends the consumers, and does not begin again. What has been delivered can still be taken.

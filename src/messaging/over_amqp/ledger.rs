@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker, ready};
 
+use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use super::flights::{Due, Fate, Flights, fate, is_told};
+use super::flights::{Due, Fate, Flights, fate, is_answer};
 use super::pages::Timer;
 use super::pending::Pending;
 use crate::amqp::{BasicPublish, Channel, Confirmation, Posted, Watermark};
@@ -126,6 +127,11 @@ impl Ledger {
 }
 
 impl Lane {
+    /// Where the connection lives: timers there outlive the runtime of whoever waits.
+    pub(super) fn runtime(&self) -> &Handle {
+        self.channel.inner.guard.shared.runtime()
+    }
+
     /// Makes a timer: outside of any runtime the connection's keeps the time.
     pub(super) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
         self.channel.inner.guard.shared.timer(make)
@@ -168,7 +174,7 @@ impl Lane {
                 flights.land(self.place, tag);
                 return Poll::Ready(Ok(Receipt::amqp(self.number, tag.get())));
             }
-            let refused = is_told(&confirmation);
+            let refused = is_answer(&confirmation);
             let cargo = || flights.fail(self.place, tag, refused);
             Poll::Ready(fate(confirmation, (self.number, tag), cargo))
         })

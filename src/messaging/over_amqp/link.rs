@@ -128,6 +128,14 @@ impl Link {
         self.setup.runtime.as_ref()
     }
 
+    /// Who keeps the time for one who is outside of any runtime.
+    pub(in crate::messaging) fn timers(&self) -> Option<Handle> {
+        self.runtime().cloned().or_else(|| match self.connection.now() {
+            Now::Ready(line) => Some(line.connection.runtime().clone()),
+            _ => None,
+        })
+    }
+
     /// What becomes of receivers when the connection is lost, unless they say otherwise.
     pub(super) fn recovery(&self) -> RecoveryPolicy {
         self.setup.recovery
@@ -252,12 +260,14 @@ impl Link {
     /// Closes the connection for good, by `until` or a second later.
     pub(in crate::messaging) async fn close(&self, until: Instant) -> Result<()> {
         self.closed.send_replace(true);
+        let timers = self.timers();
         let closed = match self.connection.close() {
             Some(Line { connection, .. }) => {
                 let until = until.max(Instant::now() + Duration::from_secs(1));
-                match by(self.runtime(), until, connection.close()).await {
+                let was_open = connection.is_open();
+                match by(timers.as_ref(), until, connection.close()).await {
                     // It was lost before: it is closed, then.
-                    Some(Err(error)) if error.kind() != ErrorKind::Timeout => Ok(()),
+                    Some(Err(error)) if !(was_open && is_silence(&error)) => Ok(()),
                     Some(closed) => closed,
                     None => Err(Error::new(ErrorKind::Timeout, "the server did not answer connection.close in time")),
                 }
@@ -275,12 +285,18 @@ impl Link {
             return Ok(false);
         }
         self.connection.forget(|_| true);
+        let was_open = connection.is_open();
         match connection.close().await {
             // It was lost before, so it is closed.
-            Err(error) if error.kind() != ErrorKind::Timeout => Ok(true),
+            Err(error) if !(was_open && is_silence(&error)) => Ok(true),
             closed => closed.map(|()| true),
         }
     }
+}
+
+/// The server does not answer.
+fn is_silence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Heartbeat)
 }
 
 /// Tells what happens to a connection, as long as it is there.

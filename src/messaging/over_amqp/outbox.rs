@@ -57,9 +57,9 @@ impl Outbox {
         }
     }
 
-    /// Where things are done for one who is outside of any runtime.
-    pub(in crate::messaging) fn runtime(&self) -> Option<&Handle> {
-        self.link.runtime()
+    /// Who keeps the time for one who is outside of any runtime.
+    pub(in crate::messaging) fn timers(&self) -> Option<Handle> {
+        self.link.timers()
     }
 
     /// The channel for a message, or for a batch: each in turn.
@@ -103,7 +103,7 @@ impl Outbox {
         let publish = self.request(address(target, message)?, target, message);
         loop {
             let opened = place.get(self.link.runtime(), |_| true, || self.open());
-            let lane = by(self.link.runtime(), until, opened).await.unwrap_or_else(|| Err(no_channel_in_time()))?;
+            let lane = by(self.timers().as_ref(), until, opened).await.unwrap_or_else(|| Err(no_channel_in_time()))?;
             let limit = until.saturating_duration_since(Instant::now());
             let mut publish = BasicPublish::of(&lane.channel, publish.clone()).deadline(limit);
             let posted = poll_fn(|cx| match lane.post(&mut publish, cx.waker(), cargo, Due::At(until)) {
@@ -145,6 +145,11 @@ impl Outbox {
             lane.channel.wake();
             return Err(target);
         };
+        if tag == 0 {
+            // Nothing is kept, and the target is dropped where there is no lock.
+            self.ledger.conclude(flights, posted.wakes.then_some(&lane.channel));
+            return Ok(Pending::new(lane, tag));
+        }
         let tag = flights.enter(&lane, tag, posted.turn, (target, message), *due);
         self.ledger.conclude(flights, posted.wakes.then_some(&lane.channel));
         Ok(Pending::new(lane, tag))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::flights::Fate;
@@ -36,6 +37,11 @@ impl Pending {
 
     fn tag(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.tag & !(TOLD | AT_ONCE))
+    }
+
+    /// Where the connection lives.
+    pub(in crate::messaging) fn runtime(&self) -> &Handle {
+        self.lane.runtime()
     }
 
     fn is_told(&self) -> bool {
@@ -120,7 +126,12 @@ impl Pending {
             }
             return timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx));
         }
-        let Some(mut timer) = self.lane.take_timer(tag).or_else(|| new().map(Box::pin)) else { return Poll::Pending };
+        // This one is kept, and may be polled on another runtime when the first has ended.
+        let kept = || {
+            let _inside = self.lane.runtime().enter();
+            new().map(Box::pin)
+        };
+        let Some(mut timer) = self.lane.take_timer(tag).or_else(kept) else { return Poll::Pending };
         let polled = timer.as_mut().poll(cx);
         if polled.is_pending() {
             self.lane.keep_timer(tag, timer);

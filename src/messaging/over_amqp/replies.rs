@@ -77,13 +77,14 @@ impl Replies {
         let session = || self.session.get(self.link.runtime(), |_| true, || self.open());
         let _guest = self.link.guest();
         loop {
-            let session = by(self.link.runtime(), until, session()).await.unwrap_or_else(|| Err(no_channel_in_time()));
+            let session =
+                by(self.link.timers().as_ref(), until, session()).await.unwrap_or_else(|| Err(no_channel_in_time()));
             let session = match session {
                 Ok(session) => session,
                 Err(error) => return Err(RequestError::Send(cargo.refuse(error))),
             };
             match session.send(&mut cargo, until).await {
-                Ok((request, confirm)) => return request.wait(confirm, self.link.runtime(), until).await,
+                Ok((request, confirm)) => return request.wait(confirm, self.link.timers().as_ref(), until).await,
                 Err(error) if session.is_usable() => return Err(RequestError::Send(cargo.refuse(error))),
                 Err(_) => self.replace(&session),
             }
@@ -216,6 +217,10 @@ impl Request<'_> {
                         return Err(RequestError::Send(SendError::new(error)));
                     }
                     Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
+                    // It had come back before the channel ended.
+                    Err(error) if error.kind() == ErrorKind::Returned => {
+                        return Err(RequestError::Send(SendError::new(error)));
+                    }
                     Err(error) => return Err(RequestError::Lost(error)),
                 },
             }

@@ -372,6 +372,11 @@ impl Confirms {
         tag < self.base || matches!(self.slot(tag), Some(Slot::Acked | Slot::Nacked))
     }
 
+    /// The same, or it has been returned.
+    pub(crate) fn is_answered(&self, tag: u64) -> bool {
+        self.is_settled(tag) || self.returned.contains_key(&tag)
+    }
+
     /// What is known of a message that was published, and not all before it is settled.
     fn slot(&self, tag: u64) -> Option<Slot> {
         if tag >= self.next {

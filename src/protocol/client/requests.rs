@@ -221,6 +221,12 @@ impl Connection {
         channel.and_then(|channel| channel.confirms.as_ref()).is_some_and(|confirms| confirms.is_settled(tag))
     }
 
+    /// The same, where it is enough that the message has come back.
+    pub fn is_answered(&self, id: ChannelId, tag: u64) -> bool {
+        let channel = self.channels.get(id.0).and_then(Option::as_ref);
+        channel.and_then(|channel| channel.confirms.as_ref()).is_some_and(|confirms| confirms.is_answered(tag))
+    }
+
     /// Whether [`poll_confirm`](Self::poll_confirm) would be ready: it is settled, or will never be.
     pub fn is_decided(&self, id: ChannelId, tag: u64) -> bool {
         self.channel_end(id).is_some() || self.is_settled(id, tag)
