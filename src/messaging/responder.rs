@@ -1,6 +1,7 @@
 //! The other half of a requester: answering what comes to a queue.
 
 use std::fmt::Display;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::client::Client;
@@ -95,7 +96,12 @@ impl Responder {
             return Err(crate::error::Error::new(crate::error::ErrorKind::Unsupported, message));
         }
         let sender = self.client.sender().mandatory(false).timeout(self.timeout).build()?;
-        let receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build().await?;
+        let mut stop = pin!(stop);
+        let receiver = tokio::select! {
+            biased;
+            _ = &mut stop => return Ok(()),
+            receiver = self.client.receiver(&self.source).prefetch(self.concurrency).build() => receiver?,
+        };
         let answer = |request: Received| {
             let (reply_to, id) = return_address(request.properties());
             let (reply, sender) = (handler(request), sender.clone());

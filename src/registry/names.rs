@@ -345,7 +345,8 @@ impl Registry {
     }
 
     /// As [`send_to`](Self::send_to), one message at a time on a channel of the entry's own. When the server closes the channel, because of
-    /// an exchange that is not there for example, this message is the reason: other messages share the blame. Nothing is sent again.
+    /// an exchange that is not there for example, this message is the reason: other messages share the blame. Nothing is sent again. While the
+    /// server has not said what became of one, those behind it wait, and each of them until its own deadline.
     ///
     /// # Errors
     ///

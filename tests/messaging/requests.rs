@@ -1,6 +1,7 @@
 //! Requests and replies: in any order, late, to nobody, and when the channel is lost.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
     Client, Event, Message, Received, ReplyQueue, RequestError, Requester, Sender, Source, Target,
 };
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -348,5 +350,21 @@ on_every_server! {
         assert_eq!(within("a reply", second).await.unwrap().unwrap().body(), b"second");
         assert_eq!(begun.available_permits(), 0, "by the other one");
         echo.abort();
+    }
+}
+
+on_its_own! {
+    /// There is nobody to answer yet, and it is told to stop.
+    async fn a_responder_that_never_began_ends_when_it_is_told() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let client = Client::builder(&url).unwrap().lazy().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let responder = client.responder(Source::queue("q"));
+        let serving = tokio::spawn(responder.serve_until(stopped, async |request: Received| Ok::<_, &str>(request.message())));
+        // It is accepted, and hears nothing more.
+        let _silent = within("the connection", listener.accept()).await.unwrap();
+        stop.send(()).unwrap();
+        within("the end", serving).await.unwrap().unwrap();
     }
 }
