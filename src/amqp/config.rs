@@ -77,7 +77,8 @@ pub struct Config {
     pub client_properties: FieldTable,
     /// The locale for reply texts.
     pub locale: ShortString,
-    /// Heartbeat interval in seconds, 0 for none.
+    /// Heartbeat interval in seconds, 0 for none. A server that is blocked (`connection.blocked`), and leaves a million octets and more of acks
+    /// unread, is not taken for dead while it does.
     pub heartbeat: u16,
     /// Largest frame in octets, 0 for as large as the server allows.
     pub frame_max: u32,

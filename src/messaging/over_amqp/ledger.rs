@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker, ready};
 
 use tokio::runtime::Handle;
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::flights::{Due, Fate, Flights, fate, is_answer};
 use super::pages::Timer;
@@ -135,11 +134,6 @@ impl Lane {
     /// Makes a timer: outside of any runtime the connection's keeps the time.
     pub(super) fn timer<T>(&self, make: impl FnOnce() -> T) -> T {
         self.channel.inner.guard.shared.timer(make)
-    }
-
-    /// Waits for something until a deadline.
-    pub(super) async fn by<T>(&self, until: Instant, wait: impl Future<Output = T>) -> Result<T, Elapsed> {
-        self.timer(|| timeout_at(until, wait)).await
     }
 
     /// Publishes a message if there is room, and enters it; `Err(None)` says that there is none.

@@ -239,7 +239,7 @@ impl Outbox {
     /// Waits until everything that was published is settled, or will never be.
     pub(in crate::messaging) async fn settled(&self, until: Instant) -> Result<()> {
         for lane in self.open_lanes() {
-            if lane.by(until, lane.channel.wait_for_confirms()).await.is_err() {
+            if by(Some(lane.runtime()), until, lane.channel.wait_for_confirms()).await.is_none() {
                 let message = format!("{} messages are not confirmed yet", lane.channel.unconfirmed());
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
@@ -261,7 +261,7 @@ impl Outbox {
         for place in &self.lanes {
             if let Some(lane) = place.close() {
                 // The channel is closed on this side, whatever the server says.
-                let _ = lane.by(until, lane.channel.close()).await;
+                let _ = by(Some(lane.runtime()), until, lane.channel.close()).await;
             }
         }
         // Nothing is queued on this side: who waits for room is told himself.
