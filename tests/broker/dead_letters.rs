@@ -1,5 +1,5 @@
-//! What a queue does not keep: messages that expire, are pushed out or refused, and where they go instead. By the client, as programs
-//! declare it.
+//! Messages that queues push out, refuse or pass on for each other, by the client, as programs declare it; exact frames and times are in
+//! `keeping.rs`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail loudly, here too")]
 
 use std::time::Duration;
