@@ -40,13 +40,16 @@ mod link;
 mod message;
 mod methods;
 mod names;
+mod play;
 mod queue;
 mod routing;
 mod rules;
+mod script;
 mod settings;
 mod state;
 
 pub use builder::Builder;
+pub use script::{Act, ConfirmOrder, Moment, Script, ScriptError};
 
 use std::io;
 use std::net::SocketAddr;
@@ -132,6 +135,26 @@ impl Broker {
             self.runtime.spawn(drive(ours, Arc::new(link)));
         }
         theirs
+    }
+
+    /// What is to go wrong on the next connections: each gets one of these scripts, in the order in which they are accepted, and later
+    /// ones none (or [that of the builder](Builder::script)). Scripts that were given before and have found no connection yet come first.
+    ///
+    /// A connection through [`connect`](Self::connect) is accepted when that is called, one through a socket soon after it is
+    /// established. All scripts are kept until they are needed, so they must come to an end.
+    ///
+    /// ```
+    /// # use leveret::broker::{Broker, Script};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = Broker::start().await?;
+    /// // The first connection is lost before anything is confirmed, the second refuses a message; all others are served.
+    /// broker.script(["published 1: cut".parse()?, "published 2: nack".parse::<Script>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn script(&self, scripts: impl IntoIterator<Item = Script>) {
+        let scripts = Vec::from_iter(scripts);
+        self.shared.with(|state| state.add_scripts(scripts));
     }
 
     /// From now on the broker is short of something: messages are not read, and clients that announced the capability are

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::script::Script;
 use crate::codec::ShortString;
 use crate::protocol::server::{Config, Credentials};
 
@@ -12,6 +13,8 @@ pub(super) struct Settings {
     pub(super) machine: Config,
     pub(super) users: BTreeMap<String, User>,
     pub(super) virtual_hosts: BTreeSet<ShortString>,
+    /// For connections that have none of their own.
+    pub(super) script: Script,
 }
 
 #[derive(Clone)]
@@ -26,7 +29,8 @@ impl Default for Settings {
         let mut machine = Config::default();
         machine.server_properties.insert("product", "leveret broker");
         let guest = User { password: "guest".into(), virtual_hosts: None };
-        Self { machine, users: BTreeMap::from([("guest".into(), guest)]), virtual_hosts: BTreeSet::from(["/".into()]) }
+        let (users, virtual_hosts) = (BTreeMap::from([("guest".into(), guest)]), BTreeSet::from(["/".into()]));
+        Self { machine, users, virtual_hosts, script: Script::new() }
     }
 }
 

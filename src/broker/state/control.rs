@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::State;
+use crate::broker::ConnectionId;
 use crate::codec::method::channel;
 use crate::codec::{ReplyCode, ShortString};
 
@@ -18,6 +19,9 @@ impl State {
     pub(in crate::broker) fn unblock(&mut self) {
         self.blocked = None;
         for client in self.clients.values_mut() {
+            if let Some(play) = &mut client.play {
+                play.unblock();
+            }
             client.tell_unblocked();
             client.touch(&mut self.wakes);
         }
@@ -53,9 +57,13 @@ impl State {
     pub(in crate::broker) fn cut_all(&mut self, now: Instant) {
         self.now = now;
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.end_session(id);
+            self.cut(id);
         }
-        for client in self.clients.values_mut() {
+    }
+
+    pub(super) fn cut(&mut self, id: ConnectionId) {
+        self.end_session(id);
+        if let Some(client) = self.clients.get_mut(&id) {
             client.cut = true;
             client.touch(&mut self.wakes);
         }
