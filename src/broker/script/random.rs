@@ -13,8 +13,11 @@ const MOST_MILLIS: u64 = 20;
 pub(super) fn script(dice: &mut Dice) -> Script {
     let mut script = Script::new();
     for _ in 0..=dice.below(4) {
-        let (moment, act) = (moment(dice), act(dice));
-        script = script.at(moment, act);
+        script = match (moment(dice), act(dice)) {
+            // Between two frames: a broken one is the end of the connection, or a message that is not what it was.
+            (Moment::Sent(at), act @ Act::Send(_)) => script.at(Moment::FrameSent(at % 40), act),
+            (moment, act) => script.at(moment, act),
+        };
     }
     script
 }
