@@ -120,7 +120,8 @@ pub enum Act {
     },
     /// On a message: it reaches no queue, and is answered with `basic.nack` on a channel with confirms.
     Nack,
-    /// On a message: it reaches no queue, and is sent back with `basic.return` (312), be it mandatory or not; then it is confirmed.
+    /// On a message: it reaches no queue, as if none were bound. If it is mandatory it is sent back with `basic.return` (312); then it is
+    /// confirmed.
     Return,
     /// On a message: it reaches its queues, but is never confirmed.
     LoseConfirm,

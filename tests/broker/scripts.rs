@@ -279,7 +279,7 @@ async fn messages_are_refused() {
     client.says(["ack 1"]).await;
     client.publish("", "q", "2").await;
     client.says(["nack 2"]).await;
-    client.publish("", "q", "3").await;
+    client.publish_with(1, mandatory("", "q"), &Properties::new(), b"3").await;
     client.says(["return 312 NO_ROUTE /q 3", "ack 3"]).await;
     client.publish("", "q", "4").await;
     client.says(["end"]).await;
@@ -290,7 +290,7 @@ async fn messages_are_refused() {
 #[tokio::test]
 async fn the_next_message() {
     let (broker, mut client) = confirming("frame received 5: return; sent 0: lose confirm").await;
-    client.publish("", "q", "1").await;
+    client.publish_with(1, mandatory("", "q"), &Properties::new(), b"1").await;
     client.says(["return 312 NO_ROUTE /q 1"]).await;
     client.publish("", "q", "2").await;
     client.says(["ack 2"]).await;

@@ -38,7 +38,9 @@ impl State {
             None => !self.nacks_publishes && self.enqueue(place, routed),
             Some(Refusal::Nack) => false,
             Some(Refusal::Return) => {
-                self.send_back(place, &routed.message);
+                if routed.mandatory {
+                    self.send_back(place, &routed.message);
+                }
                 true
             }
         };
