@@ -50,7 +50,7 @@ async fn publishing(seed: u64) -> Result<[usize; 4], String> {
     while ids.peek().is_some() {
         let Ok((connection, channel)) = within("a channel", confirming(&broker)).await else { continue };
         let mut waiting = Vec::new();
-        while let Some(id) = ids.next() {
+        for id in ids.by_ref() {
             // Of some it is waited at once; the others gather.
             let published = channel.basic_publish("", QUEUE, id.to_string()).mandatory(true);
             match within("room", published.deadline(Duration::from_millis(300))).await {

@@ -1,4 +1,5 @@
 //! Scripts: every moment, every act, and the text.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly, and so may its helpers")]
 
 use std::time::Duration;
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use leveret::amqp::{Channel, Connection};
-use leveret::broker::Broker;
+use leveret::broker::{Act, Broker};
 use leveret::error::Outcome;
 use leveret::messaging::{
     Backoff, Client, Receipt, RecoveryPolicy, RetryPolicy, SendError, Sender, Source, Status, Target,
 };
 
-use crate::seeds::{disturb, losses, on_every_seed};
+use crate::seeds::{disturb, on_every_seed, scripts};
 use crate::support::{look_at, number, until, within};
 
 const QUEUE: &str = "q";
@@ -51,7 +51,7 @@ async fn there(channel: &Channel) -> BTreeMap<u32, usize> {
 
 /// Some messages need several frames' worth of reading, most do not.
 fn body(id: u32) -> String {
-    let padding = if id % 7 == 0 { 30_000 } else { 0 };
+    let padding = if id.is_multiple_of(7) { 30_000 } else { 0 };
     format!("{id}{}", " ".repeat(padding))
 }
 
@@ -107,7 +107,7 @@ async fn sending(seed: u64) -> Result<Tally, String> {
         _ => (RetryPolicy::at_least_once().max_retries(20), true),
     };
     let sender = client.sender().timeout(Duration::from_millis(500)).retry(policy.backoff(backoff()));
-    let sender = sender.channels(1 + (seed % 2) as u16).build().unwrap();
+    let sender = sender.channels(1 + (seed % 2) as u16).exact_returns(seed % 5 > 0).build().unwrap();
     let tasks = (0..TASKS).map(|task| send(sender.clone(), task, task * EACH..(task + 1) * EACH));
     let sent: Vec<(u32, Sent)> = join_all(tasks).await.into_iter().flatten().collect();
     assert_eq!(sent.len(), (TASKS * EACH) as usize);
@@ -166,7 +166,7 @@ async fn receiving(seed: u64) -> Result<(), String> {
     while !done && receivers < 50 {
         receivers += 1;
         let client = client(&broker);
-        let builder = client.receiver(Source::queue(QUEUE)).prefetch(prefetch).coalesce_acks(seed % 2 == 0);
+        let builder = client.receiver(Source::queue(QUEUE)).prefetch(prefetch).coalesce_acks(seed.is_multiple_of(2));
         let Ok(mut receiver) = within("a receiver", builder.build()).await else { continue };
         // It ends for a reason that does not pass by itself, or none comes for a moment.
         while let Ok(Some(Ok(delivery))) = tokio::time::timeout(Duration::from_millis(100), receiver.recv()).await {
@@ -190,6 +190,12 @@ async fn receiving(seed: u64) -> Result<(), String> {
         return Err(format!("{left} left, missing: {missing:?}; {most} times one of them with {receivers} receivers"));
     }
     Ok(())
+}
+
+/// How often a client may lose its connection or its channels, and with them what it has not settled.
+fn losses(seed: u64) -> usize {
+    let is_loss = |act: &Act| matches!(act, Act::Cut | Act::CloseConnection { .. } | Act::CloseChannels { .. });
+    scripts(seed).flat_map(|script| script.steps().to_vec()).filter(|(_, act)| is_loss(act)).count()
 }
 
 async fn count(channel: &Channel) -> u32 {

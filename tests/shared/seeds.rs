@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use leveret::broker::{Act, Broker, Script};
+use leveret::broker::{Broker, Script};
 
 /// So many seeds a plain `cargo test` plays.
 const SEEDS: u64 = 200;
@@ -18,19 +18,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 const SCRIPTS: u64 = 6;
 
 /// The scripts of one seed's connections.
-fn scripts(seed: u64) -> impl Iterator<Item = Script> {
+pub(crate) fn scripts(seed: u64) -> impl Iterator<Item = Script> {
     (0..SCRIPTS).map(move |n| Script::seeded(seed.wrapping_mul(SCRIPTS).wrapping_add(n)))
 }
 
 /// From now on the broker does what the seed says, on new connections.
 pub(crate) fn disturb(broker: &Broker, seed: u64) {
     broker.script(scripts(seed));
-}
-
-/// How often a client may lose its connection or its channels, and with them what it has not settled.
-pub(crate) fn losses(seed: u64) -> usize {
-    let is_loss = |act: &Act| matches!(act, Act::Cut | Act::CloseConnection { .. } | Act::CloseChannels { .. });
-    scripts(seed).flat_map(|script| script.steps().to_vec()).filter(|(_, act)| is_loss(act)).count()
 }
 
 /// Plays a test with every seed, and gives its results. The test's error says what is wrong.

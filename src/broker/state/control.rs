@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use super::State;
 use crate::broker::ConnectionId;
+use crate::codec::ReplyCode;
 use crate::codec::method::channel;
-use crate::codec::{ReplyCode, ShortString};
+use crate::protocol::server::reply_text;
 
 impl State {
-    pub(in crate::broker) fn block(&mut self, reason: ShortString) {
+    /// The reason is cut to what the wire can carry.
+    pub(in crate::broker) fn block(&mut self, reason: &str) {
+        let reason = reply_text(reason);
         for client in self.clients.values_mut() {
             client.tell_blocked(&reason);
             client.touch(&mut self.wakes);
