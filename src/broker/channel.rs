@@ -324,7 +324,7 @@ mod tests {
 
     /// One that is not confirmed is not confirmed by the way, either.
     #[test]
-    fn c91_no_confirm_is_of_those_that_were_passed_over() {
+    fn no_confirm_is_of_those_that_were_passed_over() {
         let (mut confirms, now) = (Confirms::default(), Instant::now());
         let late = now + Duration::from_millis(5);
         for confirm in
