@@ -6,6 +6,7 @@
 //! stall is one of the times at which a turn of the driver is due.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use super::script::{Act, ConfirmOrder, Dice, Moment, Script};
 use crate::codec::ShortString;
 use crate::protocol::OutBuffer;
 
-#[derive(Debug)]
 pub(super) struct Play {
     /// What is still to come, in the order of the script.
     steps: Vec<(Moment, Act)>,
@@ -58,7 +58,6 @@ pub(super) enum Refusal {
     Return,
 }
 
-#[derive(Debug)]
 enum Held {
     Frames(BytesMut),
     /// The script's own octets, which need not be frames.
@@ -313,6 +312,13 @@ impl Play {
         if !row.is_empty() {
             self.held.push_back(Held::Frames(row));
         }
+    }
+}
+
+impl fmt::Debug for Play {
+    /// Without octets, which may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Play").field("steps", &self.steps).field("due", &self.due).finish_non_exhaustive()
     }
 }
 

@@ -159,7 +159,7 @@ impl Script {
         self
     }
 
-    /// A few steps by chance: always the same for the same seed, on every platform.
+    /// A few steps by chance: always the same for the same seed, on every platform (and perhaps others with another version of leveret).
     ///
     /// They are such as a client that connects again and publishes again lives through: losses, closes with codes of operators and of
     /// faults, refused and returned messages, lost, late and disordered confirms, cancelled consumers, and waits of 20 ms at most.

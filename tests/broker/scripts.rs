@@ -212,6 +212,15 @@ async fn stalled_for_ever() {
     client.says(["end"]).await;
 }
 
+/// It neither reads nor writes, but once it has ended what comes yet is taken, and forgotten: the client would not hear of the end otherwise.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_connection_that_has_ended_takes_what_comes() {
+    let (broker, mut client) = start("frame sent 4: stall writing; frame sent 4: stall reading").await;
+    broker.close_connections(320, "CONNECTION_FORCED");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    client.raw(&vec![0; 1024 * 1024]).await;
+}
+
 // -------------------------------------------------------------------------------------------------- closing, cancelling
 
 #[tokio::test]

@@ -61,6 +61,10 @@ impl State {
             // There is more to be said, and the client may go before it is.
             next = Next { read: true, finished: false, ..next };
             client.asleep(driver, &mut self.wakes);
+            if !reads {
+                // What it says meanwhile is of no account, and must not gather.
+                input.clear();
+            }
         } else {
             next.read &= reads;
         }
@@ -96,7 +100,6 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let Some(play) = &mut client.play else { return };
         let Some((moment, act)) = play.next_due() else { return };
-        tracing::debug!(connection = id.0, "{moment}: {act}");
         match act {
             Act::Cut => self.cut(id),
             Act::StallReading(time) => play.reading = Gate::shut(now, time),
