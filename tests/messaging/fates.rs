@@ -12,7 +12,7 @@ use leveret::amqp::{Channel, Connection};
 use leveret::broker::{Act, Broker};
 use leveret::error::Outcome;
 use leveret::messaging::{
-    Backoff, Client, Receipt, RecoveryPolicy, RetryPolicy, SendError, Sender, Source, Status, Target,
+    Backoff, Client, CloseReport, Receipt, RecoveryPolicy, RetryPolicy, SendError, Sender, Source, Status, Target,
 };
 
 use crate::seeds::{disturb, on_every_seed, scripts};
@@ -64,7 +64,7 @@ type Sent = Result<Receipt, SendError>;
 /// Sends messages in one of the ways in which one can.
 async fn send(sender: Sender, way: u32, ids: std::ops::Range<u32>) -> Vec<(u32, Sent)> {
     let target = Target::queue(QUEUE);
-    match way % 3 {
+    match way {
         0 => {
             let mut sent = Vec::new();
             for id in ids {
@@ -87,6 +87,23 @@ async fn send(sender: Sender, way: u32, ids: std::ops::Range<u32>) -> Vec<(u32, 
             }
             sent
         }
+        2 => {
+            // The receipts are dropped, and what became of them is asked for later.
+            let (mut sent, mut dropped) = (Vec::new(), Vec::new());
+            for id in ids {
+                match sender.send_pipelined(&target, body(id)).await {
+                    Ok(pending) => {
+                        drop(pending);
+                        dropped.push(id);
+                    }
+                    Err(error) => sent.push((id, Err(error))),
+                }
+            }
+            let report = sender.flush().await;
+            assert_eq!(report.len(), dropped.len(), "{report:?}");
+            sent.extend(dropped.into_iter().zip(report));
+            sent
+        }
         _ => {
             let report = sender.send_batch(ids.clone().map(|id| (&target, body(id)))).await;
             ids.zip(report).collect()
@@ -107,13 +124,34 @@ async fn sending(seed: u64) -> Result<Tally, String> {
         _ => (RetryPolicy::at_least_once().max_retries(20), true),
     };
     let sender = client.sender().timeout(Duration::from_millis(500)).retry(policy.backoff(backoff()));
-    let sender = sender.channels(1 + (seed % 2) as u16).exact_returns(!seed.is_multiple_of(5)).build().unwrap();
-    let tasks = (0..TASKS).map(|task| send(sender.clone(), task, task * EACH..(task + 1) * EACH));
-    let sent: Vec<(u32, Sent)> = join_all(tasks).await.into_iter().flatten().collect();
+    let sender = sender.exact_returns(!seed.is_multiple_of(5));
+    let (sender, flushed) = (sender.clone().channels(1 + (seed % 2) as u16).build().unwrap(), sender.build().unwrap());
+    let tasks = (0..TASKS).map(|task| {
+        // One that is flushed has its channel for itself, and an order.
+        let sender = if task == 2 { flushed.clone() } else { sender.clone() };
+        send(sender, task, task * EACH..(task + 1) * EACH)
+    });
+    // Some are closed in the middle of it.
+    let early = async {
+        if seed % 4 == 3 {
+            tokio::time::sleep(Duration::from_millis(seed % 50)).await;
+            client.close_within(Duration::from_millis(seed % 20)).await
+        } else {
+            CloseReport::default()
+        }
+    };
+    let (sent, early) = tokio::join!(join_all(tasks), early);
+    let sent: Vec<(u32, Sent)> = sent.into_iter().flatten().collect();
     assert_eq!(sent.len(), (TASKS * EACH) as usize);
     // What was given up is waited for no longer.
     within("the end", client.close_within(Duration::from_millis(200))).await;
     let there = there(&channel).await;
+    for unsent in early.unsent {
+        let id = id(unsent.message.body());
+        if there.contains_key(&id) {
+            return Err(format!("message {id} is there, and was called unsent when the client was closed"));
+        }
+    }
     let mut tally = Tally::default();
     for (id, result) in sent {
         let count = there.get(&id).copied().unwrap_or_default();
