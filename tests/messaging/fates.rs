@@ -121,7 +121,7 @@ async fn sending(seed: u64) -> Result<Tally, String> {
     let (policy, again) = match seed % 3 {
         0 => (RetryPolicy::never(), false),
         1 => (RetryPolicy::default(), false),
-        _ => (RetryPolicy::at_least_once().max_retries(20), true),
+        _ => (RetryPolicy::at_least_once().max_retries((seed % 4) as u32), true),
     };
     let sender = client.sender().timeout(Duration::from_millis(500)).retry(policy.backoff(backoff()));
     let sender = sender.exact_returns(!seed.is_multiple_of(5));
