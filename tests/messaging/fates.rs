@@ -5,6 +5,8 @@
 //! has a test of its own, with a script that says it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +14,8 @@ use leveret::amqp::{Channel, Connection};
 use leveret::broker::{Act, Broker};
 use leveret::error::Outcome;
 use leveret::messaging::{
-    Backoff, Client, CloseReport, Receipt, RecoveryPolicy, RetryPolicy, SendError, Sender, Source, Status, Target,
+    Backoff, Client, CloseReport, Message, Receipt, RecoveryPolicy, ReplyQueue, RetryPolicy, SendError, Sender, Source,
+    Status, Target,
 };
 
 use crate::seeds::{disturb, on_every_seed, scripts};
@@ -185,9 +188,49 @@ on_its_own! {
         }
     }
 
+    async fn a_reply_is_that_of_its_request() {
+        let replies: usize = on_every_seed(requesting).await.into_iter().sum();
+        assert!(std::env::var_os("LEVERET_SEED").is_some() || replies > 3000, "{replies} replies");
+    }
+
     async fn everything_is_received() {
         on_every_seed(receiving).await;
     }
+}
+
+/// How many requests were answered. Whoever answers them is disturbed by nothing.
+async fn requesting(seed: u64) -> Result<usize, String> {
+    let (broker, _connection, _channel) = served().await;
+    let server = within("a connection", Client::connect(&broker.url())).await.unwrap();
+    let handled: Arc<Mutex<BTreeMap<u32, usize>>> = Arc::default();
+    let (responder, counts) = (server.responder(Source::queue(QUEUE)), Arc::clone(&handled));
+    let serving = tokio::spawn(responder.serve(move |request| {
+        *counts.lock().unwrap().entry(id(request.body())).or_default() += 1;
+        std::future::ready(Ok::<_, Infallible>(Message::new(request.body().to_vec())))
+    }));
+    disturb(&broker, seed);
+    let client = client(&broker);
+    let queue = if seed.is_multiple_of(2) { ReplyQueue::Direct } else { ReplyQueue::Exclusive };
+    let requester = client.requester().timeout(Duration::from_millis(500)).reply_queue(queue).build().unwrap();
+    let target = Target::queue(QUEUE);
+    let mut replies = 0;
+    for first in (0..EACH * TASKS).step_by(TASKS as usize) {
+        let request = async |id| (id, requester.request(&target, body(id)).await);
+        for (id, result) in join_all((first..first + TASKS).map(request)).await {
+            let count = handled.lock().unwrap().get(&id).copied().unwrap_or_default();
+            let good = match &result {
+                Ok(reply) => count == 1 && reply.body() == body(id).as_bytes(),
+                Err(error) => count == 0 || (count == 1 && error.outcome() == Outcome::Unknown),
+            };
+            if !good {
+                return Err(format!("request {id} was handled {count} times: {result:?}"));
+            }
+            replies += usize::from(result.is_ok());
+        }
+    }
+    within("the end", client.close_within(Duration::from_millis(200))).await;
+    serving.abort();
+    Ok(replies)
 }
 
 const MESSAGES: u32 = 40;
