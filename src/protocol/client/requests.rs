@@ -204,7 +204,7 @@ impl Connection {
         match (confirms.take(tag), &channel.end) {
             (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
             // c102: confirms of a dead channel never come. That no queue took a message is known without them.
-            (None, Some(error)) => Poll::Ready(Err(match confirms.take_returned(tag) {
+            (None, Some(error)) => Poll::Ready(Err(match confirms.came_back(tag) {
                 Some(returned) => Error::returned(returned.reply_code, returned.reply_text.as_bytes()),
                 None => error.clone().with_outcome(Outcome::Unknown),
             })),
@@ -213,6 +213,12 @@ impl Connection {
                 Poll::Pending
             }
         }
+    }
+
+    /// The message that had come back before its channel ended, where [`poll_confirm`](Self::poll_confirm) says that one had. It can be
+    /// taken once.
+    pub fn take_returned(&mut self, id: ChannelId, tag: u64) -> Option<Box<Returned>> {
+        self.channel(id)?.confirms.as_mut()?.take_returned(tag)
     }
 
     /// Whether the server has said what became of a message. Nothing is taken from whoever waits for that.
