@@ -244,7 +244,7 @@ on_every_server! {
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
     }
 
-    /// Told to stop, the handlers that run end and what they did is settled; what they did not get goes back at once, and so does what
+    /// c58: told to stop, the handlers that run end and what they did is settled; what they did not get goes back at once, and so does what
     /// has failed.
     async fn for_each_until_it_is_told(server: Server) {
         let kept = Kept::new(server).await;
