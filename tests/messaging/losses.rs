@@ -87,7 +87,7 @@ on_every_server! {
             let target = Target::queue(&kept.name);
             within("a receipt", sender.send(&target, n.to_string())).await.unwrap();
             let nobody = within("an error", requester.request(Target::queue("leveret.nowhere"), "x")).await;
-            assert!(matches!(nobody, Err(leveret::messaging::RequestError::NoRoute(_))), "{nobody:?}");
+            assert!(matches!(nobody, Err(RequestError::NoRoute(_))), "{nobody:?}");
             tap.cut();
             until("the loss", async || client.state() == ClientState::Lost).await;
         }
