@@ -230,6 +230,27 @@ fn any_method_at_any_point_of_the_handshake_is_survived() {
     }
 }
 
+/// c53, c57: it is told, however much there is to say.
+#[test]
+fn what_is_wrong_is_said_in_255_octets_at_most() {
+    for tag in ["t".repeat(255), "\u{e9}".repeat(127)] {
+        let mut out = OutBuffer::new();
+        let (mut client, _) = after(&octets(&[deliver(&tag)]));
+        client.take_output(&mut out, Instant::now());
+        let mut rest = bytes::Bytes::from(out.to_vec());
+        let Ok(Some(Frame::Method(0, Method::Connection(connection::Method::Close(close))))) =
+            Frame::decode(&mut rest, usize::MAX)
+        else {
+            panic!("nothing is said");
+        };
+        let text = close.reply_text.to_str().unwrap();
+        assert!(
+            close.reply_code == 503 && text.starts_with("a delivery for the unknown consumer") && text.len() > 250,
+            "{text}"
+        );
+    }
+}
+
 /// A peer that breaks the rules while it is being left is not told so in a second close.
 #[test]
 fn nothing_is_said_behind_a_close() {
