@@ -219,8 +219,9 @@ on_its_own! {
         let (connection, mut peer) = connected_as(tune, |builder| builder).await;
         let channel = channel_of(&connection, &mut peer).await;
         for (len, pieces) in [(8184, &[8184][..]), (8185, &[8184, 1]), (20_000, &[8184, 8184, 3632])] {
-            drop(channel.basic_publish("", "q", pattern(len)).await.unwrap());
-            drop(channel.basic_publish("", "q", &pattern(len)).await.unwrap());
+            let body = pattern(len);
+            drop(channel.basic_publish("", "q", &body).await.unwrap());
+            drop(channel.basic_publish("", "q", body).await.unwrap());
             for _ in 0..2 {
                 expect!(peer, Basic(basic)::Publish);
                 let Some(Frame::Header(1, header)) = peer.frame().await else { panic!("no header") };
