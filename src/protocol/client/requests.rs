@@ -281,7 +281,7 @@ impl Connection {
     /// How many published messages the server has not confirmed yet.
     pub fn unconfirmed(&self, id: ChannelId) -> usize {
         let channel = self.channels.get(id.0).and_then(Option::as_ref);
-        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, super::confirms::Confirms::outstanding)
+        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, Confirms::outstanding)
     }
 
     /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
