@@ -240,11 +240,12 @@ impl Confirms {
         }
     }
 
-    /// What was late and is so no more. Each was passed over, for [`take`](Self::take) comes first.
+    /// What was late and is so no more, in the order of time. Each was passed over, for [`take`](Self::take) comes first.
     pub(super) fn take_late(&mut self, now: Instant) -> Vec<Due> {
-        let due: Vec<Due> = self.late.extract_if(.., |(at, _)| *at <= now).map(|(_, due)| due).collect();
+        let mut due: Vec<(Instant, Due)> = self.late.extract_if(.., |(at, _)| *at <= now).collect();
+        due.sort_by_key(|(at, _)| *at);
         self.passed_over = self.passed_over.saturating_sub(due.len());
-        due
+        due.into_iter().map(|(_, due)| due).collect()
     }
 
     pub(super) fn next_late(&self) -> Option<Instant> {
@@ -347,5 +348,18 @@ mod tests {
             confirms.published(true, ConfirmTime::Now, now);
         }
         assert_eq!(std::iter::from_fn(|| confirms.take(true)).collect::<Vec<_>>(), [ack(7, false), ack(8, false)]);
+    }
+
+    /// However late it is seen to.
+    #[test]
+    fn late_confirms_come_in_the_order_of_their_times() {
+        let (mut confirms, now) = (Confirms::default(), Instant::now());
+        for millis in [5, 3, 9, 3] {
+            confirms.published(millis != 9, ConfirmTime::After(Duration::from_millis(millis)), now);
+        }
+        assert_eq!(confirms.take(true), None);
+        let ack = |tag| Due::Ack { tag, multiple: false };
+        assert_eq!(confirms.take_late(now + Duration::from_millis(8)), [ack(2), ack(4), ack(1)]);
+        assert_eq!(confirms.take_late(now + Duration::from_millis(9)), [Due::Nack { tag: 3 }]);
     }
 }

@@ -177,13 +177,13 @@ impl Client {
         }
     }
 
-    /// When the script, or a confirm that it has delayed, goes on by itself.
-    pub(super) fn play_timeout(&self) -> Option<Instant> {
+    /// When the next of these is due.
+    pub(super) fn next_late(&self) -> Option<Instant> {
         let late = self.channels.values().filter_map(|channel| match &channel.mode {
             Mode::Confirm(confirms) => confirms.next_late(),
             _ => None,
         });
-        late.chain(self.play.as_ref().and_then(|play| play.timeout())).min()
+        late.min()
     }
 
     /// c139: tells the client, if it wants to hear it, that messages are not read.

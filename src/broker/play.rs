@@ -58,10 +58,10 @@ pub(super) enum Refusal {
     Return,
 }
 
-enum Held {
-    Frames(BytesMut),
+struct Held {
+    octets: Bytes,
     /// The script's own octets, which need not be frames.
-    Verbatim(Bytes),
+    verbatim: bool,
 }
 
 /// Whether something may go on.
@@ -250,14 +250,12 @@ impl Play {
         count > 0
     }
 
-    /// Octets of the script's own: right where writing is, or behind all frames that wait.
+    /// Octets of the script's own: right where writing is, or behind the frames that are on their way.
     pub(super) fn say(&mut self, octets: Bytes, moment: Moment) {
         match moment {
+            _ if octets.is_empty() => {}
             Moment::Sent(_) | Moment::FrameSent(_) => self.ahead.extend_from_slice(&octets),
-            _ => {
-                self.hold();
-                self.held.push_back(Held::Verbatim(octets));
-            }
+            _ => self.held.push_back(Held { octets, verbatim: true }),
         }
     }
 
@@ -268,7 +266,8 @@ impl Play {
 
     /// Hands over what may be written now, up to the next moment, when `output` is empty. Returns whether it did.
     pub(super) fn send(&mut self, output: &mut OutBuffer, now: Instant) -> bool {
-        if !output.is_empty() || !self.writing.is_open(now) {
+        // A gate whose time is over opens also where nothing can pass yet: nobody waits for it any more.
+        if !self.writing.is_open(now) || !output.is_empty() {
             return false;
         }
         if self.held.is_empty() {
@@ -279,19 +278,12 @@ impl Play {
         while self.ahead.is_empty()
             && let Some(first) = self.held.front_mut()
         {
-            let left = match first {
-                Held::Frames(octets) => {
-                    let count = self.sent.pass(&self.steps, octets);
-                    output.put(&octets.split_to(count));
-                    octets.len()
-                }
-                Held::Verbatim(octets) => {
-                    let count = self.sent.pass_verbatim(&self.steps, octets.len());
-                    output.put(&octets.split_to(count));
-                    octets.len()
-                }
+            let count = match first.verbatim {
+                true => self.sent.pass_verbatim(&self.steps, first.octets.len()),
+                false => self.sent.pass(&self.steps, &first.octets),
             };
-            if left > 0 {
+            output.put(&first.octets.split_to(count));
+            if !first.octets.is_empty() {
                 break;
             }
             self.held.pop_front();
@@ -310,7 +302,7 @@ impl Play {
             self.outbox.advance(row.len() - before);
         }
         if !row.is_empty() {
-            self.held.push_back(Held::Frames(row));
+            self.held.push_back(Held { octets: row.freeze(), verbatim: false });
         }
     }
 }

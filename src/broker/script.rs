@@ -88,7 +88,8 @@ pub enum Moment {
 pub enum Act {
     /// Closes the stream without a word. What is not yet written is lost.
     Cut,
-    /// Reads nothing for a time, or for ever (`None`): not even that the client has gone. Its silence is not held against it.
+    /// Reads nothing for a time, or for ever (`None`): not even that the client has gone. Its silence is not held against it, but the broker
+    /// still gives up on a connection that is not open after 10 s, or on a close that is not answered within 30 s.
     StallReading(Option<Duration>),
     /// Writes nothing for a time, or for ever (`None`).
     StallWriting(Option<Duration>),

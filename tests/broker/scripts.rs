@@ -174,6 +174,14 @@ async fn octets_of_ones_own() {
     client.is_quiet().await;
 }
 
+/// None are none, and hold nothing up.
+#[tokio::test]
+async fn no_octets_of_ones_own() {
+    let (_broker, mut client) = confirming("published 1: send; frame sent 7: send").await;
+    client.publish("", "q", "1").await;
+    client.says(["ack 1"]).await;
+}
+
 // ------------------------------------------------------------------------------------------------------------- stalls
 
 #[tokio::test(start_paused = true)]
@@ -241,6 +249,20 @@ async fn channels_are_closed_with_any_code() {
     client.says(["basic.qos-ok", closed, &format!("2: {closed}")]).await;
     client.open_channel(1).await;
     client.is_quiet().await;
+}
+
+/// And what waited there is not published any more.
+#[tokio::test]
+async fn a_channel_is_closed_while_blocked() {
+    // The seventh and the eighth are `connection.blocked` and the ack.
+    let (broker, mut client) = confirming(r#"published 1: block "low"; frame sent 8: close channels 406 "no""#).await;
+    let both: Vec<Frame> = (0..2).flat_map(|_| content(1, publish("", "q"), &Properties::new(), b"x")).collect();
+    client.frames(&both).await;
+    client.says(["blocked low", "ack 1", "channel closed: 406 no (0.0)"]).await;
+    broker.unblock();
+    client.says(["connection.unblocked"]).await;
+    client.open_channel(1).await;
+    client.counts("q", 1, 0).await;
 }
 
 #[tokio::test]

@@ -52,11 +52,12 @@ impl State {
             output.clear();
             return finished();
         }
-        let timeout = client.play_timeout();
+        // Not those that are held, whose time may be over.
+        let late = if self.hold_confirms { None } else { client.next_late() };
         let Some(play) = &mut client.play else { return finished() };
         (play.inbox, play.outbox) = (inbox, outbox);
         let called_for = play.send(output, now) || play.has_due();
-        let (holds_back, reads) = (play.holds_back(), play.reading.is_open(now));
+        let (holds_back, reads, timeout) = (play.holds_back(), play.reading.is_open(now), play.timeout());
         if next.finished && holds_back {
             // There is more to be said, and the client may go before it is.
             next = Next { read: true, finished: false, ..next };
@@ -68,7 +69,7 @@ impl State {
         } else {
             next.read &= reads;
         }
-        next.deadline = [next.deadline, timeout].into_iter().flatten().min();
+        next.deadline = [next.deadline, late, timeout].into_iter().flatten().min();
         if called_for {
             // What is handed over may leave at once, which may be a moment; nothing else would call for the next turn.
             client.touch(&mut self.wakes);
@@ -124,6 +125,7 @@ impl State {
         for number in client.channels.keys() {
             client.machine.close_channel(*number, code, text, (0, 0));
         }
+        client.held = None;
         self.end_channels(id, None);
     }
 
@@ -144,3 +146,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
