@@ -168,6 +168,11 @@ async fn octets_of_ones_own() {
     let expected = [b"\0", &whole[..ends[2]], b"\xff\xff", &whole[ends[2]..]].concat();
     assert_eq!(hear(broker.connect(), &said).await, expected);
 
+    // They count as octets, and not as frames; they, too, end where they are to.
+    broker.script([script("sent 3: send 616263; sent 8: cut"), script("sent 3: send 616263; sent 4: cut")]);
+    assert_eq!(hear(broker.connect(), &said).await, [&whole[..3], b"abc", &whole[3..5]].concat());
+    assert_eq!(hear(broker.connect(), &said).await, [&whole[..3], b"a"].concat());
+
     let (_broker, mut client) = start("published 1: send 08 00 00 00 00 00 00 ce; sent 100000: cut").await;
     client.publish("", "q", "1").await;
     client.says(["heartbeat"]).await;
@@ -302,6 +307,18 @@ async fn blocked_until_somebody_unblocks() {
     client.says(["connection.unblocked", "ack 1"]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn blocked_for_two_reasons() {
+    let (broker, mut client) = confirming(r#"frame received 6: block "low" 1s"#).await;
+    client.says(["blocked low"]).await;
+    broker.block("lower");
+    client.publish("", "q", "1").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.hears_nothing().await;
+    broker.unblock();
+    client.says(["connection.unblocked", "ack 1"]).await;
+}
+
 // ---------------------------------------------------------------------------------------------------------- messages
 
 #[tokio::test]
@@ -327,6 +344,10 @@ async fn the_next_message() {
     client.publish("", "q", "2").await;
     client.says(["ack 2"]).await;
     assert_eq!(count(&broker, "q").await, 1);
+
+    let (_broker, mut client) = confirming("published 0: nack; delivered 0: delay confirm 1ms").await;
+    client.publish("", "q", "1").await;
+    client.says(["nack 1"]).await;
 }
 
 /// Which no `multiple` confirm covers, either.

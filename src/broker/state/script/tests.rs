@@ -25,7 +25,7 @@ impl Connection {
         let mut connection = Self { state, id, input, output: OutBuffer::new(), now };
         let login =
             connection::StartOk { mechanism: "PLAIN".into(), response: "\0guest\0guest".into(), ..Default::default() };
-        let tune = connection::TuneOk { channel_max: 9, frame_max: 131_072, heartbeat: 0 };
+        let tune = connection::TuneOk { channel_max: 9, frame_max: 131_072, heartbeat: 10 };
         connection.say(Frame::Method(0, login.into()));
         connection.say(Frame::Method(0, tune.into()));
         connection.say(Frame::Method(0, connection::Open { virtual_host: "/".into(), ..Default::default() }.into()));
@@ -98,4 +98,51 @@ fn a_stall_that_is_over_is_not_waited_for() {
     connection.turn(0);
     assert!(!connection.spins(30));
     assert!(connection.write(0) > 400 + ACK);
+}
+
+/// Octets of the script's own, behind frames that end where something is to be done.
+#[test]
+fn nothing_passes_a_moment() {
+    let mut connection = Connection::open("frame sent 5: stall writing 20ms; frame sent 6: cut; published 1: send ff");
+    connection.write(0);
+    connection.publish();
+    assert_eq!(connection.write(0), 0, "stalled");
+    connection.turn(20);
+    assert!(connection.output.to_vec().ends_with(&[0xce]), "the sixth frame, and no more");
+    connection.output.clear();
+    assert!(connection.turn(0).finished);
+}
+
+/// It is not heard, however long: nothing is read, which the client feels, and its silence is not held against it.
+#[test]
+fn a_deaf_broker_is_patient() {
+    let mut connection = Connection::open("frame sent 6: stall reading 2000s");
+    connection.write(0);
+    for _ in 0..100 {
+        let next = connection.turn(5_000);
+        assert!(!next.finished && !next.read);
+        connection.output.clear();
+    }
+    connection.publish();
+    assert_eq!(connection.write(0), 0);
+    assert!(connection.write(1_600_000) > 0);
+}
+
+/// What was handed over and what was not, and what comes yet.
+#[test]
+fn nothing_is_kept_of_what_has_ended() {
+    let mut connection = Connection::open("frame sent 6: stall reading; published 1: cut");
+    connection.turn(0);
+    assert!(!connection.output.is_empty());
+    connection.publish();
+    assert!(connection.turn(0).finished && connection.output.is_empty());
+
+    let mut connection = Connection::open("frame sent 6: stall writing; frame sent 6: stall reading");
+    connection.write(0);
+    connection.state.close_all(ReplyCode::CONNECTION_FORCED, "", connection.now);
+    let next = connection.turn(31_000);
+    assert!(!next.finished && next.read, "the close is not written, but the client may go");
+    connection.publish();
+    connection.turn(0);
+    assert!(connection.input.is_empty());
 }
