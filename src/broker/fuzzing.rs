@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use ::arbitrary::{Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 
-use super::ConnectionId;
 use super::settings::Settings;
 use super::state::State;
+use super::{Act, ConfirmOrder, ConnectionId, Moment, Script};
 use crate::codec::method::{MethodInfo, Sender, basic, channel, confirm, connection, exchange, queue};
 use crate::codec::{ContentHeader, Frame, Method, Properties, ProtocolHeader, ReplyCode, UncheckedFrame};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 
 const MOST_STEPS: usize = 200;
+/// So many turns may follow each other: each writes something, or a step is done in it.
+const MOST_TURNS: usize = 1000;
 const MOST_CLIENTS: usize = 3;
 const MAX_PAYLOAD: usize = 8192 - 8;
 /// Names that meet each other.
@@ -23,13 +25,16 @@ const NAMES: [&str; 4] = ["a", "b", "c", ""];
 
 /// Clients that say what they like: whatever it is, every request is answered or its channel closed, delivery tags count from
 /// one, no message is confirmed twice or that was not published, and nothing of a client is left when it has gone.
+///
+/// Some of them have scripts: what these hear may be anything, but the others are served, no turn calls for the next one for ever, and a cut
+/// is the end.
 pub fn broker(data: &[u8], now: Instant) {
     let u = &mut Unstructured::new(data);
     let mut settings = Settings::default();
     settings.machine.frame_max = 8192;
     settings.machine.channel_max = 3;
     settings.machine.max_message_size = 500;
-    let mut house = House { state: State::new(settings, now), clients: Vec::new(), now };
+    let mut house = House { state: State::new(settings, now), clients: Vec::new(), now, scripts: 0 };
     for _ in 0..MOST_STEPS {
         if u.is_empty() || house.step(u).is_err() {
             break;
@@ -42,6 +47,8 @@ struct House {
     state: State,
     clients: Vec<Client>,
     now: Instant,
+    /// Scripts that wait for clients.
+    scripts: usize,
 }
 
 /// A client, and what it knows.
@@ -56,6 +63,10 @@ struct Client {
     gone: bool,
     /// It has broken a rule of the wire, which ends in one way or another.
     broken: bool,
+    /// It has a script.
+    scripted: bool,
+    /// It takes what is written; one without a script always does.
+    reads: bool,
 }
 
 #[derive(Default)]
@@ -92,13 +103,22 @@ impl House {
                     self.state.close_all(ReplyCode::CONNECTION_FORCED, "maintenance", self.now);
                     self.clients.iter_mut().for_each(|client| client.closing = true);
                 }
+                6 => {
+                    self.state.add_scripts(vec![script(u)?]);
+                    self.scripts += 1;
+                }
                 _ => self.now += Duration::from_secs(u.int_in_range(0..=30)?),
             },
             2 if u.ratio(1, 4)? => {
                 let error = u.arbitrary::<bool>()?.then(|| Error::new(ErrorKind::Io, "the stream has ended"));
                 self.leave(at, error);
             }
-            3 => self.turn(at, None),
+            3 => {
+                if let Some(client) = self.clients.get_mut(at).filter(|client| client.scripted) {
+                    client.reads = u.arbitrary()?;
+                }
+                self.turn(at, None);
+            }
             _ => {
                 let mut said = Vec::new();
                 if let Some(client) = self.clients.get_mut(at) {
@@ -143,7 +163,10 @@ impl House {
             closing: false,
             gone: false,
             broken: false,
+            scripted: self.scripts > 0,
+            reads: true,
         };
+        self.scripts = self.scripts.saturating_sub(1);
         self.clients.push(client);
         self.turn(self.clients.len() - 1, None);
     }
@@ -155,12 +178,19 @@ impl House {
             return;
         }
         let over = ended.is_some();
-        let next = self.state.turn(client.id, &mut client.input, &mut client.output, ended, Waker::noop(), self.now);
-        drop(self.state.take_wakes());
-        let said = client.output.to_vec();
-        client.output.clear();
-        client.heard.extend_from_slice(&said);
-        client.hear();
+        let mut next =
+            self.state.turn(client.id, &mut client.input, &mut client.output, ended, Waker::noop(), self.now);
+        for turns in 0.. {
+            drop(self.state.take_wakes());
+            let wrote = client.scripted && !client.output.is_empty();
+            client.hear();
+            let called_for = wrote || next.deadline.is_some_and(|deadline| deadline <= self.now);
+            if next.finished || over || !client.scripted || !client.reads || !called_for {
+                break;
+            }
+            assert!(turns < MOST_TURNS, "the driver spins");
+            next = self.state.turn(client.id, &mut client.input, &mut client.output, None, Waker::noop(), self.now);
+        }
         client.gone = next.finished || over;
         if client.gone {
             self.state.forget(client.id, self.now);
@@ -187,7 +217,7 @@ impl House {
                 self.turn(at, None);
             }
         }
-        for client in &self.clients {
+        for client in self.clients.iter().filter(|client| !client.scripted) {
             for (number, channel) in client.channels.iter().filter(|_| !client.closing && !client.broken) {
                 let waiting: Vec<_> = channel.requests.iter().map(|request| request.name).collect();
                 assert!(waiting.is_empty() || channel.closing, "no answer on channel {number} to {waiting:?}");
@@ -195,8 +225,16 @@ impl House {
                 assert!(due == 0 || channel.closing, "{due} of {} messages are not confirmed", channel.published);
             }
         }
+        for at in (0..self.clients.len()).rev() {
+            if self.clients.get(at).is_some_and(|client| !client.scripted) {
+                self.leave(at, None);
+            }
+        }
+        self.state.cut_all(self.now);
         while !self.clients.is_empty() {
-            self.leave(0, None);
+            let before = self.clients.len();
+            self.turn(0, None);
+            assert!(self.clients.len() < before, "a cut was not the end");
         }
         assert!(self.state.clients.is_empty() && self.state.replies.is_empty());
         for queue in self.state.queues.values() {
@@ -345,7 +383,17 @@ impl Client {
         Ok(())
     }
 
+    /// Takes what is written, if it reads.
     fn hear(&mut self) {
+        if !self.reads {
+            return;
+        }
+        self.heard.extend_from_slice(&self.output.to_vec());
+        self.output.clear();
+        if self.scripted {
+            self.hear_anything();
+            return;
+        }
         let mut rest = self.heard.split().freeze();
         loop {
             match Frame::decode(&mut rest, MAX_PAYLOAD) {
@@ -355,6 +403,34 @@ impl Client {
             }
         }
         assert!(rest.is_empty(), "the broker said half a frame");
+    }
+
+    /// Whatever a script lets it hear, and does of its own: it goes on as well as it can.
+    fn hear_anything(&mut self) {
+        let mut rest = self.heard.split().freeze();
+        loop {
+            match Frame::decode(&mut rest, MAX_PAYLOAD) {
+                Ok(Some(Frame::Method(0, Method::Connection(connection::Method::Close(_))))) => {
+                    self.closing = true;
+                    put_into(&mut self.input, &Frame::Method(0, connection::CloseOk {}.into()));
+                }
+                Ok(Some(Frame::Method(number, Method::Channel(channel::Method::Close(_))))) => {
+                    put_into(&mut self.input, &Frame::Method(number, channel::CloseOk {}.into()));
+                    self.channels.remove(&number);
+                }
+                Ok(Some(Frame::Method(number, Method::Channel(channel::Method::CloseOk(_))))) => {
+                    self.channels.remove(&number);
+                }
+                Ok(Some(Frame::Method(number, Method::Basic(basic::Method::Deliver(deliver))))) => {
+                    if let Some(channel) = self.channels.get_mut(&number) {
+                        channel.last_delivery = deliver.delivery_tag;
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break self.heard.extend_from_slice(&rest),
+                Err(_) => break,
+            }
+        }
     }
 
     fn take(&mut self, frame: Frame) {
@@ -443,6 +519,52 @@ impl Client {
             assert!(unasked.contains(&info.name) || self.broken, "{} answers nothing: {request:?}", info.name);
         }
     }
+}
+
+fn script(u: &mut Unstructured<'_>) -> Result<Script> {
+    let mut script = Script::new();
+    for _ in 0..u.int_in_range(1..=6)? {
+        script = script.at(moment(u)?, act(u)?);
+    }
+    Ok(script)
+}
+
+fn moment(u: &mut Unstructured<'_>) -> Result<Moment> {
+    let frames = u.int_in_range(0..=40)?;
+    Ok(match u.int_in_range(0..=5)? {
+        0 => Moment::Received(u.int_in_range(0..=1500)?),
+        1 => Moment::Sent(u.int_in_range(0..=1500)?),
+        2 => Moment::FrameReceived(frames),
+        3 => Moment::FrameSent(frames),
+        4 => Moment::Published(frames),
+        _ => Moment::Delivered(frames),
+    })
+}
+
+fn act(u: &mut Unstructured<'_>) -> Result<Act> {
+    let times = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(25), Duration::MAX];
+    let (time, forever) = (*u.choose(&times)?, u.ratio(1, 4)?);
+    let lasting = (!forever).then_some(time);
+    Ok(match u.int_in_range(0..=12)? {
+        0 => Act::Cut,
+        1 => Act::StallReading(lasting),
+        2 => Act::StallWriting(lasting),
+        3 => Act::Send(u.arbitrary::<&[u8]>()?.to_vec().into()),
+        4 => Act::CloseConnection { code: u.arbitrary()?, text: u.arbitrary::<&str>()?.into() },
+        5 => Act::CloseChannels { code: u.arbitrary()?, text: u.arbitrary::<&str>()?.into() },
+        6 => Act::CancelConsumers,
+        7 => Act::Block { reason: u.arbitrary::<&str>()?.into(), time: lasting },
+        8 => Act::Nack,
+        9 => Act::Return,
+        10 => Act::LoseConfirm,
+        11 => Act::DelayConfirm(time),
+        _ => Act::Confirm(match u.int_in_range(0..=3)? {
+            0 => ConfirmOrder::Together,
+            1 => ConfirmOrder::Singly,
+            2 => ConfirmOrder::Reversed,
+            _ => ConfirmOrder::Shuffled(u.arbitrary()?),
+        }),
+    })
 }
 
 fn info(method: &Method) -> MethodInfo {
