@@ -361,5 +361,10 @@ mod tests {
         let ack = |tag| Due::Ack { tag, multiple: false };
         assert_eq!(confirms.take_late(now + Duration::from_millis(8)), [ack(2), ack(4), ack(1)]);
         assert_eq!(confirms.take_late(now + Duration::from_millis(9)), [Due::Nack { tag: 3 }]);
+        // None is missing any more.
+        for _ in 0..2 {
+            confirms.published(true, ConfirmTime::Now, now);
+        }
+        assert_eq!(confirms.take(true), Some(Due::Ack { tag: 6, multiple: true }));
     }
 }

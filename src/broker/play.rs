@@ -275,9 +275,7 @@ impl Play {
         }
         let said = self.sent.pass_verbatim(&self.steps, self.ahead.len());
         output.put(&self.ahead.split_to(said));
-        while self.ahead.is_empty()
-            && let Some(first) = self.held.front_mut()
-        {
+        while let Some(first) = self.held.front_mut() {
             let count = match first.verbatim {
                 true => self.sent.pass_verbatim(&self.steps, first.octets.len()),
                 false => self.sent.pass(&self.steps, &first.octets),

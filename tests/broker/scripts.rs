@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leveret::broker::{Act, Broker, ConfirmOrder, Moment, Script};
 use leveret::codec::method::{basic, channel, confirm, connection, queue};
-use leveret::codec::{Frame, Properties, ProtocolHeader};
+use leveret::codec::{FieldTable, Frame, Properties, ProtocolHeader};
 use leveret::transport::Stream;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,6 +156,15 @@ async fn what_is_received_ends_at_any_octet() {
 }
 
 #[tokio::test]
+async fn nothing_is_done_after_a_cut() {
+    let (broker, mut client) =
+        confirming("published 1: cut; published 1: send 08; published 1: cancel consumers").await;
+    client.publish("", "q", "1").await;
+    client.says(["end"]).await;
+    assert_eq!(count(&broker, "q").await, 1);
+}
+
+#[tokio::test]
 async fn octets_of_ones_own() {
     let (said, _) = conversation(true);
     let broker = Broker::start().await.unwrap();
@@ -256,6 +265,20 @@ async fn channels_are_closed_with_any_code() {
     client.is_quiet().await;
 }
 
+/// As by a fault: what is confirmed is confirmed before, and what is not settled comes back.
+#[tokio::test]
+async fn a_channel_that_is_closed_is_cleared_away() {
+    let (_broker, mut client) = confirming(r#"published 2: close channels 406 "no""#).await;
+    client.publish("", "q", "1").await;
+    client.says(["ack 1"]).await;
+    client.consume(1, "q", "a").await;
+    client.says(["deliver a 1 /q 1"]).await;
+    client.publish("", "", "2").await;
+    client.says(["ack 2", "channel closed: 406 no (0.0)"]).await;
+    client.open_channel(1).await;
+    client.counts("q", 1, 0).await;
+}
+
 /// And what waited there is not published any more.
 #[tokio::test]
 async fn a_channel_is_closed_while_blocked() {
@@ -264,9 +287,10 @@ async fn a_channel_is_closed_while_blocked() {
     let both: Vec<Frame> = (0..2).flat_map(|_| content(1, publish("", "q"), &Properties::new(), b"x")).collect();
     client.frames(&both).await;
     client.says(["blocked low", "ack 1", "channel closed: 406 no (0.0)"]).await;
+    client.open_channel(1).await;
+    client.counts("q", 1, 0).await;
     broker.unblock();
     client.says(["connection.unblocked"]).await;
-    client.open_channel(1).await;
     client.counts("q", 1, 0).await;
 }
 
@@ -283,6 +307,42 @@ async fn consumers_are_cancelled() {
     client.counts("q", 0, 0).await;
     client.ack(1, 2, true).await;
     client.is_quiet().await;
+}
+
+/// What waited for them goes to others.
+#[tokio::test]
+async fn a_consumer_that_is_cancelled_makes_room_for_the_next() {
+    let (broker, mut client) = start("delivered 1: cancel consumers").await;
+    let arguments = FieldTable::new().with("x-single-active-consumer", true);
+    client.send(1, queue::Declare { queue: "q".into(), arguments, ..Default::default() }).await;
+    client.says(["declare-ok q 0 0"]).await;
+    client.qos(1, 1, false).await;
+    client.consume(1, "q", "a").await;
+    let mut other = Raw::open(&broker).await;
+    other.consume(1, "q", "b").await;
+    let both: Vec<Frame> =
+        ["1", "2"].iter().flat_map(|body| content(1, publish("", "q"), &Properties::new(), body.as_bytes())).collect();
+    other.frames(&both).await;
+    client.says(["deliver a 1 /q 1", "cancel a no-wait"]).await;
+    other.says(["deliver b 1 /q 2"]).await;
+}
+
+/// A client that did not ask for it is not told.
+#[tokio::test]
+async fn consumers_end_without_a_word() {
+    let broker = Broker::start().await.unwrap();
+    broker.script([script("delivered 1: cancel consumers")]);
+    let mut client = Raw::connect(broker.connect()).await;
+    client.login_as(FieldTable::new(), "PLAIN", "\0guest\0guest".into()).await;
+    client.says(["connection.tune"]).await;
+    client.tune_and_open("/").await;
+    client.says(["connection.open-ok"]).await;
+    client.open_channel(1).await;
+    client.declare("q").await;
+    client.consume(1, "q", "a").await;
+    client.publish("", "q", "1").await;
+    client.says(["deliver a 1 /q 1"]).await;
+    client.counts("q", 0, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,6 +367,22 @@ async fn blocked_until_somebody_unblocks() {
     client.says(["connection.unblocked", "ack 1"]).await;
 }
 
+/// What is not acted on has not come.
+#[tokio::test]
+async fn nothing_is_done_behind_what_is_blocked() {
+    // The publish is the frames 7 to 9, and basic.qos the tenth.
+    let (broker, mut client) = confirming(r#"frame received 6: block "low"; frame received 10: cut"#).await;
+    client.says(["blocked low"]).await;
+    let mut frames = content(1, publish("", "q"), &Properties::new(), b"1");
+    frames.push(Frame::Method(1, basic::Qos::default().into()));
+    client.frames(&frames).await;
+    client.hears_nothing().await;
+    assert_eq!(count(&broker, "q").await, 0);
+    broker.unblock();
+    client.says(["end"]).await;
+    assert_eq!(count(&broker, "q").await, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn blocked_for_two_reasons() {
     let (broker, mut client) = confirming(r#"frame received 6: block "low" 1s"#).await;
@@ -323,7 +399,8 @@ async fn blocked_for_two_reasons() {
 
 #[tokio::test]
 async fn messages_are_refused() {
-    let (broker, mut client) = confirming("published 2: nack; published 3: return; published 4: cut").await;
+    let (broker, mut client) =
+        confirming("published 2: nack; published 3: return; published 4: return; published 5: cut").await;
     client.publish("", "q", "1").await;
     client.says(["ack 1"]).await;
     client.publish("", "q", "2").await;
@@ -331,8 +408,10 @@ async fn messages_are_refused() {
     client.publish_with(1, mandatory("", "q"), &Properties::new(), b"3").await;
     client.says(["return 312 NO_ROUTE /q 3", "ack 3"]).await;
     client.publish("", "q", "4").await;
+    client.says(["ack 4"]).await;
+    client.publish("", "q", "5").await;
     client.says(["end"]).await;
-    assert_eq!(count(&broker, "q").await, 2, "the fourth was taken, and not confirmed");
+    assert_eq!(count(&broker, "q").await, 2, "the fifth was taken, and not confirmed");
 }
 
 /// At a moment that is not a message's, the next one is meant.

@@ -87,7 +87,9 @@ impl State {
             if client.cut {
                 return;
             }
-            play.has_acted();
+            if !client.paused {
+                play.has_acted();
+            }
             if !play.has_due() && (client.paused || !play.receive(input, inbox, now)) {
                 return;
             }

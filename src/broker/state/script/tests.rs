@@ -109,6 +109,7 @@ fn nothing_passes_a_moment() {
     assert_eq!(connection.write(0), 0, "stalled");
     connection.turn(20);
     assert!(connection.output.to_vec().ends_with(&[0xce]), "the sixth frame, and no more");
+    assert!(!connection.turn(0).finished, "it is not written yet");
     connection.output.clear();
     assert!(connection.turn(0).finished);
 }
@@ -145,4 +146,23 @@ fn nothing_is_kept_of_what_has_ended() {
     connection.publish();
     connection.turn(0);
     assert!(connection.input.is_empty());
+}
+
+/// A client that asks and asks is not read for ever.
+#[test]
+fn what_waits_for_a_stall_is_bounded() {
+    let mut connection = Connection::open("frame sent 6: stall writing");
+    connection.write(0);
+    let mut asked = 0;
+    while connection.turn(0).read {
+        for _ in 0..1000 {
+            connection.say(Frame::Method(1, basic::Qos::default().into()));
+        }
+        asked += 1000;
+        assert!(asked < 100_000);
+    }
+    let client = &connection.state.clients[&connection.id];
+    let play = client.play.as_ref().unwrap();
+    let waiting = play.outbox.len() + client.machine.buffered();
+    assert!(waiting < 300 * 1024, "{waiting}");
 }
