@@ -1,7 +1,8 @@
 //! An AMQP 0-9-1 server in memory, **for tests and first steps, not a product to run in production**.
 //!
 //! [`Broker::start`] listens on a loopback port; [`Broker::connect`] gives a pipe to it without any socket. It behaves as
-//! RabbitMQ does, its reply texts included, and keeps nothing: when the last handle is dropped, everything is gone.
+//! RabbitMQ does, its reply texts included, and keeps nothing: when the last handle is dropped, everything is gone. It also runs by
+//! itself, for clients in other languages: `leveret broker`, with the feature `command`.
 //!
 //! ```
 //! # async fn run() -> std::io::Result<()> {
