@@ -11,6 +11,7 @@ use std::error::Error;
 use std::process::{Command, ExitCode, Output};
 
 use crate::client;
+use crate::cores::{self, Cores};
 use crate::memory::{self, Hold};
 use crate::raw_server::{self, RawServer};
 use crate::usage::{self, Usage};
@@ -39,9 +40,14 @@ fn start(clients: &'static [Client], holders: &[(&str, Hold)], arguments: &[Stri
             }
             one(clients, client, work, messages.parse()?, port.parse()?)
         }
+        [raw_server::ARGUMENT, ref core @ ..] => {
+            if let [core] = core {
+                cores::stay_on(core.parse()?)?;
+            }
+            Ok(raw_server::serve_until_stdin_ends()?)
+        }
         ["--hold", holder, thing, port] => memory::hold_one(holders, holder, thing, port.parse()?),
         _ if arguments.contains(&"--memory") => memory::measure(holders),
-        _ if arguments.contains(&raw_server::ARGUMENT) => Ok(raw_server::serve_until_stdin_ends()?),
         _ if arguments.contains(&"--bench") => Harness::new(clients, &arguments)?.measure(),
         _ if arguments.contains(&"--list") => Ok(()), // a test runner asks for tests, and these are none
         _ => try_out(clients),
@@ -52,6 +58,9 @@ fn start(clients: &'static [Client], holders: &[(&str, Hold)], arguments: &[Stri
 fn one(clients: &[Client], client: &str, work: &str, messages: u64, port: u16) -> Result<(), Box<dyn Error>> {
     let client = clients.iter().find(|one| one.name == client).ok_or("no such client")?;
     let work = work::find(work).ok_or("no such work")?;
+    if let Some(core) = work.cores.of_the_client() {
+        cores::stay_on(core)?;
+    }
     // Once per process, and for as long as it runs.
     let work: &'static Work = Box::leak(Box::new(Work { messages, window: work.window.min(messages), ..*work }));
     println!("{}", (client.run)(port, work)?);
@@ -60,7 +69,7 @@ fn one(clients: &[Client], client: &str, work: &str, messages: u64, port: u16) -
 
 /// Without `--bench`: sees that everything works, with few messages.
 fn try_out(clients: &[Client]) -> Result<(), Box<dyn Error>> {
-    let server = RawServer::start()?;
+    let server = RawServer::start(Cores::Any)?;
     for work in work::HOT.iter().chain(work::GROWTH) {
         for client in clients.iter().filter(|client| (client.does)(work)) {
             run(client, work, (work.window.min(1000) * 3).max(8), server.port)?;
@@ -149,8 +158,8 @@ impl<'a> Harness<'a> {
     }
 
     fn measure(&self) -> Result<(), Box<dyn Error>> {
-        let server = RawServer::start()?;
         for work in self.works.iter().filter(|work| self.wants(work)) {
+            let server = RawServer::start(work.cores)?;
             let does = |client: &&Client| (client.does)(work) && !(self.rabbitmq.is_some() && is_floor(client));
             let clients: Vec<&Client> = self.clients.iter().filter(does).collect();
             let mut runs: Vec<Vec<Usage>> = clients.iter().map(|_| Vec::new()).collect();

@@ -7,6 +7,7 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod client;
+mod cores;
 mod facade;
 mod floor;
 mod floor_on_tokio;

@@ -11,6 +11,7 @@ use leveret::amqp::{Channel, Confirm, Connection, Message, MessageStream};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+use crate::cores::Cores;
 use crate::raw_server::RawServer;
 use crate::usage::memory;
 
@@ -62,7 +63,7 @@ const ENOUGH: u64 = 1024 * 1024;
 
 /// Prints the table.
 pub(crate) fn measure(holders: &[(&str, Hold)]) -> Result<()> {
-    let server = RawServer::start()?;
+    let server = RawServer::start(Cores::Any)?;
     print!("{:<42} {:>10}", "octets of each", "how many");
     holders.iter().for_each(|(name, _)| print!(" {name:>16}"));
     println!();

@@ -17,6 +17,7 @@ use std::{env, fs, process, thread};
 
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::cores::Cores;
 use crate::tls;
 use crate::wire::{self, Arguments, Frame, Input, MethodId, Stream, broken, long, short};
 
@@ -35,9 +36,10 @@ pub(crate) struct RawServer {
 }
 
 impl RawServer {
-    pub(crate) fn start() -> io::Result<Self> {
-        let mut child =
-            Command::new(env::current_exe()?).arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    pub(crate) fn start(cores: Cores) -> io::Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.arg(ARGUMENT).args(cores.of_the_server().map(|core| core.to_string()));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;

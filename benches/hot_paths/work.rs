@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::cores::Cores;
 use crate::usage::Usage;
 
 /// Something to do, the same for all clients.
@@ -27,6 +28,7 @@ pub(crate) struct Work {
     pub(crate) coalesced: bool,
     /// The connections are encrypted.
     pub(crate) tls: bool,
+    pub(crate) cores: Cores,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -78,6 +80,7 @@ const fn publish(name: &'static str, body: usize, window: u64, messages: u64) ->
         connections,
         coalesced,
         tls,
+        cores: Cores::Any,
     }
 }
 
@@ -93,6 +96,8 @@ pub(crate) static HOT: &[Work] = &[
     Work { virtual_host: "each", ..publish("publish 100 B, each confirmed by itself", 100, 1000, MILLION) },
     publish("publish 64 KiB", 65_536, 100, 10_000),
     publish("publish one at a time", 100, 1, 20_000),
+    Work { cores: Cores::OneEach, ..publish("publish one at a time, a core each", 100, 1, 20_000) },
+    Work { cores: Cores::OneForBoth, ..publish("publish one at a time, on one core", 100, 1, 20_000) },
     consume("consume 100 B", 100, 1000, MILLION),
     Work { coalesced: true, ..consume("consume 100 B, acks coalesced", 100, 1000, MILLION) },
     Work {

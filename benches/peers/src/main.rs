@@ -13,6 +13,8 @@ mod amqprs;
 #[path = "../../hot_paths/client.rs"]
 mod client;
 mod codec;
+#[path = "../../hot_paths/cores.rs"]
+mod cores;
 #[path = "../../hot_paths/facade.rs"]
 mod facade;
 #[path = "../../hot_paths/floor.rs"]
