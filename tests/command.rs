@@ -1,5 +1,5 @@
-//! The `leveret` command: the broker by itself, which tells where it is and ends when it is told to; what other people's clients
-//! make of it; and messages to and from any server.
+//! The `leveret` command: the broker by itself, which tells where it is and ends when it is told to; what rabbitmq-c's tools make of
+//! it; and messages to and from any server.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail loudly, and so do their helpers")]
 
@@ -281,10 +281,9 @@ on_its_own! {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- other people's clients
+// ---------------------------------------------------------------------------------------------- another client, in C
 
 on_its_own! {
-    /// rabbitmq-c, in C.
     #[ignore = "needs amqp-tools: run tests/run"]
     async fn the_tools_of_rabbitmq_c_understand_it() {
         let broker = Running::new(&[]).await;
@@ -328,16 +327,6 @@ on_its_own! {
         assert!(status == Some(1) && complained.contains("NOT_FOUND - no queue 'nowhere' in vhost '/'"), "{complained}");
         let delete = run(&mut tool("amqp-delete-queue", &["--queue", "hares"])).await;
         assert_eq!(delete, fine("0\n"));
-        broker.stop().await;
-    }
-
-    /// In Python. The script says what it does.
-    #[ignore = "needs python3-pika: run tests/run"]
-    async fn pika_understands_it() {
-        let broker = Running::new(&[]).await;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pika_client.py");
-        let (status, said, complained) = run(Command::new("/usr/bin/python3").args([script, &broker.url])).await;
-        assert_eq!((status, said.as_str()), (Some(0), "done\n"), "{complained}");
         broker.stop().await;
     }
 }
