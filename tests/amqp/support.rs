@@ -23,7 +23,7 @@ macro_rules! on_rabbitmq {
 
 // ------------------------------------------------------------------------------------------------------------- servers
 
-/// The broker in the box, one for each test, or the RabbitMQ that all tests share. Of garagemq, too, each test has its own: one that
+/// The broker in the box, one for each test, or the RabbitMQ or Qpid that all tests share. Of garagemq each test has its own: one that
 /// has met some of them hangs, or falls over.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -34,9 +34,9 @@ pub(crate) struct Server {
 impl Server {
     /// The RabbitMQ that `tests/run` has started, or the other server.
     pub(crate) async fn rabbitmq() -> Self {
-        match std::env::var_os("LEVERET_GARAGEMQ") {
-            Some(_) => Self::own(Own::rabbitmq().await),
-            None => Self { url: environment("LEVERET_RABBITMQ_URL"), _own: None },
+        match std::env::var("LEVERET_OTHER") {
+            Ok(script) if script.ends_with("/garagemq") => Self::own(Own::rabbitmq().await),
+            _ => Self { url: environment("LEVERET_RABBITMQ_URL"), _own: None },
         }
     }
 

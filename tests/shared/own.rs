@@ -1,5 +1,5 @@
-//! Servers for one test alone, which may do to them what it likes: the broker in the box, or what `tests/rabbitmq` and
-//! `tests/garagemq` start. Shared by the tests of the client and those of the facade.
+//! Servers for one test alone, which may do to them what it likes: the broker in the box, or what `tests/rabbitmq`,
+//! `tests/garagemq` and `tests/qpid` start. Shared by the tests of the client and those of the facade.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -39,7 +39,7 @@ impl Own {
 
     /// As `tests/run` has it, or the other server.
     pub(crate) async fn rabbitmq() -> Self {
-        match std::env::var("LEVERET_GARAGEMQ") {
+        match std::env::var("LEVERET_OTHER") {
             Ok(script) => Self::start_with(script, "").await,
             Err(_) => Self::rabbitmq_with("").await,
         }
@@ -83,7 +83,7 @@ impl Own {
         match &self.kind {
             Kind::Broker(there) => broker(there.lock().unwrap().as_ref().unwrap()),
             Kind::Started(Started { ctl, .. }) => {
-                let ctl = ctl.as_ref().expect("nobody can tell garagemq to: see tests/amqp/differences.rs");
+                let ctl = ctl.as_ref().expect("only RabbitMQ can be told to: see tests/amqp/differences.rs");
                 command(ctl, rabbitmq).await;
             }
         }
