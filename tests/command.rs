@@ -275,7 +275,7 @@ on_its_own! {
         let (status, _, complained) = run(&mut publish(&url)).await;
         assert!(status == Some(1) && complained.contains("Login was refused"), "{status:?} {complained}");
         let (status, _, complained) = run(&mut publish("amqp://u:hush@localhost/a/b")).await;
-        assert!(status == Some(1) && complained.contains("%2f") && !complained.contains(MARK), "{complained}");
+        assert!(status == Some(2) && complained.contains("%2f") && !complained.contains(MARK), "{complained}");
         let (status, _, complained) = run(leveret().args(["consume", "nowhere", "--url", &server.url])).await;
         assert!(status == Some(1) && complained.contains("no queue 'nowhere'"), "{complained}");
     }

@@ -4,15 +4,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use leveret::broker::{Broker, Builder};
 use percent_encoding::percent_decode_str;
 use tokio::net::lookup_host;
 use tokio::sync::oneshot;
 
 use super::signals::told_to_end;
-use super::{Cli, Result};
+use super::{Result, wrong};
 
 /// Runs an AMQP 0-9-1 server in memory, for tests and first steps: not for production
 ///
@@ -76,10 +74,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (listen, until_eof) = (arguments.listen.clone(), arguments.until_eof);
-    let builder = arguments.builder().unwrap_or_else(|wrong| {
-        // Without the value, other than clap would say it: it is a secret.
-        Cli::command().error(ErrorKind::ValueValidation, wrong).exit()
-    });
+    let builder = arguments.builder().unwrap_or_else(|why| wrong(why));
     let told_to_end = told_to_end()?;
     let broker = bind(builder, &listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let mut output = io::stdout();

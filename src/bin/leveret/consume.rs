@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use leveret::messaging::{Client, Source};
+use leveret::messaging::Source;
 
 use super::signals::told_to_end;
 use super::{Result, Server};
@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     declare: bool,
 
+    /// Where the messages are
     #[arg(value_name = "QUEUE")]
     queue: String,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { server, count, idle, declare, queue } = arguments;
     let told_to_end = told_to_end()?;
-    let client = Client::connect(&server.url).await?;
+    let client = server.client().connect().await?;
     if declare {
         client.as_amqp().await?.open_channel().await?.queue_declare(&queue).durable(true).await?;
     }

@@ -8,9 +8,12 @@ mod publish;
 mod signals;
 
 use std::error::Error;
+use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use leveret::messaging::{Client, ClientBuilder};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -37,6 +40,17 @@ struct Server {
     /// Arguments can be seen by other users of the machine (ps), the variable cannot.
     #[arg(long, env = "AMQP_URL", hide_env_values = true, default_value = "amqp://guest:guest@localhost:5672/%2f")]
     url: String,
+}
+
+impl Server {
+    fn client(&self) -> ClientBuilder {
+        Client::builder(&self.url).unwrap_or_else(|error| wrong(error))
+    }
+}
+
+/// Ends the program as clap does where arguments make no sense. What was given is not repeated, for it may be a secret.
+fn wrong(why: impl Display) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, why).exit()
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use leveret::error::Outcome;
-use leveret::messaging::{Client, Target};
+use leveret::messaging::Target;
 use tokio::sync::mpsc;
 
 use super::{Result, Server};
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     server: Server,
 
     /// The exchange; without one, the routing key is the name of a queue
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     exchange: String,
 
     /// The body, which is standard input otherwise
@@ -38,13 +38,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     timeout: u32,
 
+    /// What the exchange looks at
     #[arg(value_name = "ROUTING-KEY")]
     routing_key: String,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { server, exchange, body, lines, timeout, routing_key } = arguments;
-    let client = Client::builder(&server.url)?.lazy()?;
+    let client = server.client().lazy()?;
     let sender = client.sender().timeout(Duration::from_secs(timeout.into())).build()?;
     let target = Target::exchange(exchange, routing_key);
     let mut bodies = bodies(body, lines);
