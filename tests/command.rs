@@ -92,7 +92,7 @@ async fn run_with(command: &mut Command, input: &[u8]) -> (Option<i32>, String, 
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-// ---------------------------------------------------------------------------------------------------- the broker by itself
+// ------------------------------------------------------------------------------------------------ the broker by itself
 
 on_its_own! {
     async fn it_serves_and_ends_in_order_when_it_is_told_to() {
@@ -204,7 +204,7 @@ on_its_own! {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- publish and consume
+// ------------------------------------------------------------------------------------------------ publish and consume
 
 on_every_server! {
     async fn what_is_published_is_consumed(server: Server) {
@@ -281,7 +281,7 @@ on_its_own! {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- another client, in C
+// ------------------------------------------------------------------------------------------ another client, in C
 
 on_its_own! {
     #[ignore = "needs amqp-tools: run tests/run"]
@@ -296,14 +296,14 @@ on_its_own! {
         let declare = run(&mut tool("amqp-declare-queue", &["--queue", "hares", "--durable"])).await;
         assert_eq!(declare, fine("hares\n"));
 
-        let properties = ["--content-type", "text/plain", "--reply-to", "answers", "--persistent", "--header", "Colour: brown"];
+        let properties = ["--content-type", "text/plain", "--persistent", "--header", "Colour: brown"];
         let publish = run(tool("amqp-publish", &["--routing-key", "hares", "--body", "one"]).args(properties)).await;
         assert_eq!(publish, fine(""));
         // More than a frame.
         let large = vec![b'x'; 300_000];
         assert_eq!(run_with(&mut tool("amqp-publish", &["--routing-key", "hares"]), &large).await, fine(""));
-        let lines = run_with(&mut tool("amqp-publish", &["--routing-key", "hares", "--line-buffered"]), b"three\nfour\n").await;
-        assert_eq!(lines, fine(""));
+        let mut lines = tool("amqp-publish", &["--routing-key", "hares", "--line-buffered"]);
+        assert_eq!(run_with(&mut lines, b"three\nfour\n").await, fine(""));
 
         let connection = within("a connection", Connection::open(&broker.url)).await.unwrap();
         let channel = connection.open_channel().await.unwrap();
@@ -324,7 +324,7 @@ on_its_own! {
 
         // What goes wrong is said in the server's words.
         let (status, _, complained) = run(&mut tool("amqp-get", &["--queue", "nowhere"])).await;
-        assert!(status == Some(1) && complained.contains("NOT_FOUND - no queue 'nowhere' in vhost '/'"), "{complained}");
+        assert!(status == Some(1) && complained.contains("no queue 'nowhere' in vhost '/'"), "{complained}");
         let delete = run(&mut tool("amqp-delete-queue", &["--queue", "hares"])).await;
         assert_eq!(delete, fine("0\n"));
         broker.stop().await;
