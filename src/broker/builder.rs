@@ -5,6 +5,7 @@ use std::io;
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use super::Broker;
+use super::script::Script;
 use super::settings::{Settings, User};
 
 /// Settings for a [`Broker`].
@@ -93,6 +94,13 @@ impl Builder {
     #[must_use]
     pub fn mechanisms(mut self, names: impl Into<String>) -> Self {
         self.settings.machine.mechanisms = names.into();
+        self
+    }
+
+    /// What goes wrong on every connection that gets no script of its own from [`Broker::script`]. Default: nothing.
+    #[must_use]
+    pub fn script(mut self, script: Script) -> Self {
+        self.settings.script = script;
         self
     }
 

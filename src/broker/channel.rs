@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::faults::precondition;
 use super::message::Message;
@@ -61,8 +62,29 @@ pub(super) enum Mode {
 pub(super) struct Confirms {
     published: u64,
     confirmed: u64,
-    /// Those of the rest that a queue did not take (c95).
-    refused: VecDeque<u64>,
+    /// Those of the rest that need a word of their own, or get none.
+    apart: VecDeque<(u64, Apart)>,
+    /// Those before `confirmed` that are not confirmed: a `multiple` confirm would be of them, too.
+    passed_over: usize,
+    /// When some of these are confirmed after all.
+    late: Vec<(Instant, Due)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Apart {
+    /// A queue did not take it (c95).
+    Refused,
+    /// A script has lost its confirm, or delays it.
+    PassedOver,
+}
+
+/// When a message is confirmed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum ConfirmTime {
+    #[default]
+    Now,
+    After(Duration),
+    Never,
 }
 
 /// What is to be said of publishes.
@@ -181,24 +203,52 @@ impl Channel {
 }
 
 impl Confirms {
-    pub(super) fn published(&mut self, accepted: bool) {
+    pub(super) fn published(&mut self, accepted: bool, confirm: ConfirmTime, now: Instant) {
         self.published += 1;
-        if !accepted {
-            self.refused.push_back(self.published);
+        let tag = self.published;
+        let apart = match confirm {
+            ConfirmTime::Now if accepted => return,
+            ConfirmTime::Now => Apart::Refused,
+            ConfirmTime::Never => Apart::PassedOver,
+            ConfirmTime::After(time) => {
+                let due = if accepted { Due::Ack { tag, multiple: false } } else { Due::Nack { tag } };
+                // A time that has no end is never over.
+                self.late.extend(now.checked_add(time).map(|at| (at, due)));
+                Apart::PassedOver
+            }
+        };
+        self.apart.push_back((tag, apart));
+    }
+
+    /// What is due first, if anything is: one ack for as many as there are in a row, where they may be `joined`.
+    pub(super) fn take(&mut self, joined: bool) -> Option<Due> {
+        loop {
+            let last = self.apart.front().map_or(self.published, |(tag, _)| tag - 1);
+            let count = last - self.confirmed;
+            if count > 0 {
+                let tag = if joined && self.passed_over == 0 { last } else { self.confirmed + 1 };
+                let multiple = tag > self.confirmed + 1;
+                self.confirmed = tag;
+                return Some(Due::Ack { tag, multiple });
+            }
+            let (tag, apart) = self.apart.pop_front()?;
+            self.confirmed = tag;
+            match apart {
+                Apart::Refused => return Some(Due::Nack { tag }),
+                Apart::PassedOver => self.passed_over += 1,
+            }
         }
     }
 
-    /// What is due first, if anything is: one ack for as many as there are in a row.
-    pub(super) fn take(&mut self) -> Option<Due> {
-        let tag = self.refused.front().map_or(self.published, |refused| refused - 1);
-        let count = tag - self.confirmed;
-        if count > 0 {
-            self.confirmed = tag;
-            return Some(Due::Ack { tag, multiple: count > 1 });
-        }
-        let tag = self.refused.pop_front()?;
-        self.confirmed = tag;
-        Some(Due::Nack { tag })
+    /// What was late and is so no more. Each was passed over, for [`take`](Self::take) comes first.
+    pub(super) fn take_late(&mut self, now: Instant) -> Vec<Due> {
+        let due: Vec<Due> = self.late.extract_if(.., |(at, _)| *at <= now).map(|(_, due)| due).collect();
+        self.passed_over = self.passed_over.saturating_sub(due.len());
+        due
+    }
+
+    pub(super) fn next_late(&self) -> Option<Instant> {
+        self.late.iter().map(|(at, _)| *at).min()
     }
 }
 
@@ -260,14 +310,42 @@ mod tests {
     #[test]
     fn c91_confirms_are_joined() {
         let mut confirms = Confirms::default();
-        assert_eq!(confirms.take(), None);
-        confirms.published(true);
-        assert_eq!(confirms.take(), Some(Due::Ack { tag: 1, multiple: false }));
+        let now = Instant::now();
+        assert_eq!(confirms.take(true), None);
+        confirms.published(true, ConfirmTime::Now, now);
+        assert_eq!(confirms.take(true), Some(Due::Ack { tag: 1, multiple: false }));
         for accepted in [true, true, false, false, true] {
-            confirms.published(accepted);
+            confirms.published(accepted, ConfirmTime::Now, now);
         }
-        let rest: Vec<Due> = std::iter::from_fn(|| confirms.take()).collect();
+        let rest: Vec<Due> = std::iter::from_fn(|| confirms.take(true)).collect();
         let ack = |tag, multiple| Due::Ack { tag, multiple };
         assert_eq!(rest, [ack(3, true), Due::Nack { tag: 4 }, Due::Nack { tag: 5 }, ack(6, false)]);
+    }
+
+    /// One that is not confirmed is not confirmed by the way, either.
+    #[test]
+    fn no_confirm_is_of_those_that_were_passed_over() {
+        let (mut confirms, now) = (Confirms::default(), Instant::now());
+        let late = now + Duration::from_millis(5);
+        for confirm in
+            [ConfirmTime::Now, ConfirmTime::Now, ConfirmTime::After(late - now), ConfirmTime::Now, ConfirmTime::Now]
+        {
+            confirms.published(true, confirm, now);
+        }
+        let ack = |tag, multiple| Due::Ack { tag, multiple };
+        assert_eq!(
+            std::iter::from_fn(|| confirms.take(true)).collect::<Vec<_>>(),
+            [ack(2, true), ack(4, false), ack(5, false)]
+        );
+        assert_eq!((confirms.take_late(now), confirms.next_late()), (vec![], Some(late)));
+        confirms.published(true, ConfirmTime::Never, now);
+        assert_eq!(
+            (confirms.take(true), confirms.take_late(late), confirms.next_late()),
+            (None, vec![ack(3, false)], None)
+        );
+        for _ in 0..2 {
+            confirms.published(true, ConfirmTime::Now, now);
+        }
+        assert_eq!(std::iter::from_fn(|| confirms.take(true)).collect::<Vec<_>>(), [ack(7, false), ack(8, false)]);
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::channel::{Channel, Due, Mode, Unacked};
+use super::channel::{Channel, ConfirmTime, Due, Mode, Unacked};
+use super::play::{Fate, Play};
 use super::queue::{ConsumerId, Entry, QueueId, Subscriber};
 use crate::codec::method::{basic, connection};
 use crate::codec::{FieldTable, ShortString};
@@ -37,10 +38,12 @@ pub(super) struct Client {
     pub(super) cut: bool,
     /// Channels on which confirms are due.
     unconfirmed: BTreeSet<u16>,
+    /// The script that it has, under way.
+    pub(super) play: Option<Box<Play>>,
 }
 
 impl Client {
-    pub(super) fn new(config: Config, now: Instant) -> Self {
+    pub(super) fn new(config: Config, play: Option<Box<Play>>, now: Instant) -> Self {
         Self {
             machine: Connection::new(config, now),
             driver: None,
@@ -56,6 +59,7 @@ impl Client {
             paused: false,
             cut: false,
             unconfirmed: BTreeSet::new(),
+            play,
         }
     }
 
@@ -120,37 +124,66 @@ impl Client {
         {
             channel.remember(delivery_tag, Unacked { queue, consumer: Some(id), entry });
         }
+        if let Some(play) = &mut self.play {
+            play.count_delivery();
+        }
+    }
+
+    /// What becomes of the message that is being published.
+    pub(super) fn take_fate(&mut self) -> Fate {
+        self.play.as_mut().map(|play| play.take_fate()).unwrap_or_default()
     }
 
     /// A message of a confirming channel has come, and all queues that it goes to have it, or not.
-    pub(super) fn published(&mut self, number: u16, accepted: bool) {
+    pub(super) fn published(&mut self, number: u16, accepted: bool, confirm: ConfirmTime, now: Instant) {
         if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(&number) {
-            confirms.published(accepted);
+            confirms.published(accepted, confirm, now);
             self.unconfirmed.insert(number);
         }
     }
 
-    /// Sends the confirms that are due, of one channel or of all: one ack for as many messages as were accepted in a row.
+    /// Sends the confirms that are due, of one channel or of all: one ack for as many messages as were accepted in a row, unless a script
+    /// wants it otherwise.
     pub(super) fn confirm(&mut self, only: Option<u16>) {
         self.unconfirmed.retain(|number| {
             if only.is_some_and(|only| only != *number) {
                 return true;
             }
             if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channels.get_mut(number) {
-                while let Some(due) = confirms.take() {
-                    match due {
-                        Due::Ack { tag, multiple } => {
-                            self.machine.send(*number, basic::Ack { delivery_tag: tag, multiple });
+                match &mut self.play {
+                    None => {
+                        while let Some(due) = confirms.take(true) {
+                            say(&mut self.machine, *number, due);
                         }
-                        Due::Nack { tag } => {
-                            let nack = basic::Nack { delivery_tag: tag, multiple: false, requeue: false };
-                            self.machine.send(*number, nack);
-                        }
+                    }
+                    Some(play) => {
+                        let joined = play.joins_confirms();
+                        let mut all: Vec<Due> = std::iter::from_fn(|| confirms.take(joined)).collect();
+                        play.put_in_order(&mut all);
+                        all.into_iter().for_each(|due| say(&mut self.machine, *number, due));
                     }
                 }
             }
             false
         });
+    }
+
+    /// Sends the confirms that a script had delayed until now.
+    pub(super) fn confirm_late(&mut self, now: Instant) {
+        for (number, channel) in &mut self.channels {
+            if let Mode::Confirm(confirms) = &mut channel.mode {
+                confirms.take_late(now).into_iter().for_each(|due| say(&mut self.machine, *number, due));
+            }
+        }
+    }
+
+    /// When the script, or a confirm that it has delayed, goes on by itself.
+    pub(super) fn play_timeout(&self) -> Option<Instant> {
+        let late = self.channels.values().filter_map(|channel| match &channel.mode {
+            Mode::Confirm(confirms) => confirms.next_late(),
+            _ => None,
+        });
+        late.chain(self.play.as_ref().and_then(|play| play.timeout())).min()
     }
 
     /// c139: tells the client, if it wants to hear it, that messages are not read.
@@ -175,5 +208,12 @@ impl Client {
         queues.sort_unstable();
         queues.dedup();
         queues
+    }
+}
+
+fn say(machine: &mut Connection, number: u16, due: Due) {
+    match due {
+        Due::Ack { tag, multiple } => machine.send(number, basic::Ack { delivery_tag: tag, multiple }),
+        Due::Nack { tag } => machine.send(number, basic::Nack { delivery_tag: tag, multiple: false, requeue: false }),
     }
 }

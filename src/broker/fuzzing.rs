@@ -83,7 +83,7 @@ impl House {
         let at = u.choose_index(self.clients.len())?;
         match choice {
             1 => match u.int_in_range(0..=7)? {
-                0 => self.state.block("memory".into()),
+                0 => self.state.block("memory"),
                 1 => self.state.unblock(),
                 2 => self.state.hold_confirms(true),
                 3 => self.state.hold_confirms(false),

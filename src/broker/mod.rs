@@ -19,15 +19,47 @@
 //! other arguments that RabbitMQ knows (`x-delivery-limit`, ...) are compared and otherwise of no effect. There is no TLS (a proxy of the
 //! test's can have it), no management and no plugin.
 //!
-//! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested: see [`block`](Broker::block),
-//! [`hold_confirms`](Broker::hold_confirms), [`nack_publishes`](Broker::nack_publishes), [`set_flow`](Broker::set_flow),
-//! [`close_connections`](Broker::close_connections) and [`drop_connections`](Broker::drop_connections). A message whose fate
-//! nobody knows is one that was published while confirms are held, and whose connection is dropped then. To lose a connection at a certain
-//! octet, put a stream of your own around [`connect`](Broker::connect).
+//! # Doing wrong
 //!
-//! Inside, everything the broker knows stands behind one lock. Each client has a machine
+//! Beyond serving, it misbehaves on demand, so that a client's answer to it can be tested. All connections at once do what the handle
+//! says: see [`block`](Broker::block), [`hold_confirms`](Broker::hold_confirms), [`nack_publishes`](Broker::nack_publishes),
+//! [`set_flow`](Broker::set_flow), [`close_connections`](Broker::close_connections) and
+//! [`drop_connections`](Broker::drop_connections).
+//!
+//! What is to happen on one connection, and at which octet, frame or message of it, is a [`Script`], handed over with
+//! [`Broker::script`]: cuts and stalls, closes with any code, octets of one's own, cancelled consumers, messages that are refused or returned,
+//! confirms that are lost, late or in disorder. [`Script::seeded`] makes one out of a number: a test that plays many finds what nobody has
+//! thought of, and prints the seed, with which it is played again.
+//!
+//! ```
+//! use leveret::amqp::{Confirmation, Connection};
+//! use leveret::broker::Broker;
+//! use leveret::error::Outcome;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::start().await?;
+//! broker.script(["published 1: nack; published 2: cut".parse()?]);
+//!
+//! let connection = Connection::open(&broker.url()).await?;
+//! let channel = connection.open_channel().await?;
+//! channel.queue_declare("orders").await?;
+//! channel.confirm_select().await?;
+//! let refused = channel.basic_publish("", "orders", "one hare").await?.await?;
+//! assert!(matches!(refused, Confirmation::Nack(_)));
+//! // The broker has taken the second one, but nobody has heard of it.
+//! let lost = channel.basic_publish("", "orders", "another").await?.await.unwrap_err();
+//! assert_eq!(lost.outcome(), Outcome::Unknown);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Inside
+//!
+//! Everything the broker knows stands behind one lock. Each client has a machine
 //! ([`protocol::server`](crate::protocol::server)) and a driver task; a turn of the driver takes the lock once, acts on what
-//! came, and leaves what others are to be told in their machines' buffers.
+//! came, and leaves what others are to be told in their machines' buffers. A script under way stands between the driver's buffers and the
+//! machine, where it lets octets pass up to the next moment.
 
 mod builder;
 mod channel;
@@ -41,13 +73,16 @@ mod link;
 mod message;
 mod methods;
 mod names;
+mod play;
 mod queue;
 mod routing;
 mod rules;
+mod script;
 mod settings;
 mod state;
 
 pub use builder::Builder;
+pub use script::{Act, ConfirmOrder, Moment, Script, ScriptError};
 
 use std::io;
 use std::net::SocketAddr;
@@ -129,6 +164,26 @@ impl Broker {
         theirs
     }
 
+    /// What is to go wrong on the next connections: each gets one of these scripts, in the order in which they are accepted, and later
+    /// ones none (or [that of the builder](Builder::script)). Scripts that were given before and have found no connection yet come first.
+    ///
+    /// A connection through [`connect`](Self::connect) is accepted when that is called, one through a socket soon after it is
+    /// established. All scripts are kept until they are needed, so they must come to an end.
+    ///
+    /// ```
+    /// # use leveret::broker::{Broker, Script};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = Broker::start().await?;
+    /// // The first connection is lost before anything is confirmed, the second refuses a message; all others are served.
+    /// broker.script(["published 1: cut".parse()?, "published 2: nack".parse::<Script>()?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn script(&self, scripts: impl IntoIterator<Item = Script>) {
+        let scripts = Vec::from_iter(scripts);
+        self.shared.with(|state| state.add_scripts(scripts));
+    }
+
     /// From now on the broker is short of something: messages are not read, and clients that announced the capability are
     /// told with `connection.blocked`.
     ///
@@ -136,7 +191,7 @@ impl Broker {
     /// close. Other than RabbitMQ, all clients are told at once and not only those that publish; one that connects later is
     /// told when it publishes.
     pub fn block(&self, reason: &str) {
-        self.shared.with(|state| state.block(reason.into()));
+        self.shared.with(|state| state.block(reason));
     }
 
     /// The shortage is over: `connection.unblocked` to those who were told, and everything is read.

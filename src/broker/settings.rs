@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::script::Script;
 use crate::codec::ShortString;
 use crate::protocol::server::{Config, Credentials};
 
@@ -15,6 +16,8 @@ pub(super) struct Settings {
     /// The user that the broker's URL is for.
     pub(super) first: String,
     pub(super) virtual_hosts: BTreeSet<ShortString>,
+    /// For connections that have none of their own.
+    pub(super) script: Script,
 }
 
 #[derive(Clone)]
@@ -29,8 +32,8 @@ impl Default for Settings {
         let mut machine = Config::default();
         machine.server_properties.insert("product", "leveret broker");
         let guest = User { password: "guest".into(), virtual_hosts: None };
-        let users = BTreeMap::from([("guest".into(), guest)]);
-        Self { machine, users, first: "guest".into(), virtual_hosts: BTreeSet::from(["/".into()]) }
+        let (users, virtual_hosts) = (BTreeMap::from([("guest".into(), guest)]), BTreeSet::from(["/".into()]));
+        Self { machine, users, first: "guest".into(), virtual_hosts, script: Script::new() }
     }
 }
 

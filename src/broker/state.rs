@@ -5,11 +5,12 @@
 
 mod burial;
 mod control;
+mod script;
 mod session;
 
 pub(super) use burial::Dead;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -20,8 +21,10 @@ use super::client::Client;
 use super::death::Reason;
 use super::faults;
 use super::names::Names;
+use super::play::Play;
 use super::queue::{ConsumerId, Entry, Queue, QueueId};
 use super::routing::{Destination, Exchanges};
+use super::script::Script;
 use super::settings::Settings;
 use super::{ConnectionId, Place};
 use crate::codec::method::basic;
@@ -44,6 +47,8 @@ pub(super) struct State {
     blocked: Option<ShortString>,
     hold_confirms: bool,
     pub(super) nacks_publishes: bool,
+    /// For the next connections, one each.
+    scripts: VecDeque<Script>,
     /// No new clients.
     stopping: bool,
     pub(super) now: Instant,
@@ -74,6 +79,7 @@ impl State {
             blocked: None,
             hold_confirms: false,
             nacks_publishes: false,
+            scripts: VecDeque::new(),
             stopping: false,
             now,
             due: None,
@@ -87,7 +93,9 @@ impl State {
         if self.stopping {
             return None;
         }
-        self.clients.insert(id, Client::new(self.settings.machine.clone(), now));
+        let script = self.scripts.pop_front().unwrap_or_else(|| self.settings.script.clone());
+        let play = (!script.steps().is_empty()).then(|| Box::new(Play::new(script)));
+        self.clients.insert(id, Client::new(self.settings.machine.clone(), play, now));
         Some(id)
     }
 
@@ -115,22 +123,28 @@ impl State {
         self.expire();
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         client.awake();
+        let next = if client.play.is_some() {
+            self.scripted_turn(id, input, output, ended, driver)
+        } else {
+            let taken = self.begin(id, output);
+            self.read(id, input, ended.is_some());
+            self.look_after(id, ended);
+            self.write(id, output, taken, driver)
+        };
+        if next.finished {
+            self.remove(id);
+        }
+        next
+    }
+
+    /// Before reading: what waited to be written counts no more, or a client to whom much is delivered would never be heard. Returns
+    /// whether it is handed over now.
+    fn begin(&mut self, id: ConnectionId, output: &mut OutBuffer) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
         if std::mem::take(&mut client.paused) {
-            client.machine.excuse_silence(now);
+            client.machine.excuse_silence(self.now);
         }
-        // Before reading: what waited to be written counts no more, or a client to whom much is delivered would never be heard.
-        let taken = client.machine.take_output(output, now);
-        self.read(id, input, ended.is_some());
-        if let Some(client) = self.clients.get_mut(&id) {
-            if let Some(error) = ended {
-                client.machine.terminate(error);
-            }
-            client.machine.handle_timeout(now);
-        }
-        while let Some(event) = self.clients.get_mut(&id).and_then(|client| client.machine.next_event()) {
-            self.act(id, event);
-        }
-        self.write(id, output, taken, driver)
+        client.machine.take_output(output, self.now)
     }
 
     /// Acts on what has come, until it is used up, or too much waits to be written, or the broker is blocked.
@@ -138,6 +152,10 @@ impl State {
         while let Some(client) = self.clients.get_mut(&id) {
             if client.cut {
                 return;
+            }
+            if client.play.as_ref().is_some_and(|play| play.has_due()) {
+                self.perform(id);
+                continue;
             }
             if client.is_full() && !last {
                 client.paused = true;
@@ -151,12 +169,31 @@ impl State {
                     event
                 }
             };
-            if let (Event::Publish(..), Some(reason)) = (&event, &self.blocked) {
-                client.tell_blocked(reason);
-                client.held = Some(event);
-                client.paused = true;
-                return;
+            if let Event::Publish(..) = &event {
+                let own = client.play.as_ref().and_then(|play| play.shortage().cloned());
+                if let Some(reason) = own.as_ref().or(self.blocked.as_ref()) {
+                    client.tell_blocked(reason);
+                    client.held = Some(event);
+                    client.paused = true;
+                    return;
+                }
+                if let Some(play) = &mut client.play {
+                    play.count_publish();
+                }
             }
+            self.act(id, event);
+        }
+    }
+
+    /// What the end of the stream and the time make of a connection.
+    fn look_after(&mut self, id: ConnectionId, ended: Option<Error>) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            if let Some(error) = ended {
+                client.machine.terminate(error);
+            }
+            client.machine.handle_timeout(self.now);
+        }
+        while let Some(event) = self.clients.get_mut(&id).and_then(|client| client.machine.next_event()) {
             self.act(id, event);
         }
     }
@@ -166,11 +203,13 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         if client.cut {
             output.clear();
-            self.remove(id);
             return finished();
         }
         if !self.hold_confirms {
             client.confirm(None);
+            if client.play.is_some() {
+                client.confirm_late(self.now);
+            }
         }
         let taken = client.machine.take_output(output, self.now) || taken;
         if taken && std::mem::take(&mut client.congested) {
@@ -181,7 +220,6 @@ impl State {
         let Some(client) = self.clients.get_mut(&id) else { return finished() };
         let more = client.machine.buffered() > 0;
         if client.machine.is_finished() && !more {
-            self.remove(id);
             return finished();
         }
         client.asleep(driver, &mut self.wakes);

@@ -18,6 +18,8 @@ mod running;
 #[macro_use]
 #[path = "../shared/own.rs"]
 mod own;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tasks.rs"]
 mod tasks;
 #[macro_use]
@@ -33,6 +35,7 @@ mod consuming;
 mod differences;
 mod ending;
 mod expiring;
+mod fates;
 mod handshakes;
 mod hosts;
 mod logins;

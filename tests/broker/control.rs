@@ -46,6 +46,14 @@ async fn c139_a_blocked_broker_reads_nothing_behind_a_message() {
     consumer.counts("q", 3, 0).await;
 }
 
+/// It would not fit otherwise, and the client would not be told.
+#[tokio::test]
+async fn a_long_reason_is_cut() {
+    let (broker, mut client) = start().await;
+    broker.block(&"é".repeat(200));
+    client.says([format!("blocked {}", "é".repeat(127))]).await;
+}
+
 #[tokio::test]
 async fn a_blocked_client_can_be_closed() {
     let (broker, mut client) = start().await;

@@ -12,6 +12,7 @@ mod publishing;
 mod raw;
 mod replies;
 mod routing;
+mod scripts;
 mod settling;
 mod topology;
 mod transactions;

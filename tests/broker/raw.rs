@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MAX_PAYLOAD: usize = 131_072 - 8;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const MAX_PAYLOAD: usize = 131_072 - 8;
 
 pub(crate) struct Raw {
     stream: Stream,
@@ -195,6 +195,12 @@ impl Raw {
     /// Nothing is said: a request that comes now is answered at once.
     pub(crate) async fn is_quiet(&mut self) {
         self.qos(1, 0, false).await;
+    }
+
+    /// Nothing is said, and a request would not be answered, either: nothing comes for a moment.
+    pub(crate) async fn hears_nothing(&mut self) {
+        let read = timeout(Duration::from_millis(20), self.stream.read_buf(&mut self.input)).await;
+        assert!(read.is_err(), "{:?}", self.input);
     }
 
     /// The name that the broker gave last, to a queue or to a consumer.

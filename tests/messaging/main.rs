@@ -18,6 +18,8 @@ mod running;
 #[macro_use]
 #[path = "../shared/own.rs"]
 mod own;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tasks.rs"]
 mod tasks;
 #[macro_use]
@@ -28,6 +30,7 @@ mod batches;
 mod blocking;
 mod clients;
 mod closing;
+mod fates;
 mod losses;
 mod properties;
 mod receiving;

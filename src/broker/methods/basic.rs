@@ -122,7 +122,7 @@ impl State {
     }
 
     /// A consumer that is not there is cancelled already. Gives the queue that it consumed from.
-    fn cancel(&mut self, place: Place, tag: &ShortString) -> Option<QueueId> {
+    pub(in crate::broker) fn cancel(&mut self, place: Place, tag: &ShortString) -> Option<QueueId> {
         let channel = self.channel(place)?;
         let id = channel.tags.remove(tag)?;
         let consumer = channel.consumers.remove(&id);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::queue::REPLY_TO;
 use crate::broker::Place;
-use crate::broker::channel::{Mode, Routed};
+use crate::broker::channel::{Channel, Mode, Routed};
 use crate::broker::death::Reason;
 use crate::broker::faults::{self, not_implemented, precondition};
 use crate::broker::message::Message;
+use crate::broker::play::Refusal;
 use crate::broker::queue::{Entry, QueueId};
 use crate::broker::rules::Overflow;
 use crate::broker::state::{Dead, State};
@@ -27,15 +28,25 @@ impl State {
         self.check_properties(place, &mut message)?;
         message.read_copies()?;
         let routed = self.route(place, message, publish.mandatory)?;
-        if let Some(channel) = self.channel(place)
-            && let Mode::Tx(transaction) = &mut channel.mode
-        {
+        let Some(client) = self.client(place) else { return Ok(()) };
+        if let Some(Channel { mode: Mode::Tx(transaction), .. }) = client.channels.get_mut(&place.channel) {
             transaction.publishes.push(routed);
             return Ok(());
         }
-        let accepted = !self.nacks_publishes && self.enqueue(place, routed);
+        let fate = client.take_fate();
+        let accepted = match fate.refusal {
+            None => !self.nacks_publishes && self.enqueue(place, routed),
+            Some(Refusal::Nack) => false,
+            Some(Refusal::Return) => {
+                if routed.mandatory {
+                    self.send_back(place, &routed.message);
+                }
+                true
+            }
+        };
+        let now = self.now;
         if let Some(client) = self.client(place) {
-            client.published(place.channel, accepted);
+            client.published(place.channel, accepted, fate.confirm, now);
         }
         Ok(())
     }
@@ -118,19 +129,23 @@ impl State {
                 self.bury(vec![Dead { queue: id, reason: Reason::MaxLength, message: Arc::clone(&message) }]);
             }
         }
-        if !taken
-            && mandatory
-            && let Some(client) = self.client(place)
-        {
-            let returned = basic::Return {
-                reply_code: ReplyCode::NO_ROUTE.0,
-                reply_text: ShortString::from_static("NO_ROUTE"),
-                exchange: message.exchange.clone(),
-                routing_key: message.routing_key.clone(),
-            };
-            client.machine.send_content(place.channel, returned, &message.properties, &message.body, now);
+        if !taken && mandatory {
+            self.send_back(place, &message);
         }
         accepted
+    }
+
+    fn send_back(&mut self, place: Place, message: &Message) {
+        let returned = basic::Return {
+            reply_code: ReplyCode::NO_ROUTE.0,
+            reply_text: ShortString::from_static("NO_ROUTE"),
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+        };
+        let now = self.now;
+        if let Some(client) = self.client(place) {
+            client.machine.send_content(place.channel, returned, &message.properties, &message.body, now);
+        }
     }
 
     /// Delivers an answer to whoever waits for it.

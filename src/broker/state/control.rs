@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use super::State;
+use crate::broker::ConnectionId;
+use crate::codec::ReplyCode;
 use crate::codec::method::channel;
-use crate::codec::{ReplyCode, ShortString};
+use crate::protocol::server::reply_text;
 
 impl State {
-    pub(in crate::broker) fn block(&mut self, reason: ShortString) {
+    /// The reason is cut to what the wire can carry.
+    pub(in crate::broker) fn block(&mut self, reason: &str) {
+        let reason = reply_text(reason);
         for client in self.clients.values_mut() {
             client.tell_blocked(&reason);
             client.touch(&mut self.wakes);
@@ -18,6 +22,9 @@ impl State {
     pub(in crate::broker) fn unblock(&mut self) {
         self.blocked = None;
         for client in self.clients.values_mut() {
+            if let Some(play) = &mut client.play {
+                play.unblock();
+            }
             client.tell_unblocked();
             client.touch(&mut self.wakes);
         }
@@ -53,9 +60,13 @@ impl State {
     pub(in crate::broker) fn cut_all(&mut self, now: Instant) {
         self.now = now;
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.end_session(id);
+            self.cut(id);
         }
-        for client in self.clients.values_mut() {
+    }
+
+    pub(super) fn cut(&mut self, id: ConnectionId) {
+        self.end_session(id);
+        if let Some(client) = self.clients.get_mut(&id) {
             client.cut = true;
             client.touch(&mut self.wakes);
         }

@@ -109,7 +109,7 @@ impl State {
     }
 
     /// Sends confirms that are due on a channel, or on all for channel 0, before anything else is said there.
-    fn confirm(&mut self, place: Place) {
+    pub(super) fn confirm(&mut self, place: Place) {
         if !self.hold_confirms
             && let Some(client) = self.clients.get_mut(&place.connection)
         {
@@ -119,7 +119,7 @@ impl State {
 
     /// One channel ends, or all of a connection: consumers leave first, so that nothing comes back to them, then what was
     /// not acknowledged returns to its queues (c50).
-    fn end_channels(&mut self, id: ConnectionId, only: Option<u16>) {
+    pub(super) fn end_channels(&mut self, id: ConnectionId, only: Option<u16>) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let channels: Vec<Channel> = match only {
             Some(number) => client.channels.remove(&number).into_iter().collect(),

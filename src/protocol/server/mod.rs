@@ -18,6 +18,8 @@ mod tests;
 pub use connection::Connection;
 pub use fault::Fault;
 #[cfg(feature = "broker")]
+pub(crate) use fault::reply_text;
+#[cfg(feature = "broker")]
 pub(crate) use handshake::has_capability;
 pub use sasl::{Credentials, Login};
 
