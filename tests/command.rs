@@ -12,8 +12,8 @@ mod servers;
 use std::net::TcpListener;
 use std::process::{ExitStatus, Output, Stdio};
 
-use leveret::amqp::{Connection, Credentials, FieldValue};
-use leveret::error::ErrorKind;
+use leveret::amqp::{Confirmation, Connection, Credentials, FieldValue};
+use leveret::error::{ErrorKind, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -166,6 +166,34 @@ on_its_own! {
         assert_eq!((status.code(), said.as_str(), complained.as_str()), (Some(0), "", ""));
     }
 
+    async fn what_goes_wrong_is_on_the_command_line() {
+        let broker = Running::new(&["--script", "published 2: cut", "--script", "published 1: nack"]).await;
+        let publish = async |messages: usize| {
+            let connection = within("a connection", Connection::open(&broker.url)).await.unwrap();
+            let channel = connection.open_channel().await.unwrap();
+            channel.confirm_select().await.unwrap();
+            for _ in 1..messages {
+                channel.basic_publish("", "q", "x").await.unwrap().await.unwrap().accepted().unwrap();
+            }
+            let confirmed = within("a confirm", channel.basic_publish("", "q", "x").await.unwrap()).await;
+            confirmed.and_then(Confirmation::accepted).map_err(|error| (error.kind(), error.outcome()))
+        };
+        assert_eq!(publish(2).await, Err((ErrorKind::Io, Outcome::Unknown)));
+        assert_eq!(publish(1).await, Err((ErrorKind::Nacked, Outcome::Refused)));
+        assert_eq!(publish(2).await, Ok(()));
+        broker.stop().await;
+
+        // Chance is said in words, and is the same every time.
+        let mut said = Vec::new();
+        for seed in ["7", "7", "8"] {
+            let broker = Running::new(&["--seed", seed]).await;
+            broker.signal(Signal::SIGTERM);
+            said.push(broker.end().await);
+        }
+        assert!(said[0] == said[1] && said[0] != said[2], "{said:?}");
+        assert!(said[0].2.starts_with("leveret: the script of 7 is: "), "{said:?}");
+    }
+
     async fn a_port_that_is_taken_is_said() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
@@ -190,6 +218,7 @@ on_its_own! {
             (&["--listen", "nonsense"][..], "for example 127.0.0.1:5672"),
             (&["--listen", "127.0.0.1:70000"], "for example 127.0.0.1:5672"),
             (&["--heartbeat", "never"], "--heartbeat"),
+            (&["--script", "published 1: dance"], "dance"),
             (&["--what"], "unexpected argument '--what'"),
             (&["--user", "ann"], "user 1 is not written as NAME:PASSWORD"),
             (&["--user", "a:b", "--user", "ann:hush%ff"], "user 2 is not written as NAME:PASSWORD"),

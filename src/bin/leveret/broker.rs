@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use leveret::broker::{Broker, Builder};
+use leveret::broker::{Broker, Builder, Script};
 use percent_encoding::percent_decode_str;
 use tokio::net::lookup_host;
 use tokio::sync::oneshot;
@@ -65,6 +65,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAMES")]
     mechanisms: Option<String>,
 
+    /// What goes wrong on a connection; may be given several times
+    ///
+    /// The first connection gets the first script, and so on; later ones get none, or that of the seed. For example 'published 3: cut'
+    /// or 'frame sent 20: close connection 320 "maintenance"': the documentation of leveret::broker::Script has all of it.
+    #[arg(long = "script", value_name = "STEPS")]
+    scripts: Vec<Script>,
+
+    /// Chance makes a script of this number, always the same one, for every connection that has none
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+
     /// Ends when standard input ends, too
     ///
     /// So it ends with the program that has started it and holds the other end of a pipe, even if that is killed.
@@ -73,10 +84,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let (listen, until_eof) = (arguments.listen.clone(), arguments.until_eof);
+    let (listen, until_eof, scripts) = (arguments.listen.clone(), arguments.until_eof, arguments.scripts.clone());
     let builder = arguments.builder().unwrap_or_else(|why| wrong(why));
     let told_to_end = told_to_end()?;
     let broker = bind(builder, &listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    broker.script(scripts);
     let mut output = io::stdout();
     writeln!(output, "{}", broker.url()).and_then(|()| output.flush())?;
 
@@ -121,6 +133,11 @@ impl Arguments {
         }
         if let Some(names) = self.mechanisms {
             builder = builder.mechanisms(names);
+        }
+        if let Some(seed) = self.seed {
+            let script = Script::seeded(seed);
+            eprintln!("leveret: the script of {seed} is: {script}");
+            builder = builder.script(script);
         }
         Ok(builder)
     }
