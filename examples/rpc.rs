@@ -26,7 +26,7 @@ async fn rpc(url: &str) -> common::Result<()> {
     let server = Connection::open(url).await?;
     let service = server.open_channel().await?;
     let questions = common::own_name("");
-    service.queue_declare(&questions).auto_delete(true).await?;
+    service.queue_declare(&questions).exclusive(true).await?; // it goes with this connection; others may publish to it
     let answering = tokio::spawn(answer(service, questions.clone()));
 
     // Who asks: first the consumer for the answers, without acknowledgements, then the questions on the same channel.

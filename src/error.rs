@@ -344,4 +344,17 @@ mod tests {
         assert_eq!(error.failing_method(), Some((60, 40)));
         assert_eq!(error.to_string(), "the server closed the channel: 404 no \u{fffd}");
     }
+
+    /// Which of the server's codes are worth another try: an operator or a shutdown, a lock that may go, a server in trouble.
+    #[test]
+    fn c144_of_the_codes_four_may_pass() {
+        for (code, ..) in ReplyCode::ALL {
+            for kind in [ErrorKind::ChannelClosed, ErrorKind::ConnectionClosed] {
+                let error = Error::closed_by_peer(kind, code.0, b"", (0, 0));
+                assert_eq!(error.is_transient(), [320, 405, 506, 541].contains(&code.0), "{error}");
+                assert_eq!(error.origin(), if error.is_transient() { Origin::Peer } else { Origin::Caller });
+            }
+            assert!(!Error::closed_by_peer(ErrorKind::Auth, code.0, b"", (0, 0)).is_transient(), "accounts are locked");
+        }
+    }
 }

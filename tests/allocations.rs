@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails loudly")]
 
 #[path = "../benches/hot_paths/cores.rs"]
-#[expect(dead_code, reason = "only benchmarks mind where they run")]
+#[expect(dead_code, reason = "where things run matters to the benchmarks")]
 mod cores;
 #[path = "../benches/hot_paths/raw_server.rs"]
 #[expect(dead_code, reason = "as a process of its own it serves the benchmarks")]

@@ -23,6 +23,9 @@ use crate::protocol::client::{self as machine, Connection as Machine, SaslMechan
 use crate::transport::TlsReady;
 use crate::transport::{Stream, connect, drive, now, resolve};
 
+/// Heartbeats under so many seconds are warned of (c44): RabbitMQ's documentation has seen them close connections for nothing.
+const HASTY: u16 = 5;
+
 /// How to connect: a [`Config`], and what is not data. Begins with a URL, a config or [`default`](Self::default); everything
 /// can be changed, each setting by the method with the name of the config's field.
 ///
@@ -66,7 +69,8 @@ impl Connection {
     /// ```
     ///
     /// Everything but `amqp://` may be left out. Without a path the virtual host is `/`; a path that is only a slash names the
-    /// virtual host without a name. What has a meaning in URLs is written with percent signs: `/%2f` is the virtual host `/`.
+    /// virtual host without a name. What has a meaning in URLs is written with percent signs: `/%2f` is the virtual host `/`. So is an
+    /// `@` in a virtual host (`%40`): one that stands there as it is may belong to a password with a slash in it, and is an error.
     ///
     /// | parameter | meaning |
     /// |---|---|
@@ -431,6 +435,13 @@ impl Login<'_> {
         }
         let opened = Watcher::opened(&connection).await;
         opened.map_err(|error| if nameless { nameless_virtual_host(error) } else { error })?;
+        let seconds = connection.tuning().heartbeat;
+        if (1..HASTY).contains(&seconds) {
+            tracing::warn!(
+                seconds,
+                "heartbeats are so close together that a busy server, or a busy program, looks dead"
+            );
+        }
         Ok(connection)
     }
 }

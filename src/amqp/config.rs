@@ -271,7 +271,7 @@ macro_rules! settings {
             }
 
             /// Heartbeat interval in whole seconds, 0 for none. If the server proposes a lower one, that holds. Under 5 s a busy
-            /// machine is easily taken for a dead one.
+            /// machine is easily taken for a dead one, and a warning is logged when the connection opens.
             fn heartbeat(config, seconds: u16) {
                 config.heartbeat = seconds;
             }

@@ -96,6 +96,9 @@ impl Connection {
     }
 
     /// Why the server takes no messages at the moment (`connection.blocked`), if so.
+    ///
+    /// Publishing waits then, and nothing else does here. But RabbitMQ reads nothing more of a connection on which a message has come
+    /// meanwhile, neither acks nor requests: consumers that are to go on have a connection of their own, on which nothing is published.
     pub fn blocked(&self) -> Option<String> {
         self.guard.shared.look(|machine| machine.blocked().map(str::to_owned))
     }

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use super::call::late;
 use super::channel::Channel;
 use super::shared::ChannelGuard;
-use super::{Confirmation, Properties};
+use super::{Confirmation, Properties, Returned};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::protocol::Body;
 use crate::protocol::client::{ChannelId, Connection as Machine, PropertiesRef, Publish, Waiting};
@@ -299,6 +299,11 @@ impl Confirm {
             Ok(confirmation) => confirmation,
             Err(_) => Err(late(shared, "no confirm", limit).with_outcome(Outcome::Unknown)),
         }
+    }
+
+    /// The message that had come back before its channel ended, if that is what the `error` says that this has ended with.
+    pub(crate) fn came_back(&self, error: &Error) -> Option<Box<Returned>> {
+        self.channel.came_back(self.delivery_tag(), error)
     }
 
     #[inline]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::codec::ReplyCode;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Wakes;
-use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Settle, Watermark};
+use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Returned, Settle, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
 
 /// A connection's machine, shared by the handles and the driver.
@@ -168,6 +168,12 @@ impl ChannelGuard {
             Poll::Ready(confirmation) => Some(confirmation),
             Poll::Pending => None,
         }
+    }
+
+    /// The message that had come back before its channel ended, if that is what the `error` in place of a confirm says. It is told once.
+    pub(crate) fn came_back(&self, tag: u64, error: &Error) -> Option<Box<Returned>> {
+        let came_back = error.kind() == ErrorKind::Returned;
+        came_back.then(|| self.guard.shared.quietly(|machine| machine.take_returned(self.id, tag))).flatten()
     }
 
     /// Nobody will ask.

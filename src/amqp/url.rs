@@ -104,15 +104,15 @@ fn parse(text: &str) -> Result<Config> {
     };
     let (user_info, hosts) = match authority.rsplit_once('@') {
         Some((user_info, hosts)) => (Some(user_info), hosts),
-        // Otherwise the first half of a password would be taken for a host and its port, and be shown as such.
-        None if path.is_some_and(|path| path.contains('@')) || query.contains('@') => {
-            return Err(invalid(
-                "the URL has an @ behind the hosts; in a user name or password / and ? are written %2f and %3f, and elsewhere \
-                 @ is written %40",
-            ));
-        }
         None => (None, authority),
     };
+    // Otherwise parts of a password would be taken for a host, its port and the virtual host, and be shown as such.
+    if path.is_some_and(|path| path.contains('@')) || user_info.is_none() && query.contains('@') {
+        return Err(invalid(
+            "the URL has an @ behind the hosts; in a user name or password / and ? are written %2f and %3f, and elsewhere @ is \
+             written %40",
+        ));
+    }
     let mut config = Config { tls, hosts: addresses(hosts)?, virtual_host: virtual_host(path)?, ..Config::default() };
     if let Some(user_info) = user_info {
         config.credentials = credentials(user_info)?;

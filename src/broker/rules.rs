@@ -43,8 +43,8 @@ pub(super) struct DeadLetters {
     pub(super) routing_key: Option<ShortString>,
 }
 
-/// The longest time that RabbitMQ takes, in milliseconds: ten years.
-const LONGEST: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
+/// The longest time that RabbitMQ takes, of a queue or of a message, in milliseconds: ten years.
+pub(super) const LONGEST: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 
 impl Rules {
     /// # Errors
@@ -52,11 +52,11 @@ impl Rules {
     /// 406 in RabbitMQ's words (c74).
     pub(super) fn of(resource: &str, arguments: &FieldTable) -> Result<Self, Fault> {
         let number = |name| number(resource, arguments, name);
-        let time = |name| match number(name)? {
+        let time = |name| match number(name)?.map(i64::unsigned_abs) {
             Some(millis) if millis > LONGEST => {
                 Err(invalid_argument(resource, name, &format!("{{value_too_large,{millis}}}")))
             }
-            millis => Ok(millis.map(|millis| Duration::from_millis(millis.unsigned_abs()))),
+            millis => Ok(millis.map(Duration::from_millis)),
         };
         let text = |name| match arguments.get(name) {
             None => Ok(None),

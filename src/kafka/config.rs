@@ -90,8 +90,8 @@ impl KafkaConfig {
     }
 
     /// What a URL says: `kafka://HOST[:PORT][,HOST[:PORT]...][?PROPERTY=VALUE[&...]]`. The port is 9092 unless it says otherwise. A user
-    /// and a password before the hosts, `USER:PASSWORD@`, are `sasl.username` and `sasl.password`. What is special in a URL is
-    /// written with percent signs.
+    /// and a password before the hosts, `USER:PASSWORD@`, are `sasl.username` and `sasl.password`; they go nowhere without
+    /// `security.protocol`, so a client with them and without it is not built. What is special in a URL is written with percent signs.
     ///
     /// # Errors
     ///
@@ -111,6 +111,12 @@ impl KafkaConfig {
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (login, hosts) = rest.rsplit_once('@').map_or((None, rest), |(login, hosts)| (Some(login), hosts));
+        // Otherwise parts of a password would be taken for a host and properties, and be shown as such.
+        if login.is_none() && query.contains('@') {
+            return Err(wrong(
+                "there is an @ behind a ?; in a password a ? is written %3f, and in a property an @ is written %40",
+            ));
+        }
         let mut config = Self::new();
         if let Some(login) = login {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -158,11 +164,17 @@ impl KafkaConfig {
 
     /// # Errors
     ///
-    /// `InvalidArgument`: there is no server, or librdkafka does not take one of the properties.
+    /// `InvalidArgument`: there is no server, a login that would not be sent, or a property that librdkafka does not take.
     pub(crate) fn check(&self) -> Result<()> {
         let servers = ["bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers"];
         if !servers.iter().any(|name| self.get(name).is_some_and(|value| !value.is_empty())) {
             let message = "there is no server: bootstrap.servers is not set";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        // librdkafka would leave them out, without a word. Which of the two it is to be is not guessed: one sends them in the clear.
+        if self.has(&["sasl.username", "sasl.password"]) && !self.has(&["security.protocol"]) {
+            let message = "a user and a password are set and would not be sent: security.protocol is to be sasl_ssl or sasl_plaintext, \
+                           and sasl.mechanism says how (PLAIN, SCRAM-SHA-256, ...)";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         // Property by property, so that the first wrong one is told in the order of their names.
@@ -354,9 +366,31 @@ mod tests {
             "kafka://[::1]9",
             "kafka://h 1",
             "kafka://h?a=%ff",
+            "kafka://u:12?hush=34@h",
+            "kafka://u:12?hush@h",
         ] {
             let error = KafkaConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidUrl, "{url}");
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+    }
+
+    /// A login that goes nowhere is no login.
+    #[test]
+    fn kk1_a_login_that_would_not_be_sent_is_an_error() {
+        for url in
+            ["kafka://u:hush@h", "kafka://u@h", "kafka://h?sasl.password=hush", "kafka://u:hush@h?sasl.mechanism=PLAIN"]
+        {
+            let error = KafkaConfig::from_url(url).unwrap().check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
+            let shown = format!("{error} {error:?}");
+            assert!(
+                shown.contains("security.protocol") && shown.contains("sasl_ssl") && !shown.contains("hush"),
+                "{shown}"
+            );
+        }
+        for query in ["security.protocol=sasl_plaintext&sasl.mechanism=PLAIN", "security.protocol=plaintext"] {
+            KafkaConfig::from_url(&format!("kafka://u:hush@h?{query}")).unwrap().check().unwrap();
         }
     }
 

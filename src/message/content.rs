@@ -166,7 +166,7 @@ impl Message {
     }
 
     /// Time to live: the server drops the message, or dead-letters it, when nobody has taken it by then. To whole milliseconds,
-    /// rounded up.
+    /// rounded up. RabbitMQ closes the channel (406) for more than ten years.
     #[must_use]
     #[doc(alias = "ttl")]
     pub fn expires_after(self, time: Duration) -> Self {
@@ -287,6 +287,7 @@ mod tests {
         }
     }
 
+    /// c82, too
     #[test]
     fn z5_expiration_is_milliseconds_and_not_set_unless_asked_for() {
         assert_eq!(Message::new("x").properties.expiration, None);

@@ -155,7 +155,7 @@ impl SendError {
         self.error.reply_text()
     }
 
-    /// What the server gave back; `None`, too, when its channel ended before the confirm, and with that what had come back.
+    /// What the server gave back.
     pub fn returned(&self) -> Option<&Returned> {
         self.returned.as_deref()
     }

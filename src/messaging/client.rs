@@ -33,6 +33,9 @@ use crate::message::{CloseReport, EVER};
 /// ([`connect`](Self::connect)) or left for its first use ([`lazy`](ClientBuilder::lazy)). When it is lost, whoever waits on it is told what
 /// became of his message, the next use connects again, and receivers [begin again](super#when-the-connection-is-lost); nothing hangs.
 ///
+/// Who both sends much and receives should do so with two clients: a server that is short of memory or disk reads nothing more of a
+/// connection on which a message has come, not even acks, and delivers nothing beyond the prefetch meanwhile.
+///
 /// ```
 /// use leveret::messaging::{Client, Target};
 ///

@@ -10,7 +10,8 @@ pub enum ClientState {
     Connecting,
     /// Connected.
     Open,
-    /// Connected, and the server takes no messages (`connection.blocked`). Everything else works.
+    /// Connected, and the server takes no messages (`connection.blocked`). Deliveries and heartbeats come as before; what is sent may be
+    /// read only when the server takes messages again, acks included (see [`Client`](super::Client)).
     Blocked,
     /// The connection was lost, and receivers are being started again; see [`RecoveryPolicy`](super::RecoveryPolicy).
     Recovering,

@@ -124,3 +124,20 @@ impl AsyncWrite for Stream {
         forward!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is small leaves at once: users of other clients have waited 40 ms for each message (amqprs 184).
+    #[tokio::test]
+    async fn nothing_waits_to_be_sent_together_with_more() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let Kind::Tcp(socket) =
+            Stream::tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap()).unwrap().0
+        else {
+            panic!("a stream of another kind");
+        };
+        assert!(socket.nodelay().unwrap());
+    }
+}

@@ -1,5 +1,7 @@
 //! Opening a connection: what is agreed on, and what goes wrong in ways that users meet.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use leveret::amqp::{Connection, FieldTable, Sasl};
@@ -238,6 +240,22 @@ on_its_own! {
         assert_eq!(rest, b"AMQP\0\0\x09\x01");
     }
 
+    /// c142: a server that does not take a new secret ends the connection, and whoever has brought the secret is told.
+    async fn a_secret_that_is_refused() {
+        let (connection, mut peer) = crate::scripted::connected().await;
+        let (updated, ()) = tokio::join!(within("an answer", connection.update_secret("hush", "a test")), async {
+            let (number, update) = expect!(peer, Connection(connection)::UpdateSecret);
+            assert_eq!((number, &update.new_secret[..], &*update.reason.to_string_lossy()), (0, &b"hush"[..], "a test"));
+            let (reply_text, class_id, method_id) = ("NOT_ALLOWED - new secret was refused".into(), 10, 70);
+            peer.send(0, leveret::codec::method::connection::Close { reply_code: 530, reply_text, class_id, method_id }).await;
+            expect!(peer, Connection(connection)::CloseOk);
+        });
+        let error = updated.unwrap_err();
+        assert_eq!((error.kind(), error.reply_code().map(|code| code.0)), (ErrorKind::ConnectionClosed, Some(530)));
+        assert!(!error.is_transient() && !error.to_string().contains("hush"), "{error}");
+        assert!(!connection.is_open());
+    }
+
     /// Settings of a program, without any URL.
     async fn settings_without_a_url() {
         let stage = crate::scripted::Stage::new().await;
@@ -250,10 +268,57 @@ on_its_own! {
             start_ok
         });
         assert_eq!(start_ok.client_properties.get("product").and_then(|product| product.as_str()), Some("mine"));
-        assert!(start_ok.client_properties.get("capabilities").is_some(), "c10");
+        let capabilities = start_ok.client_properties.get("capabilities").and_then(|table| table.as_table()).unwrap();
+        let named: Vec<_> = capabilities.iter().map(|(name, value)| (name.to_str().unwrap(), value.as_bool())).collect();
+        let all = [
+            "publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
+            "connection.blocked", "authentication_failure_close", "per_consumer_qos",
+        ];
+        assert_eq!(named, all.map(|name| (name, Some(true))), "c10");
         assert_eq!(start_ok.locale, "de_AT");
         assert_eq!(start_ok.mechanism, "PLAIN");
         assert_eq!(&start_ok.response[..], b"\0guest\0guest");
         assert_eq!(connection.unwrap_err().kind(), ErrorKind::Auth, "the peer has gone in the middle of the login");
+    }
+}
+
+/// Counts the warnings of a thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Whoever agrees on heartbeats that close together is warned, once, whoever has proposed them.
+#[tokio::test]
+async fn c44_hasty_heartbeats_are_warned_of() {
+    for (ours, theirs, expected) in [(60, 60, 0), (0, 60, 0), (5, 60, 0), (4, 60, 1), (60, 1, 1), (1, 0, 1)] {
+        let broker = leveret::broker::Broker::builder().heartbeat(theirs).bind("127.0.0.1:0").await.unwrap();
+        let warnings = Warnings::default();
+        let heard = tracing::subscriber::set_default(warnings.clone());
+        let builder = Connection::builder(&broker.url()).unwrap().heartbeat(ours);
+        let connection = within("a connection", builder.open_with(broker.connect())).await.unwrap();
+        connection.close().await.unwrap();
+        drop(heard);
+        assert_eq!(warnings.0.load(Ordering::Relaxed), expected, "{ours} and {theirs}");
     }
 }

@@ -382,6 +382,25 @@ fn deliver(tag: &str, delivery_tag: u64) -> Vec<Frame> {
 }
 
 on_its_own! {
+    /// c113, c114: a consumer has a limit of its own, unless told otherwise, and is told of no octets.
+    async fn a_consumer_has_a_limit_unless_told_otherwise() {
+        let (connection, mut peer) = connected().await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let mut consumers = Vec::new();
+        for (prefetch, expected) in [(None, 256), (Some(7), 7), (Some(0), 0)] {
+            let consume = channel.basic_consume("q");
+            let consume = prefetch.into_iter().fold(consume, |consume, count| consume.prefetch(count));
+            let (consumer, ()) = tokio::join!(async { consume.await }, async {
+                let (_, qos) = expect!(peer, Basic(basic)::Qos);
+                assert_eq!(qos, basic::Qos { prefetch_size: 0, prefetch_count: expected, global: false });
+                peer.send(1, basic::QosOk {}).await;
+                let (_, consume) = expect!(peer, Basic(basic)::Consume);
+                peer.send(1, basic::ConsumeOk { consumer_tag: consume.consumer_tag }).await;
+            });
+            consumers.push(consumer.unwrap());
+        }
+    }
+
     /// c106: a delivery that is faster than consume-ok.
     async fn a_delivery_before_consume_ok() {
         let (connection, mut peer) = connected().await;

@@ -60,6 +60,7 @@ const GARAGEMQ: &[Exception] = &[
     ("outages::the_server_is_short_of_memory", Skip, NO_OPERATOR),
     ("publishing::a_full_queue_refuses", Fails, "no limits of queues"),
     ("publishing::an_unroutable_mandatory_message_comes_back", Fails, "other words: No route"),
+    ("publishing::confirms_and_deliveries_are_counted_apart", Skip, MIXES),
     ("publishing::exactly_the_unroutable_ones_come_back", Skip, MIXES),
     ("publishing::forgotten_confirms", Skip, MIXES),
     ("publishing::immediate_is_not_implemented", Fails, "540 closes the channel, not the connection"),

@@ -144,6 +144,7 @@ on_its_own! {
             ("a frame that is too large", b"\x03\0\x01\x00\x02\x00\x01".to_vec(), 501),
             ("a method of two octets", b"\x01\0\x01\0\0\0\x02\0\x14\xce".to_vec(), 501),
             ("an unknown method", b"\x01\0\x01\0\0\0\x04\0\x14\0\x63\xce".to_vec(), 503),
+            ("a table with the tag Q", b"\x01\0\0\0\0\0\x0d\0\x0a\0\x0a\0\x09\0\0\0\x03\x01kQ\xce".to_vec(), 502),
             ("content on channel 0", encoded(&[Frame::Body(0, "x".into())]), 503),
             ("queue.declare-ok on channel 0", encoded(&[Frame::Method(0, queue::DeclareOk::default().into())]), 503),
             ("connection.tune on channel 1", encoded(&[Frame::Method(1, TUNE.into())]), 503),
@@ -339,6 +340,31 @@ on_its_own! {
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent), "{error}");
         peer.agree_to_close().await;
         within("close-ok", close).await.unwrap();
+    }
+
+    /// go 69 and 327, net 1749: however many close at the same time, one close is sent, and all of them are told when it is over.
+    async fn many_close_at_the_same_time() {
+        let (connection, mut peer) = connected().await;
+        let channel = channel_of(&connection, &mut peer).await;
+        let close_channel = (0..10).map(|_| {
+            let channel = channel.clone();
+            spawn(async move { channel.close().await })
+        });
+        let closes: Vec<_> = close_channel.collect();
+        expect!(peer, Channel(channel)::Close);
+        peer.send(1, channel::CloseOk {}).await;
+        for close in closes {
+            within("the channel's end", close).await.unwrap().unwrap();
+        }
+        let close_connection = (0..10).map(|_| {
+            let connection = connection.clone();
+            spawn(async move { connection.close().await })
+        });
+        let closes: Vec<_> = close_connection.collect();
+        peer.agree_to_close().await;
+        for close in closes {
+            within("the end", close).await.unwrap().unwrap();
+        }
     }
 
     /// The last handle is dropped: what was published goes out, then the close.

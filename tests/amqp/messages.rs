@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use leveret::amqp::{Channel, Confirmation, FieldTable, FieldValue, Message, Properties};
-use leveret::codec::method::basic;
+use leveret::codec::method::{basic, connection};
 use leveret::codec::{ContentHeader, Frame, RawProperties};
 use leveret::error::{ErrorKind, Outcome};
 
-use crate::scripted::{channel_of, connected};
+use crate::scripted::{TUNE, channel_of, connected, connected_as};
 use crate::support::{Server, assert_works, exclusive_queue, next, within};
 
 /// Sends a message through a queue and fetches it.
@@ -213,12 +213,38 @@ on_its_own! {
         assert!(connection.is_open());
     }
 
+    /// c25: where the server takes smaller frames than the client would, that is what both keep to.
+    async fn frames_of_the_servers_size() {
+        let tune = connection::Tune { frame_max: 8192, ..TUNE };
+        let (connection, mut peer) = connected_as(tune, |builder| builder).await;
+        let channel = channel_of(&connection, &mut peer).await;
+        for (len, pieces) in [(8184, &[8184][..]), (8185, &[8184, 1]), (20_000, &[8184, 8184, 3632])] {
+            let body = pattern(len);
+            drop(channel.basic_publish("", "q", &body).await.unwrap());
+            drop(channel.basic_publish("", "q", body).await.unwrap());
+            for _ in 0..2 {
+                expect!(peer, Basic(basic)::Publish);
+                let Some(Frame::Header(1, header)) = peer.frame().await else { panic!("no header") };
+                assert_eq!(header.body_size, len as u64);
+                for size in pieces {
+                    let Some(Frame::Body(1, piece)) = peer.frame().await else { panic!("no body") };
+                    assert_eq!(piece.len(), *size);
+                }
+            }
+        }
+        let error = channel.queue_declare("q").argument("k", "x".repeat(8192)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "c76: {error}");
+        peer.raw(b"\x03\0\x01\0\0\x1f\xf9").await;
+        assert_eq!(within("the end", connection.closed()).await.unwrap_err().kind(), ErrorKind::Protocol);
+        assert_eq!(expect!(peer, Connection(connection)::Close).1.reply_code, 501);
+    }
+
     /// c85: a size that nobody has room for ends the connection, and allocates nothing.
     async fn a_message_too_large_to_be_true() {
         for (size, limit) in [(u64::MAX, 128 << 20), (1001, 1000)] {
-            let tune = crate::scripted::TUNE;
+            let tune = TUNE;
             let (connection, mut peer) =
-                crate::scripted::connected_as(tune, |builder| builder.max_message_size(limit)).await;
+                connected_as(tune, |builder| builder.max_message_size(limit)).await;
             let channel = channel_of(&connection, &mut peer).await;
             let get = async { channel.basic_get("q").await };
             let (got, ()) = tokio::join!(within("an error", get), async {

@@ -10,8 +10,8 @@ use leveret::error::{ErrorKind, Outcome};
 
 use crate::scripted::{TUNE, channel_of, connected, connected_as};
 use crate::support::{
-    PATIENCE, Server, assert_channel_closed, assert_works, exclusive_queue, fill, number, ready, ready_at_once, unique,
-    until, within,
+    PATIENCE, Server, assert_channel_closed, assert_works, exclusive_queue, fill, next, number, ready, ready_at_once,
+    unique, until, within,
 };
 
 on_every_server! {
@@ -21,7 +21,11 @@ on_every_server! {
         let queue = exclusive_queue(&channel).await;
         let before = channel.basic_publish("", &queue, "0").await.unwrap();
         assert_eq!(before.delivery_tag(), 0);
-        assert_eq!(within("no confirm", before).await.unwrap(), Confirmation::NotRequested);
+        let confirmation = within("no confirm", before).await.unwrap();
+        assert_eq!(confirmation, Confirmation::NotRequested);
+        // lmnr 2408: nobody is to take that for a yes.
+        let error = confirmation.accepted().unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::InvalidArgument, Outcome::Unknown));
         channel.confirm_select().await.unwrap();
         channel.confirm_select().await.expect("a second time is fine");
         for tag in 1..4 {
@@ -67,6 +71,23 @@ on_every_server! {
             assert_eq!(within("a confirm", confirm.unwrap()).await.unwrap(), Confirmation::Ack(None));
         }
         assert_eq!(channel.queue_delete(&queue).await.unwrap(), 1000);
+    }
+
+    /// c97: what is published and what is delivered on one channel is counted apart, from 1 each.
+    async fn confirms_and_deliveries_are_counted_apart(server: Server) {
+        let channel = server.channel().await;
+        let queue = exclusive_queue(&channel).await;
+        fill(&channel, &queue, 0..3).await;
+        let mut consumer = channel.basic_consume(&queue).await.unwrap();
+        for expected in 0..3 {
+            let delivery = next(&mut consumer).await;
+            assert_eq!((number(&delivery), delivery.delivery_tag()), (expected, u64::from(expected) + 1));
+            delivery.ack().unwrap();
+            let confirm = channel.basic_publish("", "nowhere.at.all", "x").await.unwrap();
+            assert_eq!(confirm.delivery_tag(), u64::from(expected) + 4);
+            assert_eq!(within("a confirm", confirm).await.unwrap(), Confirmation::Ack(None));
+        }
+        assert_works(&channel).await;
     }
 
     /// c92, c94: what no queue takes is acked, and says that it came back.

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use leveret::amqp::{Channel, Connection};
-use leveret::codec::Frame;
 use leveret::codec::method::{basic, confirm, connection, queue};
+use leveret::codec::{Frame, Method};
 use leveret::error::{ErrorKind, Origin, Outcome};
+use leveret::transport::Stream;
+use tokio::io::AsyncWriteExt;
 
-use crate::scripted::{Peer, Stage, TUNE, channel_of, connected, connected_as};
+use crate::scripted::{Peer, Stage, TUNE, channel_of, connected, connected_as, start};
 use crate::support::{PATIENCE, Server, assert_works, within};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -212,7 +214,7 @@ on_its_own! {
         peer.end().await;
     }
 
-    /// c21, c37, c39, c40: heartbeats are sent, and when none come the connection is given up without a handshake.
+    /// c37, c39, c40: heartbeats are sent, and when none come the connection is given up without a handshake.
     async fn a_silent_server_is_given_up() {
         let tune = connection::Tune { heartbeat: 1, ..TUNE };
         let (connection, mut peer) = connected_as(tune, |builder| builder).await;
@@ -276,5 +278,27 @@ on_every_server! {
         tokio::time::timeout(Duration::from_secs(4), connection.closed()).await.expect_err("it stays");
         assert_works(&connection.open_channel().await.unwrap()).await;
         connection.close().await.unwrap();
+    }
+}
+
+/// A process that was suspended: what has come meanwhile is read before anybody is taken for dead.
+#[tokio::test(start_paused = true)]
+async fn c45_a_late_turn_reads_first() {
+    for lives in [true, false] {
+        let (ours, mut theirs) = Stream::pipe();
+        let tune = connection::Tune { heartbeat: 10, ..TUNE };
+        let mut octets = Vec::new();
+        for method in [Method::from(start()), tune.into(), connection::OpenOk::default().into()] {
+            Frame::Method(0, method).encode(&mut octets, 4096).unwrap();
+        }
+        theirs.write_all(&octets).await.unwrap();
+        let connection = Connection::builder("amqp://nobody").unwrap().open_with(ours).await.unwrap();
+        if lives {
+            theirs.write_all(&Frame::HEARTBEAT).await.unwrap();
+        }
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        // Its turns are over, whichever they were.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(connection.is_open(), lives);
     }
 }

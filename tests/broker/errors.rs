@@ -86,7 +86,8 @@ async fn requests_that_close_their_channel() {
     // c74, in RabbitMQ's words.
     for (name, value, reason) in [
         ("x-message-ttl", (-1).into(), "{value_negative,-1}"),
-        ("x-message-ttl", (1i64 << 40).into(), "{value_too_large,1099511627776}"),
+        ("x-message-ttl", 315_360_000_001i64.into(), "{value_too_large,315360000001}"),
+        ("x-expires", (1i64 << 40).into(), "{value_too_large,1099511627776}"),
         ("x-expires", 0.into(), "{value_zero,0}"),
         ("x-max-length", "1".into(), "\"expected integer, got longstr\""),
         ("x-max-length-bytes", (-7).into(), "{value_negative,-7}"),

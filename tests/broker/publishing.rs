@@ -51,7 +51,7 @@ async fn a_return_without_confirms() {
     client.is_quiet().await;
 }
 
-/// What is confirmed before a method comes is said before the method's answer, errors included.
+/// c99: what is confirmed before a method comes is said before the method's answer, errors included.
 #[tokio::test]
 async fn confirms_are_sent_before_the_channel_closes() {
     let (_broker, mut client) = start().await;
@@ -87,7 +87,7 @@ async fn c98_confirms_and_transactions_exclude_each_other() {
     client.says(["channel closed: 406 PRECONDITION_FAILED - cannot switch from tx to confirm mode (85.10)"]).await;
 }
 
-/// c99, c100
+/// c100
 #[tokio::test]
 async fn c100_exchanges_that_take_nothing_from_clients() {
     use leveret::codec::method::exchange;
@@ -104,8 +104,12 @@ async fn c100_exchanges_that_take_nothing_from_clients() {
 /// c82, c83
 #[tokio::test]
 async fn c83_properties_that_the_broker_checks() {
+    const LONG: &str = "340282366920938463463374607431768211456";
     let (_broker, mut client) = start().await;
-    client.publish_with(1, publish("", "x"), &Properties::new().user_id("guest").expiration("60000"), b"").await;
+    for expiration in ["60000", "0", "-0", "+7", "007", "315360000000"] {
+        let properties = Properties::new().user_id("guest").expiration(expiration);
+        client.publish_with(1, publish("", "x"), &properties, b"").await;
+    }
     client.is_quiet().await;
     client.publish_with(1, publish("", "x"), &Properties::new().user_id("bob"), b"").await;
     let text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'";
@@ -116,6 +120,10 @@ async fn c83_properties_that_the_broker_checks() {
         (" 1", "no_integer"),
         ("-1", "{value_negative,-1}"),
         ("0.5", "{leftover_string,\".5\"}"),
+        // Ten years are the most, as for the time that a queue sets.
+        ("315360000001", "{value_too_large,315360000001}"),
+        ("-00315360000001", "{value_negative,-315360000001}"),
+        (LONG, &format!("{{value_too_large,{LONG}}}")),
     ] {
         client.open_channel(1).await;
         client.publish_with(1, publish("", "x"), &Properties::new().expiration(expiration), b"").await;

@@ -103,7 +103,7 @@ async fn recover_delivers_everything_again() {
     client.counts("q", 0, 1).await;
 }
 
-/// c97, c109, c112: delivery tags count per channel, whether they are acknowledged or not.
+/// c109, c112: delivery tags count per channel, whether they are acknowledged or not.
 #[tokio::test]
 async fn c109_tags_belong_to_a_channel() {
     let (_broker, mut client) = start().await;

@@ -16,6 +16,8 @@ async fn c124_an_empty_name_means_a_new_queue_or_the_last() {
     let declared = client.next().await;
     assert!(declared.starts_with("declare-ok amq.gen-") && declared.ends_with(" 0 0"), "{declared}");
     let given = client.given_name();
+    // c125: a name of the broker's own can be asked for.
+    client.counts(&given, 0, 0).await;
     // Without a queue and a key, the name is the key.
     client.bind("", "amq.direct", "").await;
     client.publish("amq.direct", &given, "by its name").await;

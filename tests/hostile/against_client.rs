@@ -260,11 +260,7 @@ fn handshakes() -> Vec<Case> {
         }
         for (name, said, code, _) in faults::of_frames() {
             // The handshake's frames have 8192 octets at most, or what was asked for.
-            let kind = match (due, said.first()) {
-                ("connection.start", Some(b'H')) => Unsupported,
-                _ => Protocol,
-            };
-            cases.push(not_at_first(case(name, Says(said), Fails(kind)), code));
+            cases.push(not_at_first(case(name, Says(said), Fails(Protocol)), code));
         }
         for (name, said) in faults::of_channel_zero() {
             cases.push(not_at_first(case(name, Says(said), Fails(Protocol)), 503));

@@ -118,7 +118,7 @@ on_every_server! {
         assert!(within("the end", cache.close(Duration::MAX)).await.is_clean());
     }
 
-    /// What is confirmed in time is not in the report: closing waits for it.
+    /// c58: what is confirmed in time is not in the report: closing waits for it.
     async fn closing_waits_for_what_is_on_its_way(server: Server) {
         let (client, tap, sender, queue) = stalled(server, |sender| sender).await;
         let target = Target::queue(&queue);
@@ -136,7 +136,7 @@ on_every_server! {
         }
     }
 
-    /// A receiver's stream ends without an error when the client is closed; what it had goes back.
+    /// c58: a receiver's stream ends without an error when the client is closed; what it had goes back.
     async fn streams_end_when_the_client_closes(server: Server) {
         let kept = crate::support::Kept::new(server).await;
         let client = server.client().await;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use leveret::broker::Broker;
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{
-    Backoff, Client, ClientState, Event, Receipt, RecoveryPolicy, RetryPolicy, SendError, SendState, Source, Status,
-    Target,
+    Backoff, Client, ClientState, Event, Receipt, RecoveryPolicy, RequestError, RetryPolicy, SendError, SendState,
+    Source, Status, Target,
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{Kept, Own, Server, exclusive_queue, fill, next, number, receiver, until, within};
+use crate::support::{Kept, Own, PATIENCE, Server, exclusive_queue, fill, next, number, receiver, until, within};
 use crate::wire::Tap;
 
 on_every_server! {
@@ -103,7 +104,7 @@ on_every_server! {
             let target = Target::queue(&kept.name);
             within("a receipt", sender.send(&target, n.to_string())).await.unwrap();
             let nobody = within("an error", requester.request(Target::queue("leveret.nowhere"), "x")).await;
-            assert!(matches!(nobody, Err(leveret::messaging::RequestError::NoRoute(_))), "{nobody:?}");
+            assert!(matches!(nobody, Err(RequestError::NoRoute(_))), "{nobody:?}");
             tap.cut();
             until("the loss", async || client.state() == ClientState::Lost).await;
         }
@@ -177,6 +178,33 @@ on_its_own! {
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
         let error = within("an error", returned).await.unwrap_err();
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Returned, Outcome::Refused), "{error}");
+        assert_eq!((error.reply_code().unwrap().0, error.reply_text()), (312, Some("NO_ROUTE")));
+        let came_back = error.returned().unwrap();
+        assert_eq!((came_back.reply_code.0, came_back.reply_text.as_str()), (312, "NO_ROUTE"));
+        assert_eq!((came_back.message.body(), came_back.message.headers()), (&b"back"[..], None), "without the stamp");
         assert_eq!(error.into_message().unwrap().1.body(), b"back");
+    }
+
+    /// c92: the same where nobody waits for it, and of a request.
+    async fn what_came_back_is_told_to_flush_and_requests_though_its_channel_has_ended() {
+        let broker = Broker::start().await.unwrap();
+        let client = Client::connect(&broker.url()).await.unwrap();
+        let (sender, requester) = (client.sender().build().unwrap(), client.requester().build().unwrap());
+        sender.send(Target::queue("nowhere"), "x").await.unwrap_err();
+        requester.request(Target::queue("nowhere"), "x").await.unwrap_err();
+        broker.hold_confirms(true);
+        drop(sender.send_pipelined(Target::queue("nowhere"), "back").await.unwrap());
+        let mut request = Box::pin(requester.request(Target::queue("nowhere"), "back"));
+        assert!(request.as_mut().now_or_never().is_none());
+        // The answer to this one comes behind what was returned.
+        client.ping(PATIENCE).await.unwrap();
+        broker.drop_connections();
+        let report = within("the report", sender.flush()).await;
+        let [(0, error)] = report.failed().collect::<Vec<_>>()[..] else { panic!("{report:?}") };
+        assert_eq!((error.outcome(), error.returned().unwrap().message.body()), (Outcome::Refused, &b"back"[..]));
+        match within("an error", request).await {
+            Err(RequestError::NoRoute(returned)) => assert_eq!(returned.message.body(), b"back"),
+            other => panic!("{other:?}"),
+        }
     }
 }

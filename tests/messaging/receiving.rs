@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use leveret::amqp::FieldValue;
+use leveret::broker::Broker;
 use leveret::error::ErrorKind;
-use leveret::messaging::{Disposition, Source, Target};
+use leveret::messaging::{Client, ClientState, Disposition, RecoveryPolicy, Source, Target};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
@@ -244,7 +245,7 @@ on_every_server! {
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
     }
 
-    /// Told to stop, the handlers that run end and what they did is settled; what they did not get goes back at once, and so does what
+    /// c58: told to stop, the handlers that run end and what they did is settled; what they did not get goes back at once, and so does what
     /// has failed.
     async fn for_each_until_it_is_told(server: Server) {
         let kept = Kept::new(server).await;
@@ -519,4 +520,29 @@ on_every_server! {
         }
         assert_eq!(got, (0..50).collect::<Vec<_>>());
     }
+}
+
+/// pika 93, 564, 636 and 1104: a handler keeps its thread for longer than two heartbeat intervals. The connection lives on another
+/// runtime, and its heartbeats go on.
+#[test]
+fn a_handler_that_blocks_its_thread() {
+    let holder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let broker = holder.block_on(Broker::builder().heartbeat(1).start()).unwrap();
+    let caller = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    caller.block_on(async {
+        let builder = Client::builder(&broker.url()).unwrap().spawn_on(holder.handle().clone());
+        let client = within("a connection", builder.recovery(RecoveryPolicy::never()).connect()).await.unwrap();
+        let queue = exclusive_queue(&client).await;
+        let mut receiver = receiver(&client, &queue).await;
+        for n in 0..2 {
+            fill(&client, &queue, n..n + 1).await;
+            let delivery = next(&mut receiver).await;
+            assert_eq!(number(delivery.body()), n);
+            // What takes so long is the handler's own work.
+            std::thread::sleep(Duration::from_millis(if n == 0 { 2500 } else { 0 }));
+            delivery.accept().unwrap();
+        }
+        assert_eq!(client.state(), ClientState::Open);
+    });
+    drop(broker);
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use leveret::amqp::{Channel, Connection};
+use leveret::amqp::{Channel, Connection, Credentials, ExpiringCredentials};
 use leveret::broker::Broker;
 use leveret::codec::method::{self as methods, basic};
 use leveret::codec::{Frame, Method};
@@ -273,7 +273,7 @@ on_every_server! {
         kept.delete().await;
     }
 
-    /// The same of a queue that goes with its connection, and is declared again too early: 405, and connecting has failed until the
+    /// c129: the same of a queue that goes with its connection, and is declared again too early: 405, and connecting has failed until the
     /// old owner is gone.
     async fn an_exclusive_queue_that_is_locked_after_the_loss(server: Server) {
         let queue = unique("locked");
@@ -637,7 +637,7 @@ on_every_server! {
         away_and_back(server, Own::stop).await;
     }
 
-    /// CONFORMANCE 143, 144: the server closes connections in words, and lets everybody in again.
+    /// c143, c144: the server closes connections in words, and lets everybody in again.
     async fn the_operator_closes_connections_and_consumers_stay_away(server: Own) {
         let queue = unique("queue");
         let builder = Client::builder(&server.url).unwrap().on_open(declares(&queue));
@@ -817,6 +817,35 @@ on_its_own! {
         let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Auth, "{error}");
         assert!(within("the end", receiver.recv()).await.is_none());
+    }
+
+    /// c19: the same of the virtual host, which is not there any more.
+    async fn an_endless_loop_on_a_virtual_host_that_is_gone() {
+        let (_, mut receiver, address) = receiver_without_a_broker(quick()).await;
+        let _broker = broker_at(address, || Broker::builder().virtual_host("another")).await;
+        let error = within("the reason", receiver.recv()).await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.reply_code().unwrap().0), (ErrorKind::ConnectionClosed, 530), "{error}");
+        assert!(within("the end", receiver.recv()).await.is_none());
+    }
+
+    /// c143: whoever provides secrets is asked for each connection, for the last one may have expired meanwhile.
+    async fn a_secret_that_has_expired_is_tried_again() {
+        let broker = Broker::start().await.unwrap();
+        let address = broker.local_addr();
+        let asked = AtomicU32::new(0);
+        let provider = move || {
+            let secret = if asked.fetch_add(1, Ordering::Relaxed) == 0 { "guest" } else { "fresh" };
+            let credentials = ExpiringCredentials::new(Credentials::new("guest", secret));
+            std::future::ready(Ok::<_, std::io::Error>(credentials))
+        };
+        let builder = Client::builder(&broker.url()).unwrap().amqp(|builder| builder.credentials_provider(provider));
+        let client = builder.recovery(quick()).on_open(declares("kept")).connect().await.unwrap();
+        let mut receiver = receiver(&client, "kept").await;
+        let mut events = client.events();
+        broker.close_connections(320, "CONNECTION_FORCED - credential expired");
+        drop(broker);
+        let _broker = broker_at(address, || Broker::builder().user("guest", "fresh")).await;
+        recovered(&mut receiver, &mut events).await;
     }
 
     /// A stream that was handed over is the only one of its kind, unless somebody says otherwise.

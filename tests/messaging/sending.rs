@@ -357,7 +357,7 @@ on_every_server! {
         assert_eq!(times, Some(hooked.load(Ordering::Relaxed).into()), "once for each send");
     }
 
-    /// §4.8: what the transport cannot do is said before anything is sent.
+    /// §4.8: what the transport cannot do is said before anything is sent, and so is what is too large (c88).
     async fn what_amqp_cannot_do(server: Server) {
         let (client, tap) = server.tapped().await;
         let sender = client.sender().build().unwrap();

@@ -188,7 +188,7 @@ fn a_row_that_says_too_much_or_too_little_is_found() {
             "`c34_frames_stand_back_to_back`",
             "rule 70: c34_frames_stand_back_to_back does not say",
         ),
-        ("not there yet: ", "later: ", "rule 58: without a file or without a test, and without a reason"),
+        ("not there yet: ", "later: ", "rule 135: without a file or without a test, and without a reason"),
     ] {
         let found = found(from, to);
         assert!(found.contains(words), "{words} is not in:\n{found}");

@@ -56,7 +56,7 @@ fn c18_other_urls() {
         ("amqp://u:p@[::1]:100", ("u", "p", "::1", Some(100), ROOT)),
         ("amqp://[2001:DB8:0:0::1]/x", (USER, USER, "2001:db8::1", None, "x")),
         ("amqp://127.0.0.1:1/x", (USER, USER, "127.0.0.1", Some(1), "x")),
-        ("amqp://u:p@host/v@x", ("u", "p", "host", None, "v@x")),
+        ("amqp://u:p@host/v%40x", ("u", "p", "host", None, "v@x")),
         ("amqp://host/x?", (USER, USER, "host", None, "x")),
         ("amqp://?heartbeat=1", (USER, USER, HOST, None, ROOT)),
     ] {
@@ -110,6 +110,11 @@ fn what_is_wrong_is_said_without_the_password() {
         ("amqp://u:12hush/34@host", "%2f"),
         ("amqp://u:12/hush34@host", "%2f"),
         ("amqp://u:12?hush34@host", "%3f"),
+        ("amqp://u:12@hush/34@host", "%40"),
+        ("amqp://u:12@34/hush@host", "%40"),
+        ("amqp://u:12@hush,34/@host/x", "%40"),
+        ("amqp://u:12@hush:34/x@host?heartbeat=5", "%40"),
+        ("amqp://u:12@hush?34@host", "%40"),
         ("amqp://u:hush/x", "port"),
         // TLS without TLS.
         ("amqp://u:hush@host?cacertfile=/x", "amqps://"),

@@ -11,7 +11,7 @@ use crate::broker::faults::{self, not_implemented, precondition};
 use crate::broker::message::Message;
 use crate::broker::play::Refusal;
 use crate::broker::queue::{Entry, QueueId};
-use crate::broker::rules::Overflow;
+use crate::broker::rules::{LONGEST, Overflow};
 use crate::broker::state::{Dead, State};
 use crate::codec::method::basic;
 use crate::codec::{ReplyCode, ShortString};
@@ -166,11 +166,13 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
     if !rest.is_empty() {
         return Err(format!("{{leftover_string,\"{rest}\"}}"));
     }
-    match text.parse::<i128>() {
-        Ok(number) if number < 0 => Err(format!("{{value_negative,{number}}}")),
-        Ok(number) => {
-            u64::try_from(number).map(Duration::from_millis).map_err(|_| format!("{{value_too_large,{number}}}"))
-        }
-        Err(_) => Err("no_integer".into()),
+    let number = match digits.trim_start_matches('0') {
+        "" => "0",
+        number => number,
+    };
+    if text.starts_with('-') && number != "0" {
+        return Err(format!("{{value_negative,-{number}}}"));
     }
+    let millis = number.parse().ok().filter(|millis| *millis <= LONGEST);
+    millis.map(Duration::from_millis).ok_or_else(|| format!("{{value_too_large,{number}}}"))
 }

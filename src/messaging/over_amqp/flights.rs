@@ -23,7 +23,7 @@ use super::convert;
 use super::ledger::Lane;
 use super::pages::{Flight, Page, Pages, Timer};
 use super::pending::{AT_ONCE, late};
-use crate::amqp::{Channel, Confirmation};
+use crate::amqp::{Channel, Confirmation, Returned};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::message::{Cargo, Message, Receipt, SendError, SharedProperties, Target};
 
@@ -323,6 +323,7 @@ impl Flights {
     fn settle(&mut self, Loose { lane, tag }: Loose) -> Option<(Sent, Fate)> {
         let known = self.lanes.get_mut(lane as usize)?;
         let confirmation = known.channel.inner.confirmation(tag.get())?;
+        let came_back = confirmation.as_ref().err().and_then(|error| known.channel.inner.came_back(tag.get(), error));
         let (sent, number) = ((known.order, tag.get()), known.number);
         known.loose -= 1;
         // While closing, what fails stays for the report.
@@ -331,7 +332,7 @@ impl Flights {
         if !stays {
             self.land(lane, tag);
         }
-        Some((sent, fate(confirmation, (number, tag), || cargo)))
+        Some((sent, fate((confirmation, came_back), (number, tag), || cargo)))
     }
 
     /// The first of those that nobody waits for, if it is known what became of it. If not it goes to the end of the line, so that it
@@ -399,9 +400,10 @@ fn is_plain_ack(confirmation: &Result<Confirmation>) -> bool {
     matches!(confirmation, Ok(Confirmation::Ack(None)))
 }
 
-/// What the server's word means for a message; `cargo` is asked for the message where it was not accepted.
+/// What the server's word means for a message, with what had come back of it before its channel ended; `cargo` is asked for the message
+/// where it was not accepted.
 pub(super) fn fate(
-    confirmation: Result<Confirmation>,
+    (confirmation, came_back): (Result<Confirmation>, Option<Box<Returned>>),
     (channel, tag): (u16, NonZeroU64),
     cargo: impl FnOnce() -> Option<Cargo>,
 ) -> Fate {
@@ -414,8 +416,7 @@ pub(super) fn fate(
             let message = "the server did not take responsibility for the message";
             (Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused), returned)
         }
-        // It had come back before the channel ended.
-        Err(error) if error.kind() == ErrorKind::Returned => (error, None),
+        Err(error) if error.kind() == ErrorKind::Returned => (error, came_back),
         Err(error) => (error.with_outcome(Outcome::Unknown), None),
     };
     let mut error = SendError::new(error);

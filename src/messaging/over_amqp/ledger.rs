@@ -170,8 +170,10 @@ impl Lane {
                 return Poll::Ready(Ok(Receipt::amqp(self.number, tag.get())));
             }
             let refused = is_answer(&confirmation);
+            let came_back =
+                confirmation.as_ref().err().and_then(|error| self.channel.inner.came_back(tag.get(), error));
             let cargo = || flights.fail(self.place, tag, refused);
-            Poll::Ready(fate(confirmation, (self.number, tag), cargo))
+            Poll::Ready(fate((confirmation, came_back), (self.number, tag), cargo))
         })
     }
 

@@ -1,7 +1,10 @@
 //! Requests and their replies on one channel, by direct reply-to or a queue of one's own.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -198,35 +201,61 @@ impl Waiting {
 impl Request<'_> {
     async fn wait(
         mut self,
-        confirm: amqp::Confirm,
+        mut confirm: amqp::Confirm,
         runtime: Option<&Handle>,
         until: Instant,
     ) -> Result<Message, RequestError> {
         let waiting = self.waiting;
         let reply = async {
-            tokio::select! {
+            let said = tokio::select! {
                 biased;
-                reply = &mut self.reply => return reply.map_err(|_| waiting.lost()),
-                confirmation = confirm => match confirmation {
-                    Ok(Confirmation::Ack(Some(returned))) => {
-                        return Err(RequestError::NoRoute(Box::new(convert::returned(&returned))));
+                reply = &mut self.reply => match reply {
+                    Ok(reply) => return Ok(reply),
+                    // What has ended the replies has mostly ended the confirm, too, which may know more.
+                    Err(_) => {
+                        let said = known(&mut confirm).await;
+                        let refusal = said.and_then(|said| refusal(&confirm, said));
+                        return Err(refusal.unwrap_or_else(|| waiting.lost()));
                     }
-                    Ok(Confirmation::Nack(_)) => {
-                        let message = "the server did not take responsibility for the request";
-                        let error = Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused);
-                        return Err(RequestError::Send(SendError::new(error)));
-                    }
-                    Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
-                    // It had come back before the channel ended.
-                    Err(error) if error.kind() == ErrorKind::Returned => {
-                        return Err(RequestError::Send(SendError::new(error)));
-                    }
-                    Err(error) => return Err(RequestError::Lost(error)),
                 },
+                said = &mut confirm => said,
+            };
+            if let Some(refusal) = refusal(&confirm, said) {
+                return Err(refusal);
             }
             (&mut self.reply).await.map_err(|_| waiting.lost())
         };
         by(runtime, until, reply).await.unwrap_or(Err(RequestError::Timeout))
+    }
+}
+
+/// What is known of a message now.
+async fn known(confirm: &mut amqp::Confirm) -> Option<Result<Confirmation>> {
+    poll_fn(|cx| {
+        Poll::Ready(match Pin::new(&mut *confirm).poll(cx) {
+            Poll::Ready(said) => Some(said),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Why there will be no reply to a request, if that is what was said of it.
+fn refusal(confirm: &amqp::Confirm, said: Result<Confirmation>) -> Option<RequestError> {
+    let no_route = |returned: &amqp::Returned| RequestError::NoRoute(Box::new(convert::returned(returned)));
+    match said {
+        Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => None,
+        Ok(Confirmation::Ack(Some(returned))) => Some(no_route(&returned)),
+        Ok(Confirmation::Nack(_)) => {
+            let message = "the server did not take responsibility for the request";
+            let error = Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused);
+            Some(RequestError::Send(SendError::new(error)))
+        }
+        // It may have come back before its channel ended.
+        Err(error) => Some(match confirm.came_back(&error) {
+            Some(returned) => no_route(&returned),
+            None => RequestError::Lost(error),
+        }),
     }
 }
 

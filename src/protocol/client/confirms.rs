@@ -276,6 +276,11 @@ impl Confirms {
     }
 
     /// What came back of a message that is not settled yet.
+    pub(crate) fn came_back(&self, tag: u64) -> Option<&Returned> {
+        self.returned.get(&tag).map(Box::as_ref)
+    }
+
+    /// The same, to be told once.
     pub(crate) fn take_returned(&mut self, tag: u64) -> Option<Box<Returned>> {
         if self.returned.is_empty() { None } else { self.returned.remove(&tag) }
     }

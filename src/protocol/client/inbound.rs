@@ -77,20 +77,16 @@ impl Connection {
     /// Looks at octets that are no frame: a server of another protocol answers in its own words (c2, c3, c4). `Some(Ok)`
     /// means that more has to come before it is clear.
     fn not_amqp(&self, octets: &[u8]) -> Option<Result<(), Failure>> {
-        // A server of another protocol would not understand it, and one that is being left was told already.
-        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_))) | Phase::Closing { .. }) {
+        if !matches!(self.phase, Phase::Handshake(Some(Handshake::Start(_)))) {
             return None;
         }
+        let begins = |word: &[u8]| word.starts_with(octets.get(..word.len()).unwrap_or(octets));
         let failed = |kind: ErrorKind, message: String| {
             Some(Err(Failure { code: ReplyCode::NOT_IMPLEMENTED, error: Error::new(kind, message) }))
         };
         let hint = |message: String| failed(ErrorKind::Unsupported, message);
         match octets {
-            [b'A', ..]
-                if octets.len() < ProtocolHeader::LEN && b"AMQP".starts_with(octets.get(..4).unwrap_or(octets)) =>
-            {
-                Some(Ok(()))
-            }
+            [b'A', ..] if octets.len() < ProtocolHeader::LEN && begins(b"AMQP") => Some(Ok(())),
             [b'A', b'M', b'Q', b'P', a, b, c, d, ..] => hint(format!(
                 "the server does not speak AMQP 0-9-1, it answers with {}",
                 ProtocolHeader([*a, *b, *c, *d])
@@ -99,7 +95,8 @@ impl Connection {
                 ErrorKind::Tls,
                 "the server speaks TLS on this port: amqps:// does, or ConnectionBuilder::tls".into(),
             ),
-            [b'H', ..] => hint("the server speaks HTTP on this port".into()),
+            [b'H'] | [b'H', _] | [b'H', _, _] if begins(b"HTTP") => Some(Ok(())),
+            [b'H', b'T', b'T', b'P', ..] => hint("the server speaks HTTP on this port".into()),
             _ => None,
         }
     }

@@ -216,8 +216,11 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return;
         }
-        if self.paused && (!self.is_unheard() || self.blocked.is_some()) {
-            // Nothing is read, so nothing can be received: the silence is ours. A server that blocks has said that it does not read.
+        // c21: the server is watched from open-ok on. Before that it may be long about the virtual host, and whoever connects has a deadline.
+        let opening = matches!(self.phase, Phase::Handshake(_));
+        // Nothing is read, so nothing can be received: the silence is ours. A server that blocks has said that it does not read.
+        let excused = self.paused && (!self.is_unheard() || self.blocked.is_some());
+        if opening || excused {
             self.heartbeat.received(now);
         }
         match self.heartbeat.due(now) {

@@ -7,7 +7,7 @@ use super::acks::Acks;
 use super::batch::Batch;
 use super::calls::{CallId, Reply};
 use super::channel::{Channel, Hands, State};
-use super::confirms::{Confirmation, Returned, Watermark};
+use super::confirms::{Confirmation, Confirms, Returned, Watermark};
 use super::consumer::{ConsumerId, ConsumerState, Deliveries};
 use super::{ChannelId, Connection, Phase, Place};
 use crate::codec::method::{MethodFields, basic, channel, confirm, tx};
@@ -203,16 +203,18 @@ impl Connection {
         };
         match (confirms.take(tag), &channel.end) {
             (Some(confirmation), _) => Poll::Ready(Ok(confirmation)),
-            // c102: confirms of a dead channel never come. That no queue took a message is known without them.
-            (None, Some(error)) => Poll::Ready(Err(match confirms.take_returned(tag) {
-                Some(returned) => Error::returned(returned.reply_code, returned.reply_text.as_bytes()),
-                None => error.clone().with_outcome(Outcome::Unknown),
-            })),
+            (None, Some(error)) => Poll::Ready(Err(never_confirmed(confirms, tag, error))),
             (None, None) => {
                 confirms.watch(tag, waker, wakes);
                 Poll::Pending
             }
         }
+    }
+
+    /// The message that had come back before its channel ended, where [`poll_confirm`](Self::poll_confirm) says that one had. It can be
+    /// taken once.
+    pub fn take_returned(&mut self, id: ChannelId, tag: u64) -> Option<Box<Returned>> {
+        self.channel(id)?.confirms.as_mut()?.take_returned(tag)
     }
 
     /// Whether the server has said what became of a message. Nothing is taken from whoever waits for that.
@@ -279,7 +281,7 @@ impl Connection {
     /// How many published messages the server has not confirmed yet.
     pub fn unconfirmed(&self, id: ChannelId) -> usize {
         let channel = self.channels.get(id.0).and_then(Option::as_ref);
-        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, super::confirms::Confirms::outstanding)
+        channel.and_then(|channel| channel.confirms.as_ref()).map_or(0, Confirms::outstanding)
     }
 
     /// The next returned message that belongs to no confirm, with the number of those that were lost before it because nobody
@@ -543,6 +545,15 @@ pub(super) fn settle_frame(channel: u16, delivery_tag: u64, settle: Settle) -> [
     let [c1, c0] = channel.to_be_bytes();
     let [t7, t6, t5, t4, t3, t2, t1, t0] = delivery_tag.to_be_bytes();
     [1, c1, c0, 0, 0, 0, 13, 0, 60, 0, method, t7, t6, t5, t4, t3, t2, t1, t0, bits, 0xCE]
+}
+
+/// c102: confirms of a dead channel never come. That no queue took a message is known without them.
+#[cold]
+fn never_confirmed(confirms: &Confirms, tag: u64, end: &Error) -> Error {
+    match confirms.came_back(tag) {
+        Some(returned) => Error::returned(returned.reply_code, returned.reply_text.as_bytes()),
+        None => end.clone().with_outcome(Outcome::Unknown),
+    }
 }
 
 #[cold]

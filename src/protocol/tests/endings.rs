@@ -192,6 +192,40 @@ fn c107_a_dropped_consumer_puts_back_what_nobody_has_seen() {
     pair.consume(channel, false);
 }
 
+/// Whoever cancels may get more until the server agrees, and nothing after that.
+#[test]
+fn c107_deliveries_may_come_until_cancel_ok_and_no_longer() {
+    for dropped in [false, true] {
+        let (mut pair, channel) = Pair::with_channel();
+        let consumer = pair.consume(channel, false);
+        let call = match dropped {
+            true => {
+                pair.client.release_consumer(channel, consumer, &[]);
+                None
+            }
+            false => pair.client.cancel(channel, consumer).unwrap(),
+        };
+        pair.deliver(1, "tag", b"crosses");
+        pair.drive();
+        assert!(pair.client.end().is_none());
+        if let Some(call) = call {
+            assert!(pair.reply(channel, call).is_ready());
+            let (delivered, end) = pair.deliveries(channel, consumer);
+            assert_eq!((delivered.len(), matches!(end, Poll::Ready(Deliveries::End(None)))), (1, true));
+            pair.client.settle(channel, 1, Settle::Ack { multiple: false }).unwrap();
+        }
+        pair.drive();
+        let said = if dropped { "basic.reject" } else { "basic.ack" };
+        assert_eq!(pair.seen().iter().filter(|name| **name == said).count(), 1, "{:?}", pair.seen());
+
+        pair.deliver(1, "tag", b"late");
+        pair.drive();
+        let end = pair.client.end().unwrap();
+        assert_eq!(end.kind(), ErrorKind::Protocol);
+        assert!(end.to_string().contains("unknown consumer \"tag\""), "{end}");
+    }
+}
+
 /// A channel of RabbitMQ (3.10) that is to cancel a consumer which it is still starting dies of it.
 #[test]
 fn a_consumer_is_not_cancelled_before_it_has_started() {
@@ -428,6 +462,9 @@ fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
         let returned = error(pair.confirmed(channel, 1));
         assert_eq!((returned.kind(), returned.outcome()), (ErrorKind::Returned, Outcome::Refused));
         assert_eq!((returned.reply_code(), returned.reply_text()), (Some(ReplyCode::NO_ROUTE), Some("NO_ROUTE")));
+        let message = pair.client.take_returned(channel, 1).unwrap();
+        assert_eq!((message.reply_code, message.content.body()), (ReplyCode::NO_ROUTE, &b"x"[..]));
+        assert_eq!(pair.client.take_returned(channel, 1), None, "it is told once");
         let unknown = error(pair.confirmed(channel, 2));
         assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
     }

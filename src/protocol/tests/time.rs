@@ -83,6 +83,43 @@ fn what_is_not_written_any_more_is_dropped_by_the_owner() {
     }
 }
 
+/// A server may be long about `connection.open`, and hears that the client is there; that it says nothing itself is not held against it
+/// until it has opened the connection.
+#[test]
+fn c21_heartbeats_are_sent_from_tune_ok_on_and_awaited_from_open_ok_on() {
+    let mut now = Instant::now();
+    let mut client = Connection::new(Config::default(), now);
+    let hear = |client: &mut Connection, method: Method, now| {
+        let mut octets = Vec::new();
+        Frame::Method(0, method).encode(&mut octets, 4096).unwrap();
+        client.feed(&mut octets.as_slice().into(), now);
+        client.take_output(&mut OutBuffer::new(), now);
+    };
+    let start = connection::Start { version_minor: 9, mechanisms: "PLAIN".into(), ..Default::default() };
+    hear(&mut client, start.into(), now);
+    assert_eq!(client.timeout(), None, "no interval is agreed on yet");
+    hear(&mut client, connection::Tune { heartbeat: 10, ..Default::default() }.into(), now);
+    let mut pass = |client: &mut Connection, seconds: u64| {
+        let mut heartbeats = 0;
+        for _ in 0..seconds {
+            now += Duration::from_secs(1);
+            client.handle_timeout(now);
+            let mut out = OutBuffer::new();
+            client.take_output(&mut out, now);
+            heartbeats += out.to_vec().len() / 8;
+        }
+        (now, heartbeats)
+    };
+    let (late, heartbeats) = pass(&mut client, 60);
+    assert_eq!((heartbeats, client.end().map(crate::error::Error::kind)), (12, None));
+    hear(&mut client, connection::OpenOk::default().into(), late);
+    assert!(client.poll_open(&mut None, Waker::noop()).is_ready());
+    pass(&mut client, 19);
+    assert!(client.end().is_none());
+    pass(&mut client, 1);
+    assert_eq!(client.end().map(crate::error::Error::kind), Some(ErrorKind::Heartbeat));
+}
+
 #[test]
 fn c17_without_heartbeats_nothing_is_due() {
     let mut pair = Pair::new(Config { heartbeat: 0, ..Config::default() }, Cut::Never);

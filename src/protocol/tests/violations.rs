@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::pair::{Cut, Pair};
 use crate::codec::method::{basic, channel, connection, queue};
-use crate::codec::{ContentHeader, Frame, Method, RawFrame, RawProperties};
+use crate::codec::{ContentHeader, Frame, Method, Properties, RawFrame, RawProperties};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::OutBuffer;
 use crate::protocol::client::{ChannelId, Config, Connection};
@@ -143,19 +143,51 @@ fn what_others_stumble_over_is_none_of_our_business() {
             "c33 a heartbeat in the middle of a message",
             octets(&[deliver("tag"), Frame::Heartbeat, header(1), body(b"x")]),
         ),
+        (
+            "c33 methods of the connection and of another channel in the middle of a message",
+            octets(&[
+                deliver("tag"),
+                method(0, connection::Blocked { reason: "low on memory".into() }),
+                header(1),
+                method(2, channel::Flow { active: true }),
+                body(b"x"),
+            ]),
+        ),
         ("c86 an empty body frame", octets(&[deliver("tag"), header(1), body(b""), body(b"x")])),
         ("c79 no body frame for an empty body", octets(&[deliver("tag"), header(0)])),
+        (
+            "c36 octets behind the last property",
+            [&octets(&[deliver("tag")]), &b"\x02\0\x01\0\0\0\x10\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\x07\x07\xce"[..]]
+                .concat(),
+        ),
+    ];
+    for (what, said) in fine {
+        let (mut pair, channel) = Pair::with_channel();
+        pair.open_channel();
+        let consumer = pair.consume(channel, false);
+        pair.client.feed(&mut said.as_slice().into(), pair.now);
+        assert!(pair.client.end().is_none(), "{what}: {:?}", pair.client.end());
+        let (delivered, _) = pair.deliveries(channel, consumer);
+        let [(1, content)] = delivered.as_slice() else { panic!("{what}: {} messages", delivered.len()) };
+        assert_eq!(content.properties().decode(), Ok(Properties::new()), "{what}");
+    }
+    let others: Vec<(&str, Vec<u8>)> = vec![
         ("c36 octets behind the last field", vec![1, 0, 1, 0, 0, 0, 9, 0, 60, 0, 30, 1, b'?', 1, 9, 9, 0xCE]),
         ("c87 a close in the middle of a message", octets(&[deliver("tag"), method(1, super::pair::not_found())])),
     ];
-    for (what, said) in fine {
+    for (what, said) in others {
         assert!(after(&said).0.end().is_none(), "{what}");
     }
 }
 
-/// c2, c3, c4: what other servers answer to a protocol header they do not know.
+/// c2, c3, c4: what other servers answer to a protocol header they do not know. Who is neither of these is not called by their names.
 #[test]
 fn c4_a_server_of_another_protocol_is_named() {
+    for said in [&b"HELO mail.example\r\n"[..], b"HTP", b"AMQX\x00\x00\x09\x01", b"220 mail.example ESMTP\r\n"] {
+        let mut client = Connection::new(Config::default(), Instant::now());
+        client.feed(&mut said.into(), Instant::now());
+        assert_eq!(client.end().map(Error::kind), Some(ErrorKind::Protocol), "{:?}", client.end());
+    }
     for (said, words) in [
         (&b"AMQP\x00\x00\x08\x00"[..], "AMQP 0-0-8-0"),
         (b"AMQP\x03\x01\x00\x00", "AMQP 3-1-0-0"),
@@ -195,6 +227,27 @@ fn any_method_at_any_point_of_the_handshake_is_survived() {
             let (mut open, _) = after(&frame);
             open.feed(&mut frame.as_slice().into(), now);
         }
+    }
+}
+
+/// c53, c57: it is told, however much there is to say.
+#[test]
+fn what_is_wrong_is_said_in_255_octets_at_most() {
+    for tag in ["t".repeat(255), "\u{e9}".repeat(127)] {
+        let mut out = OutBuffer::new();
+        let (mut client, _) = after(&octets(&[deliver(&tag)]));
+        client.take_output(&mut out, Instant::now());
+        let mut rest = bytes::Bytes::from(out.to_vec());
+        let Ok(Some(Frame::Method(0, Method::Connection(connection::Method::Close(close))))) =
+            Frame::decode(&mut rest, usize::MAX)
+        else {
+            panic!("nothing is said");
+        };
+        let text = close.reply_text.to_str().unwrap();
+        assert!(
+            close.reply_code == 503 && text.starts_with("a delivery for the unknown consumer") && text.len() > 250,
+            "{text}"
+        );
     }
 }
 
