@@ -156,6 +156,8 @@
 //! * `serde`: [`amqp::Config`], properties, field tables and [`registry::RegistryConfig`] can be read from configuration files.
 //! * `kafka`: Kafka behind [`messaging`], by librdkafka, which is C and takes make, gcc, g++ and about a minute to build. `kafka-ssl`,
 //!   `kafka-zstd` and `kafka-gssapi` build it with OpenSSL, zstd and Cyrus SASL.
+//! * `command`: the program `leveret`: `leveret broker` is the broker by itself, for clients in other languages; `leveret publish` and
+//!   `leveret consume` talk to any server. A library has no use for it.
 //! * `relay`: `leveret::relay`, which hands mail and log events over and says 2xx, 4xx or 5xx.
 //! * `transport`: [`transport`], switched on by the two above.
 //!

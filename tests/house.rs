@@ -25,6 +25,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("registry", &["messaging", "amqp", "error"]),
     ("relay", &["registry", "messaging", "amqp", "error"]),
     ("broker", &["codec", "protocol", "transport", "error", "wakes"]),
+    // Programs have what everybody has: the public API.
+    ("bin", &[]),
 ];
 
 /// Rooms that know bytes and values, and an instant that is handed in.

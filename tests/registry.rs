@@ -8,9 +8,11 @@ mod running;
 #[path = "shared/servers.rs"]
 mod servers;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use leveret::amqp::{Channel, Confirmation, FieldValue, Properties};
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{Client, ClientState, ConfirmMode, Message, Source, Status, Target};
@@ -131,6 +133,60 @@ on_every_server! {
         assert!(matches!(registry.set_outgoing("x", Outgoing::new("crm")).unwrap_err(), RegistryError::Closed));
         assert!(within("closing", registry.close_within(PATIENCE)).await.is_clean());
     }
+}
+
+/// A name in memory of the program's, which asks the registry when it is dropped, and writes down whether that answers.
+fn asking(registry: &Registry, answers: &mpsc::Sender<bool>) -> Target {
+    struct Asking(Registry, mpsc::Sender<bool>);
+    impl AsRef<[u8]> for Asking {
+        fn as_ref(&self) -> &[u8] {
+            b"q"
+        }
+    }
+    impl Drop for Asking {
+        fn drop(&mut self) {
+            let (registry, (tell, told)) = (self.0.clone(), mpsc::channel());
+            thread::spawn(move || tell.send(registry.outgoing_names()));
+            self.1.send(told.recv_timeout(PATIENCE / 4).is_ok()).unwrap();
+        }
+    }
+    Target::queue(Bytes::from_owner(Asking(registry.clone(), answers.clone())))
+}
+
+/// An owner's `drop` is code of the program's: it runs where the registry can be asked.
+#[test]
+fn settings_are_dropped_where_no_lock_is_held() {
+    let registry = Registry::new();
+    registry.set_connection("crm", Client::builder("amqp://nobody.example").unwrap()).unwrap();
+    let (answers, answered) = mpsc::channel();
+    let outgoing = |connection: &str| Outgoing::new(connection).target(asking(&registry, &answers));
+    let all_answered = |what: &str| {
+        let answers: Vec<bool> = answered.try_iter().collect();
+        assert_eq!(answers, [true], "{what}");
+    };
+
+    registry.set_outgoing("a", outgoing("erp")).unwrap_err();
+    all_answered("no such connection");
+    registry.set_outgoing("a", outgoing("crm").confirms(ConfirmMode::None).mandatory(true)).unwrap_err();
+    all_answered("they make no sense");
+    for active in [true, false] {
+        drop(registry.set_outgoing("a", outgoing("crm").active(active)).unwrap());
+        drop(registry.edit_outgoing("a", |entry| entry.target = None).unwrap());
+        all_answered("edited");
+        drop(registry.set_outgoing("a", outgoing("crm").active(active)).unwrap());
+        drop(registry.set_outgoing("b", Outgoing::new("crm")).unwrap());
+        drop(registry.rename_outgoing("b", "a").unwrap());
+        all_answered("replaced by another one");
+        drop(registry.set_outgoing("a", outgoing("crm").active(active)).unwrap());
+        drop(registry.remove_outgoing("a").unwrap());
+        all_answered("removed");
+    }
+    drop(registry.set_outgoing("a", outgoing("crm")).unwrap());
+    drop(registry.set_outgoing("b", outgoing("crm").active(false)).unwrap());
+    running::run(async { drop(registry.close_within(PATIENCE).await) });
+    assert_eq!(answered.try_iter().collect::<Vec<_>>(), [true, true], "closed");
+    registry.set_outgoing("a", outgoing("crm")).unwrap_err();
+    all_answered("closed before");
 }
 
 on_its_own! {

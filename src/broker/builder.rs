@@ -44,6 +44,7 @@ impl Builder {
     fn add_user(mut self, name: String, user: User) -> Self {
         if !std::mem::replace(&mut self.own_users, true) {
             self.settings.users.clear();
+            self.settings.first.clone_from(&name);
         }
         self.settings.users.insert(name, user);
         self

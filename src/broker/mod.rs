@@ -1,7 +1,8 @@
 //! An AMQP 0-9-1 server in memory, **for tests and first steps, not a product to run in production**.
 //!
 //! [`Broker::start`] listens on a loopback port; [`Broker::connect`] gives a pipe to it without any socket. It behaves as
-//! RabbitMQ does, its reply texts included, and keeps nothing: when the last handle is dropped, everything is gone.
+//! RabbitMQ does, its reply texts included, and keeps nothing: when the last handle is dropped, everything is gone. It also runs by
+//! itself, for clients in other languages: `leveret broker`, with the feature `command`.
 //!
 //! ```
 //! # async fn run() -> std::io::Result<()> {
@@ -138,13 +139,7 @@ impl Broker {
 
     fn run(settings: settings::Settings, listener: TcpListener) -> io::Result<Self> {
         let (address, runtime) = (listener.local_addr()?, Handle::current());
-        let (user, password) = match settings.users.first_key_value() {
-            Some((name, user)) if !settings.users.contains_key("guest") => (name.as_str(), user.password.as_str()),
-            _ => ("guest", settings.users.get("guest").map_or("guest", |user| user.password.as_str())),
-        };
-        let root = settings.virtual_hosts.iter().find(|name| **name == "/").or_else(|| settings.virtual_hosts.first());
-        let virtual_host = root.map(ToString::to_string).unwrap_or_default();
-        let url = format!("amqp://{}:{}@{address}/{}", escape(user), escape(password), escape(&virtual_host));
+        let url = settings.url(address);
         let shared = Arc::new(Shared::new(state::State::new(settings, now())));
         let listener = runtime.spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Ok(Self { shared, address, url, listener, runtime })
@@ -155,7 +150,7 @@ impl Broker {
         self.address
     }
 
-    /// A URL with a user, the password and a virtual host: `amqp://guest:guest@127.0.0.1:PORT/%2f`.
+    /// A URL with the first user, the password and a virtual host: `amqp://guest:guest@127.0.0.1:PORT/%2f`.
     pub fn url(&self) -> String {
         self.url.clone()
     }
@@ -294,16 +289,4 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 fn admit(shared: &Arc<Shared>) -> Option<Link> {
     let id = shared.lock().admit(now())?;
     Some(Link::new(Arc::clone(shared), id))
-}
-
-/// Percent-encodes what may not stand in a URL.
-fn escape(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut escaped, octet| {
-        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
-            escaped.push(char::from(octet));
-        } else {
-            escaped.push_str(&format!("%{octet:02x}"));
-        }
-        escaped
-    })
 }

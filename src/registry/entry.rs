@@ -49,11 +49,12 @@ impl Entry {
     }
 
     pub(super) fn retire(self) -> Retired {
-        let last = self.live.map(|Live { taken, users }| {
+        let Self { outgoing, live } = self;
+        let last = live.map(|Live { taken, users }| {
             let senders = [taken.sender.clone(), taken.alone.clone()];
             Last { senders, users }
         });
-        Retired { senders: last.into_iter().collect(), clients: Vec::new() }
+        Retired { senders: last.into_iter().collect(), clients: Vec::new(), settings: vec![outgoing] }
     }
 }
 

@@ -163,7 +163,7 @@ impl Registry {
             return Err(RegistryError::InUse { name: name.to_owned(), by });
         }
         match state.connections.remove(name) {
-            Some(client) => Ok(Retired { senders: Vec::new(), clients: vec![client] }),
+            Some(client) => Ok(Retired { clients: vec![client], ..Retired::default() }),
             None => Err(RegistryError::UnknownConnection { name: name.to_owned() }),
         }
     }
@@ -193,17 +193,18 @@ impl Registry {
     /// `UnknownConnection`; `Settings`: they make no sense together; `Closed`. Nothing was changed then.
     #[doc(alias = "create_outconn")]
     pub fn set_outgoing(&self, name: &str, outgoing: Outgoing) -> Result<Retired, RegistryError> {
-        self.put(&mut self.state(), name, outgoing)
+        self.put(&mut self.state(), name, &outgoing)
     }
 
-    fn put(&self, state: &mut State, name: &str, outgoing: Outgoing) -> Result<Retired, RegistryError> {
+    /// The settings are copied, so that those that are refused are dropped by the caller, without the lock.
+    fn put(&self, state: &mut State, name: &str, outgoing: &Outgoing) -> Result<Retired, RegistryError> {
         if state.closed {
             return Err(RegistryError::Closed);
         }
         let Some(client) = state.connections.get(&outgoing.connection) else {
-            return Err(RegistryError::UnknownConnection { name: outgoing.connection });
+            return Err(RegistryError::UnknownConnection { name: outgoing.connection.clone() });
         };
-        let entry = self.entry(name, outgoing, client)?;
+        let entry = self.entry(name, outgoing.clone(), client)?;
         Ok(state.outgoing.insert(name.to_owned(), entry).map_or_else(Retired::default, Entry::retire))
     }
 
@@ -221,7 +222,7 @@ impl Registry {
         if !state.outgoing.contains_key(name) {
             return Err(unknown(name));
         }
-        self.put(&mut state, name, outgoing)
+        self.put(&mut state, name, &outgoing)
     }
 
     /// Gives an entry another name; an entry that has that name already is replaced.
@@ -232,7 +233,7 @@ impl Registry {
     pub fn rename_outgoing(&self, from: &str, to: &str) -> Result<Retired, RegistryError> {
         let mut state = self.state();
         let outgoing = state.outgoing.get(from).map(|entry| entry.outgoing.clone()).ok_or_else(|| unknown(from))?;
-        let mut retired = self.put(&mut state, to, outgoing)?;
+        let mut retired = self.put(&mut state, to, &outgoing)?;
         if from != to
             && let Some(entry) = state.outgoing.remove(from)
         {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::settings::Outgoing;
 use crate::messaging::{Client, CloseReport, Sender};
 
 /// The senders and connections that a change of the registry took out of use. New messages do not take them any more; those that
@@ -17,6 +18,8 @@ use crate::messaging::{Client, CloseReport, Sender};
 pub struct Retired {
     pub(super) senders: Vec<Last>,
     pub(super) clients: Vec<Client>,
+    /// Kept until the registry is not locked any more: a name in them may have an owner, whose `drop` is code of the program's.
+    pub(super) settings: Vec<Outgoing>,
 }
 
 /// The senders of an entry that nobody takes any more; the receiver ends when the last who had taken them is done.
@@ -60,6 +63,7 @@ impl Retired {
     pub(super) fn append(&mut self, mut other: Self) {
         self.senders.append(&mut other.senders);
         self.clients.append(&mut other.clients);
+        self.settings.append(&mut other.settings);
     }
 }
 

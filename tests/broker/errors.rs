@@ -1,5 +1,6 @@
 //! What is refused, with which code and in which words.
 
+use leveret::broker::Broker;
 use leveret::codec::method::{access, basic, channel, connection, exchange, queue};
 use leveret::codec::{FieldTable, FieldValue, Frame, Method, Properties};
 
@@ -194,9 +195,23 @@ async fn c48_what_follows_a_mistake_is_discarded() {
     client.counts("q", 0, 0).await;
 }
 
+/// The first user's, and a virtual host that is open to this one.
+#[tokio::test]
+async fn the_url_is_good_for_coming_in() {
+    let builder = || Broker::builder().virtual_host("a").virtual_host("b");
+    for (builder, login, virtual_host) in [
+        (builder().user("zoe", "1").user("guest", "2").user("ann", "3"), "zoe:1", "a"),
+        (builder().restricted_user("bob", "1", ["b", "c"]).user("ann", "2"), "bob:1", "b"),
+        (builder().virtual_host("/"), "guest:guest", "%2f"),
+    ] {
+        let broker = builder.start().await.unwrap();
+        assert_eq!(broker.url(), format!("amqp://{login}@{}/{virtual_host}", broker.local_addr()));
+    }
+}
+
 #[tokio::test]
 async fn c11_c19_who_may_come_in() {
-    let broker = leveret::broker::Broker::builder()
+    let broker = Broker::builder()
         .user("ann", "secret")
         .restricted_user("bob", "secret", ["/b"])
         .virtual_host("/")

@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crate::support::{Cluster, LONG, SECOND, cluster, lazy, place, sender, url, within};
+use crate::support::{Cluster, LONG, SECOND, cluster, lazy, place, read, sender, url, within};
 
 /// Rebalancing takes the mock cluster three seconds, and a closed member has to be waited for.
 async fn receiver(client: &Client, group: &str) -> Receiver {
@@ -205,6 +205,21 @@ async fn a_stream_without_settling_commits_what_it_has_given() {
     let client = lazy(&cluster, &[]);
     let mut receiver = receiver(&client, "g").await;
     assert_eq!(body(next(&mut receiver).await.body()), "2");
+}
+
+/// It gets its partition only after it was told to stop receiving.
+#[tokio::test]
+async fn what_is_assigned_to_a_stream_that_was_cancelled_is_not_handed_on() {
+    let cluster = cluster();
+    let client = fill(&cluster, 1, 3).await;
+    let mut events = client.events();
+    let mut stream = within(client.receiver(Source::topic("hares", "g")).build_no_ack()).await.unwrap();
+    within(stream.cancel()).await.unwrap();
+    assert_eq!(assigned(&mut events).await, [("hares".to_owned(), 0)]);
+    // Somebody who begins later has read all of it by now.
+    read(&cluster, "hares", 0, 3);
+    let next = within(stream.recv()).await;
+    assert!(next.is_none(), "{next:?}");
 }
 
 /// A receiver that was dropped commits in the background; whoever closes the client has that behind him.

@@ -53,6 +53,23 @@ on_every_server! {
         assert_eq!(there, [0, 3]);
     }
 
+    /// Nothing depends on the channel that was being opened: another one is opened on another connection, and nobody is told.
+    async fn a_connection_that_is_lost_while_a_channel_is_opened(server: Server) {
+        let kept = Kept::new(server).await;
+        let (client, tap) = server.tapped().await;
+        let sender = client.sender().retry(RetryPolicy::never()).build().unwrap();
+        tap.cut_at_channel();
+        let receipt = within("a receipt", sender.send(Target::queue(&kept.name), "0")).await.unwrap();
+        assert_eq!((receipt.status, tap.channels()), (Status::Accepted, 2));
+        tap.cut_at_channel();
+        let builder = client.receiver(Source::queue(&kept.name)).recovery(RecoveryPolicy::never());
+        let mut receiver = within("a receiver", builder.build()).await.unwrap();
+        assert_eq!(number(next(&mut receiver).await.body()), 0);
+        assert_eq!(tap.channels(), 4);
+        drop(receiver);
+        kept.delete().await;
+    }
+
     /// Z12: what is of unknown outcome is sent again only where somebody asked for that; it may then be there twice.
     async fn at_least_once(server: Server) {
         let (kept, tap, sent) = sent_into_the_void(server, RetryPolicy::at_least_once()).await;

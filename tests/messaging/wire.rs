@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes, BytesMut};
 use leveret::amqp::Config;
+use leveret::codec::method::{basic, channel};
 use leveret::codec::{Frame, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,10 +31,17 @@ struct Shared {
     stalled: watch::Sender<bool>,
     /// Counts the cuts: connections that were made before the last one are gone.
     cuts: watch::Sender<u32>,
-    /// Cut when the client has published so many messages, and then let nobody in, or do.
-    cut_after: Mutex<Option<(usize, bool)>>,
+    cut_after: Mutex<Option<Cut>>,
     /// Nobody is let in.
     refuses: watch::Sender<bool>,
+}
+
+/// Cut when the client has said so many of these, and then let nobody in, or do.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    counts: fn(&Frame) -> bool,
+    times: usize,
+    refuses: bool,
 }
 
 impl Tap {
@@ -83,7 +91,16 @@ impl Tap {
     }
 
     pub(crate) fn publishes(&self) -> usize {
-        publishes(&self.shared.frames.lock().unwrap())
+        self.count(is_publish)
+    }
+
+    /// How many channels the client has opened, or tried to.
+    pub(crate) fn channels(&self) -> usize {
+        self.count(is_channel_open)
+    }
+
+    fn count(&self, counts: fn(&Frame) -> bool) -> usize {
+        self.shared.frames.lock().unwrap().iter().filter(|frame| counts(frame)).count()
     }
 
     /// What the server says does not reach the client from now on, or does again.
@@ -98,12 +115,18 @@ impl Tap {
 
     /// The connection is lost as soon as the client has published so many messages. The server has read all of them or not.
     pub(crate) fn cut_after(&self, publishes: usize) {
-        *self.shared.cut_after.lock().unwrap() = Some((publishes, false));
+        *self.shared.cut_after.lock().unwrap() = Some(Cut { counts: is_publish, times: publishes, refuses: false });
     }
 
     /// As [`cut_after`](Self::cut_after), and nobody is let in from then on.
     pub(crate) fn refuse_after(&self, publishes: usize) {
-        *self.shared.cut_after.lock().unwrap() = Some((publishes, true));
+        *self.shared.cut_after.lock().unwrap() = Some(Cut { counts: is_publish, times: publishes, refuses: true });
+    }
+
+    /// The connection is lost when the client opens a channel the next time, and it does not hear of an answer.
+    pub(crate) fn cut_at_channel(&self) {
+        let times = self.channels() + 1;
+        *self.shared.cut_after.lock().unwrap() = Some(Cut { counts: is_channel_open, times, refuses: false });
     }
 
     /// Nobody is let in from now on, or is again.
@@ -112,9 +135,12 @@ impl Tap {
     }
 }
 
-fn publishes(frames: &[Frame]) -> usize {
-    use leveret::codec::method::basic::Method::Publish;
-    frames.iter().filter(|frame| matches!(frame, Frame::Method(_, Method::Basic(Publish(_))))).count()
+fn is_publish(frame: &Frame) -> bool {
+    matches!(frame, Frame::Method(_, Method::Basic(basic::Method::Publish(_))))
+}
+
+fn is_channel_open(frame: &Frame) -> bool {
+    matches!(frame, Frame::Method(_, Method::Channel(channel::Method::Open(_))))
 }
 
 /// A method that settles deliveries.
@@ -178,12 +204,16 @@ async fn relay(client: TcpStream, server: TcpStream, shared: &Shared) {
                 read(&mut unread, shared);
             }
             let limit = *shared.cut_after.lock().unwrap();
-            let over = limit.filter(|(limit, _)| publishes(&shared.frames.lock().unwrap()) >= *limit);
+            let reached = |cut: &Cut| {
+                let frames = shared.frames.lock().unwrap();
+                frames.iter().filter(|frame| (cut.counts)(frame)).count() >= cut.times
+            };
+            let over = limit.filter(reached);
             if to_server.write_all(&octets).await.is_err() {
                 break;
             }
             octets.clear();
-            if let Some((_, refuses)) = over {
+            if let Some(Cut { refuses, .. }) = over {
                 *shared.cut_after.lock().unwrap() = None;
                 shared.refuses.send_replace(refuses);
                 return;

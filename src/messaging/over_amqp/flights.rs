@@ -185,7 +185,8 @@ impl Flights {
         }
     }
 
-    /// Remembers a message that was published with this tag; takes what it consists of. Returns the tag as a [`Pending`] has it.
+    /// Remembers a message that was published with this tag, which is not 0; takes what it consists of. Returns the tag as a
+    /// [`Pending`](super::pending::Pending) has it.
     #[inline(always)] // as publishing is
     pub(super) fn enter(
         &mut self,
@@ -196,7 +197,7 @@ impl Flights {
         due: Due,
     ) -> u64 {
         let Self { lanes, epoch, spare, .. } = self;
-        let Some(known) = lanes.get_mut(lane.place as usize).filter(|_| tag != 0) else { return 0 };
+        let Some(known) = lanes.get_mut(lane.place as usize) else { return 0 };
         let until = match due {
             Due::At(until) => millis(until.saturating_duration_since(*epoch)) + 1,
             Due::After(limit) => known.time_of(turn, *epoch) + millis(limit),

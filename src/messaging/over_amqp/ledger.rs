@@ -146,9 +146,10 @@ impl Lane {
     ) -> Result<Pending, Option<Error>> {
         let mut posted = Posted::default();
         let mut flights = self.ledger.lock();
-        let entered = publish
-            .post(waker, &mut posted)
-            .map(|tag| flights.enter(self, tag, posted.turn, (target.clone(), &mut message.clone()), due));
+        let entered = publish.post(waker, &mut posted).map(|tag| match tag {
+            0 => 0,
+            tag => flights.enter(self, tag, posted.turn, (target.clone(), &mut message.clone()), due),
+        });
         self.ledger.conclude(flights, posted.wakes.then_some(&self.channel));
         entered.map(|tag| Pending::new(Arc::clone(self), tag))
     }

@@ -32,7 +32,8 @@ pub enum Confirmation {
     /// The server has taken responsibility (`basic.ack`). A mandatory message that no queue took is acked too, and has been
     /// returned.
     Ack(Option<Box<Returned>>),
-    /// The server has not taken responsibility (`basic.nack`).
+    /// The server has not taken responsibility (`basic.nack`). With what had been returned of the message before; a server that says no first
+    /// and returns the message behind that, as Apache Qpid does, returns it to nobody in particular.
     Nack(Option<Box<Returned>>),
     /// The channel is not in confirm mode: nobody will ever know.
     NotRequested,
