@@ -1,4 +1,5 @@
 //! Scripts, turn by turn: what a driver is told to do, and what is kept.
+
 use std::time::{Duration, Instant};
 
 use super::*;
