@@ -16,7 +16,8 @@ use bytes::Bytes;
 /// What a broker does wrong on one connection: steps, each an [`Act`] and the [`Moment`] for it.
 ///
 /// Connections get scripts from [`Broker::script`](super::Broker::script) and [`Builder::script`](super::Builder::script). A step is
-/// done once. Steps whose moments come together are done in the order in which they stand; one whose moment never comes is never done.
+/// done once. Steps whose moments come together are done in the order in which they stand; one whose moment never comes, or comes when
+/// everything is said and the connection ends, is never done.
 ///
 /// A script can be printed and parsed, so that it may stand on a command line or in the message of a test that has failed:
 ///
