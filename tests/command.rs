@@ -61,9 +61,9 @@ impl Running {
     /// How it has ended, and what it has said besides the URL.
     async fn end(mut self) -> (ExitStatus, String, String) {
         let (mut said, mut complained) = (String::new(), String::new());
-        within("the end of its output", self.output.read_to_string(&mut said)).await.unwrap();
         let errors = self.child.stderr.as_mut().unwrap();
-        within("the end of its errors", errors.read_to_string(&mut complained)).await.unwrap();
+        let (output, errors) = (self.output.read_to_string(&mut said), errors.read_to_string(&mut complained));
+        within("the end of what it says", async { tokio::try_join!(output, errors) }).await.unwrap();
         (within("its end", self.child.wait()).await.unwrap(), said, complained)
     }
 
@@ -220,6 +220,7 @@ on_its_own! {
             (&["--heartbeat", "never"], "--heartbeat"),
             (&["--script", "published 1: dance"], "dance"),
             (&["--what"], "unexpected argument '--what'"),
+            (&["ann:hush"], "unexpected argument"),
             (&["--user", "ann"], "user 1 is not written as NAME:PASSWORD"),
             (&["--user", "a:b", "--user", "ann:hush%ff"], "user 2 is not written as NAME:PASSWORD"),
         ] {
@@ -228,8 +229,14 @@ on_its_own! {
             assert!(complained.contains(words), "{arguments:?}: {complained}");
             assert!(!complained.contains(MARK) && !complained.contains("panicked"), "{complained}");
         }
-        let (status, _, complained) = run(&mut leveret()).await;
-        assert!(status == Some(2) && complained.contains("broker"), "{complained}");
+        for (arguments, words) in [
+            (&[][..], "broker"),
+            (&["amqp://u:hush@localhost"], "unrecognized subcommand"),
+            (&["publish", "q", "amqp://u:hush@localhost"], "unexpected argument"),
+        ] {
+            let (status, _, complained) = run(leveret().args(arguments)).await;
+            assert!(status == Some(2) && complained.contains(words) && !complained.contains(MARK), "{complained}");
+        }
     }
 }
 
@@ -263,10 +270,13 @@ on_every_server! {
         channel.queue_bind("q", "amq.direct", "key").await.unwrap();
         assert_eq!(run_with(publish().args(["--exchange", "amq.direct", "key"]), b"a\nb\n").await, all_well(1));
         let mut consume = leveret();
-        consume.args(["consume", "q", "--idle", "1", "--url", &server.url]);
+        consume.args(["consume", "q", "--url", &server.url, "--count", "1"]);
         assert_eq!(run(&mut consume).await, (Some(0), "a\nb\n\n".into(), String::new()));
-        let (status, said, complained) = run(consume.args(["--count", "1"])).await;
+        let (status, said, complained) = run(consume.args(["--idle", "1"])).await;
         assert_eq!((status, said.as_str(), complained.as_str()), (Some(1), "", "leveret: 0 of 1 messages came\n"));
+        let mut consume = leveret();
+        consume.args(["consume", "q", "--url", &server.url, "--idle", "1"]);
+        assert_eq!(run(&mut consume).await, (Some(0), String::new(), String::new()));
     }
 
     async fn a_consumer_that_is_told_to_end_gives_back_what_it_has_not_printed(server: Server) {
@@ -287,7 +297,7 @@ on_its_own! {
         let server = Server::broker().await;
         let publish = |url: &str| {
             let mut command = leveret();
-            command.args(["publish", "q", "--body", "x", "--timeout", "1", "--url", url]);
+            command.args(["publish", "q", "--body", "x", "--url", url]);
             command
         };
         let (status, said, complained) = run(&mut publish(&server.url)).await;
@@ -297,7 +307,7 @@ on_its_own! {
         let connection = within("a connection", Connection::open(&server.url)).await.unwrap();
         connection.open_channel().await.unwrap().queue_declare("q").await.unwrap();
         server.in_the_box().hold_confirms(true);
-        let (status, _, complained) = run(&mut publish(&server.url)).await;
+        let (status, _, complained) = run(publish(&server.url).args(["--timeout", "1"])).await;
         assert!(status == Some(4) && complained.contains("did not confirm"), "{status:?} {complained}");
 
         let url = server.url.replace(":guest@", ":hush@");
@@ -307,6 +317,29 @@ on_its_own! {
         assert!(status == Some(2) && complained.contains("%2f") && !complained.contains(MARK), "{complained}");
         let (status, _, complained) = run(leveret().args(["consume", "nowhere", "--url", &server.url])).await;
         assert!(status == Some(1) && complained.contains("no queue 'nowhere'"), "{complained}");
+    }
+}
+
+on_its_own! {
+    /// Whoever starts it may look at nothing but its exit status.
+    async fn nobody_has_to_listen() {
+        let server = Server::broker().await;
+        let mut publish = leveret();
+        publish.args(["publish", "q", "--body", "x", "--url", &server.url]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = publish.spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(3));
+    }
+
+    async fn a_consumer_can_be_ended_while_its_server_says_nothing() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://{}", silent.local_addr().unwrap());
+        let mut consume = leveret();
+        let mut child = consume.args(["consume", "q", "--url", &url]).spawn().unwrap();
+        let connection = within("a connection", silent.accept()).await.unwrap();
+        kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(0));
+        drop(connection);
     }
 }
 

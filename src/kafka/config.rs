@@ -112,7 +112,7 @@ impl KafkaConfig {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (login, hosts) = rest.rsplit_once('@').map_or((None, rest), |(login, hosts)| (Some(login), hosts));
         // Otherwise parts of a password would be taken for a host and properties, and be shown as such.
-        if login.is_none() && query.contains('@') {
+        if query.contains('@') {
             return Err(wrong(
                 "there is an @ behind a ?; in a password a ? is written %3f, and in a property an @ is written %40",
             ));
@@ -368,6 +368,8 @@ mod tests {
             "kafka://h?a=%ff",
             "kafka://u:12?hush=34@h",
             "kafka://u:12?hush@h",
+            "kafka://u:12@x?hush=34@h",
+            "kafka://u:12@x?34=hush@h",
         ] {
             let error = KafkaConfig::from_url(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidUrl, "{url}");

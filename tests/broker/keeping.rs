@@ -184,6 +184,16 @@ async fn messages_expire_at_the_head_of_their_queue() {
     assert_eq!(client.next().await, "deliver c 8 /dead back");
 }
 
+/// One more is refused: `requests_that_close_their_channel`.
+#[tokio::test]
+async fn ten_years_are_the_most() {
+    let (_broker, mut client) = start().await;
+    let years = 315_360_000_000_i64;
+    declare(&mut client, "q", FieldTable::new().with("x-message-ttl", years).with("x-expires", years)).await;
+    send(&mut client, "q", &Properties::new(), &["a"]).await;
+    client.counts("q", 1, 0).await;
+}
+
 /// No time at all: straight to a consumer, or not at all.
 #[tokio::test]
 async fn messages_without_any_time() {

@@ -230,6 +230,20 @@ on_every_server! {
         assert_eq!(count(), 0);
     }
 
+    /// Nothing more will be heard of these, and so nothing is kept.
+    async fn what_is_sent_without_confirms_is_let_go(server: Server) {
+        let client = server.client().await;
+        let queue = exclusive_queue(&client).await;
+        let sender = client.sender().confirms(ConfirmMode::None).build().unwrap();
+        let (target, alive) = (Target::queue(&queue), Arc::new(()));
+        for size in [10, 10_000].repeat(10) {
+            let payload = Bytes::from_owner(Payload(vec![b'x'; size], Arc::clone(&alive)));
+            let receipt = within("a receipt", sender.send(&target, payload)).await.unwrap();
+            assert_eq!(receipt.status, Status::NotRequested);
+        }
+        until("everything to be written", async || Arc::strong_count(&alive) == 1).await;
+    }
+
     /// A waker may do what it likes, even with the sender that wakes it: here one that waits for room behind a message that turns out to
     /// be impossible, and gives its room to the next in line.
     async fn a_waker_that_sends(server: Server) {

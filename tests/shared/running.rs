@@ -1,6 +1,6 @@
 //! How a test runs: on a runtime of its own, with waits that end. Shared by the tests of the client and those of the facade.
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -90,12 +90,12 @@ pub(crate) fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
-/// Runs a program, and returns what it prints. On a busy machine some take long to begin, `rabbitmqctl` for one.
+/// Runs a program, and returns what it prints. On a busy machine some take long to begin, `rabbitmqctl` for one. One that does not end in
+/// time is ended.
 pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let ran = tokio::task::spawn_blocking(move || command.output());
-    let Output { status, stdout, stderr } = within_time(3 * PATIENCE, program, ran).await.unwrap().unwrap();
+    let mut command = tokio::process::Command::new(program);
+    let ran = command.args(arguments).kill_on_drop(true).output();
+    let Output { status, stdout, stderr } = within_time(3 * PATIENCE, program, ran).await.unwrap();
     assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }

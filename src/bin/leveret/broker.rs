@@ -10,7 +10,7 @@ use tokio::net::lookup_host;
 use tokio::sync::oneshot;
 
 use super::signals::told_to_end;
-use super::{Result, wrong};
+use super::{Result, complain, wrong};
 
 /// Runs an AMQP 0-9-1 server in memory, for tests and first steps: not for production
 ///
@@ -88,6 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let builder = arguments.builder().unwrap_or_else(|why| wrong(why));
     let told_to_end = told_to_end()?;
     let broker = bind(builder, &listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    // Nobody has been let in: nothing was awaited since it listens, and there is one thread.
     broker.script(scripts);
     let mut output = io::stdout();
     writeln!(output, "{}", broker.url()).and_then(|()| output.flush())?;
@@ -103,8 +104,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 async fn bind(builder: Builder, listen: &str) -> io::Result<Broker> {
     let addresses: Vec<_> = lookup_host(listen).await?.collect();
     if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-        eprintln!("leveret: {address} is open to other machines: passwords and messages are not encrypted on the way,");
-        eprintln!("leveret: and this broker is for tests, not for production");
+        complain(format_args!(
+            "{address} is open to other machines: passwords and messages are not encrypted on the way,"
+        ));
+        complain("and this broker is for tests, not for production");
     }
     builder.bind(addresses.as_slice()).await
 }
@@ -136,7 +139,7 @@ impl Arguments {
         }
         if let Some(seed) = self.seed {
             let script = Script::seeded(seed);
-            eprintln!("leveret: the script of {seed} is: {script}");
+            complain(format_args!("the script of {seed} is: {script}"));
             builder = builder.script(script);
         }
         Ok(builder)

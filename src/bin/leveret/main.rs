@@ -9,11 +9,13 @@ mod signals;
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use leveret::messaging::{Client, ClientBuilder};
+use tokio::runtime;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -53,15 +55,40 @@ fn wrong(why: impl Display) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, why).exit()
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
-        Command::Broker(arguments) => broker::run(arguments).await,
-        Command::Publish(arguments) => publish::run(arguments).await,
-        Command::Consume(arguments) => consume::run(arguments).await,
-    };
+/// Says something to whoever runs the program, if there is somebody to hear it.
+fn complain(what: impl Display) {
+    let _ = writeln!(io::stderr(), "leveret: {what}");
+}
+
+/// The arguments. A word too many is not repeated either: it may be a URL whose `--url` was forgotten.
+fn arguments() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+            let is_word = matches!(error.get(kind), Some(ContextValue::String(word)) if !word.starts_with('-'));
+            if matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) && is_word {
+                error.insert(kind, ContextValue::String("...".into()));
+            }
+        }
+        error.exit()
+    })
+}
+
+fn main() -> ExitCode {
+    let command = arguments().command;
+    let ended = runtime::Builder::new_current_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
+        let ended = runtime.block_on(async {
+            match command {
+                Command::Broker(arguments) => broker::run(arguments).await,
+                Command::Publish(arguments) => publish::run(arguments).await,
+                Command::Consume(arguments) => consume::run(arguments).await,
+            }
+        });
+        // Nobody waits for the name of a host that is still being looked up, or for a reader who has stopped.
+        runtime.shutdown_background();
+        ended
+    });
     ended.unwrap_or_else(|error| {
-        eprintln!("leveret: {error}");
+        complain(error);
         ExitCode::FAILURE
     })
 }

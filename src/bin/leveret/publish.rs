@@ -1,6 +1,6 @@
 //! `leveret publish`: sends messages, and says what became of them.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use leveret::error::Outcome;
 use leveret::messaging::Target;
 use tokio::sync::mpsc;
 
-use super::{Result, Server};
+use super::{Result, Server, complain};
 
 /// Publishes a message and waits until the server has said what became of it
 ///
@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     while let Some(body) = bodies.recv().await {
         if let Err(error) = sender.send(&target, body?).await {
-            eprintln!("leveret: {error}");
+            complain(&error);
             status = match error.outcome() {
                 Outcome::NotSent => ExitCode::FAILURE,
                 Outcome::Refused => ExitCode::from(3),
@@ -63,7 +63,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         accepted += 1;
     }
-    println!("{accepted} accepted");
+    // Whether anybody reads it or not, the exit status tells.
+    let _ = writeln!(io::stdout(), "{accepted} accepted");
     // What is not confirmed by now has been told.
     client.close_within(Duration::ZERO).await;
     Ok(status)
@@ -72,19 +73,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 /// What is to be sent. It is read by a thread, for which nobody waits at the end.
 fn bodies(body: Option<String>, lines: bool) -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (give, bodies) = mpsc::channel(16);
-    thread::spawn(move || {
-        let mut input = io::stdin().lock();
-        match body {
-            Some(body) => drop(give.blocking_send(Ok(body.into_bytes()))),
-            None if lines => {
-                let mut lines = input.split(b'\n');
-                while lines.next().is_some_and(|line| give.blocking_send(line).is_ok()) {}
-            }
-            None => {
-                let mut body = Vec::new();
-                let read = input.read_to_end(&mut body).map(|_| body);
-                drop(give.blocking_send(read));
-            }
+    thread::spawn(move || match body {
+        Some(body) => drop(give.blocking_send(Ok(body.into_bytes()))),
+        None if lines => {
+            let mut lines = io::stdin().lock().split(b'\n');
+            while lines.next().is_some_and(|line| give.blocking_send(line).is_ok()) {}
+        }
+        None => {
+            let mut body = Vec::new();
+            let read = io::stdin().read_to_end(&mut body).map(|_| body);
+            drop(give.blocking_send(read));
         }
     });
     bodies

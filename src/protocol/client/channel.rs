@@ -193,6 +193,8 @@ impl Channel {
         self.assembler.awaited()
     }
 
+    /// Only what comes for each message: the compiler puts so little where it is called from.
+    #[inline]
     fn method_frame(&mut self, payload: &[u8], hands: &mut Hands<'_>) -> Result<bool, Failure> {
         if self.state == State::Open
             && let Some((id, fields)) = payload.split_first_chunk::<4>()
@@ -206,6 +208,11 @@ impl Channel {
                 _ => {}
             }
         }
+        self.other_method(payload, hands)
+    }
+
+    #[inline(never)]
+    fn other_method(&mut self, payload: &[u8], hands: &mut Hands<'_>) -> Result<bool, Failure> {
         let method = Method::decode(&bytes::Bytes::copy_from_slice(payload))?;
         match method {
             Method::Channel(ChannelMethod::Close(close)) => {

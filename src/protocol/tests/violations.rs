@@ -183,7 +183,8 @@ fn what_others_stumble_over_is_none_of_our_business() {
 /// c2, c3, c4: what other servers answer to a protocol header they do not know. Who is neither of these is not called by their names.
 #[test]
 fn c4_a_server_of_another_protocol_is_named() {
-    for said in [&b"HELO mail.example\r\n"[..], b"HTP", b"AMQX\x00\x00\x09\x01", b"220 mail.example ESMTP\r\n"] {
+    for said in [&b"HELO mail.example\r\n"[..], b"HTP", b"AUTH", b"AMQX\x00\x00\x09\x01", b"220 mail.example ESMTP\r\n"]
+    {
         let mut client = Connection::new(Config::default(), Instant::now());
         client.feed(&mut said.into(), Instant::now());
         assert_eq!(client.end().map(Error::kind), Some(ErrorKind::Protocol), "{:?}", client.end());
