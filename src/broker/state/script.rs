@@ -84,16 +84,13 @@ impl State {
             let now = self.now;
             let Some(client) = self.clients.get_mut(&id) else { return };
             let Some(play) = &mut client.play else { return };
-            if client.cut {
+            if client.cut || client.paused {
                 return;
             }
-            if !client.paused {
-                play.has_acted();
-            }
-            if !play.has_due() && (client.paused || !play.receive(input, inbox, now)) {
+            play.has_acted();
+            if !play.has_due() && !play.receive(input, inbox, now) {
                 return;
             }
-            client.paused = false;
         }
     }
 
