@@ -321,6 +321,25 @@ on_its_own! {
 }
 
 on_its_own! {
+    async fn a_consumer_can_be_ended_while_nobody_reads_what_it_prints() {
+        let server = Server::broker().await;
+        let connection = within("a connection", Connection::open(&server.url)).await.unwrap();
+        let channel = connection.open_channel().await.unwrap();
+        channel.queue_declare("q").await.unwrap();
+        // More than a pipe holds.
+        drop(channel.basic_publish("", "q", vec![b'x'; 1_000_000]).await.unwrap());
+        let mut consume = leveret();
+        let mut child = consume.args(["consume", "q", "--url", &server.url]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        within("the beginning", output.read_u8()).await.unwrap();
+        kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(0));
+        until("the message to be back", async || {
+            channel.queue_declare("q").passive(true).await.unwrap().message_count() == 1
+        })
+        .await;
+    }
+
     /// Whoever starts it may look at nothing but its exit status.
     async fn nobody_has_to_listen() {
         let server = Server::broker().await;

@@ -1,10 +1,13 @@
 //! `leveret consume`: prints what is in a queue.
 
+use std::io;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use leveret::messaging::{Client, Receiver, Source};
 use tokio::io::{AsyncWriteExt, stdout};
+use tokio::time::timeout;
 
 use super::signals::told_to_end;
 use super::{Result, Server};
@@ -37,50 +40,81 @@ pub(crate) struct Arguments {
     queue: String,
 }
 
+/// How long a message that is being printed may take when the program is told to end. Mostly it is out already.
+const GRACE: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let told_to_end = told_to_end()?;
+    let mut told_to_end = pin!(told_to_end()?);
     let client = arguments.server.client().lazy()?;
-    let (mut receiver, mut printed) = (None, 0);
     let ended = tokio::select! {
-        ended = print(&client, &arguments, &mut receiver, &mut printed) => ended.map(|()| false),
-        () = told_to_end => Ok(true),
-    };
-    let receiver = match receiver {
-        Some(receiver) => receiver.close().await,
-        None => Ok(Vec::new()),
+        receiver = receive(&client, &arguments) => match receiver {
+            Ok(mut receiver) => {
+                let ended = print(&mut receiver, arguments.count, told_to_end).await;
+                let closed = receiver.close().await;
+                ended.and_then(|()| closed.map(drop).map_err(Into::into))
+            }
+            Err(error) => Err(error),
+        },
+        () = &mut told_to_end => Ok(()),
     };
     client.close().await;
-    let (was_told, _) = (ended?, receiver?);
-    match arguments.count {
-        Some(count) if printed < count && !was_told => Err(format!("{printed} of {count} messages came").into()),
-        _ => Ok(ExitCode::SUCCESS),
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+async fn receive(client: &Client, arguments: &Arguments) -> Result<Receiver> {
+    if arguments.declare {
+        client.as_amqp().await?.open_channel().await?.queue_declare(&arguments.queue).durable(true).await?;
+    }
+    let mut receiver = client.receiver(Source::queue(&arguments.queue));
+    if let Some(idle) = arguments.idle {
+        receiver = receiver.idle_timeout(Duration::from_secs(idle.into()));
+    }
+    if let Some(count) = arguments.count {
+        // No more than are printed, if that can be said.
+        receiver = receiver.prefetch(count.clamp(1, 256) as u16);
+    }
+    Ok(receiver.build().await?)
+}
+
+/// Prints until there is nothing more to be printed, or it is told to end.
+async fn print(
+    receiver: &mut Receiver,
+    count: Option<u64>,
+    told_to_end: Pin<&mut impl Future<Output = ()>>,
+) -> Result<()> {
+    let (mut told_to_end, mut printed) = (told_to_end, 0);
+    while count.is_none_or(|count| printed < count) {
+        let delivery = tokio::select! {
+            delivery = receiver.recv() => delivery,
+            () = &mut told_to_end => return Ok(()),
+        };
+        let Some(delivery) = delivery.transpose()? else { break };
+        // A reader who stops holds up neither the connection's heartbeats, which are on this thread, nor the end.
+        let was_told = {
+            let mut printing = pin!(print_line(delivery.body()));
+            tokio::select! {
+                done = &mut printing => done.map(|()| false)?,
+                () = &mut told_to_end => match timeout(GRACE, printing).await {
+                    Ok(done) => done.map(|()| true)?,
+                    Err(_) => return Ok(()),
+                },
+            }
+        };
+        delivery.accept()?;
+        printed += 1;
+        if was_told {
+            return Ok(());
+        }
+    }
+    match count {
+        Some(count) if printed < count => Err(format!("{printed} of {count} messages came").into()),
+        _ => Ok(()),
     }
 }
 
-async fn print(client: &Client, arguments: &Arguments, place: &mut Option<Receiver>, printed: &mut u64) -> Result<()> {
-    let Arguments { count, idle, declare, queue, .. } = arguments;
-    if *declare {
-        client.as_amqp().await?.open_channel().await?.queue_declare(queue).durable(true).await?;
-    }
-    let mut receiver = client.receiver(Source::queue(queue));
-    if let Some(idle) = idle {
-        receiver = receiver.idle_timeout(Duration::from_secs((*idle).into()));
-    }
-    if let Some(count) = count {
-        // No more than are printed, if that can be said.
-        receiver = receiver.prefetch((*count).clamp(1, 256) as u16);
-    }
-    let receiver = place.insert(receiver.build().await?);
-    // A reader who stops does not stop the connection's heartbeats, which are on this thread.
+async fn print_line(line: &[u8]) -> io::Result<()> {
     let mut output = stdout();
-    while count.is_none_or(|count| *printed < count) {
-        let Some(delivery) = receiver.recv().await else { break };
-        let delivery = delivery?;
-        output.write_all(delivery.body()).await?;
-        output.write_all(b"\n").await?;
-        output.flush().await?;
-        delivery.accept()?;
-        *printed += 1;
-    }
-    Ok(())
+    output.write_all(line).await?;
+    output.write_all(b"\n").await?;
+    output.flush().await
 }
