@@ -301,9 +301,9 @@ impl Confirm {
         }
     }
 
-    /// The message that had come back before its channel ended, if that is what the `error` says that this has ended with.
-    pub(crate) fn came_back(&self, error: &Error) -> Option<Box<Returned>> {
-        self.channel.came_back(self.delivery_tag(), error)
+    /// The message that had come back before its channel ended, if that is what this has ended with.
+    pub(crate) fn came_back(&self, said: &Result<Confirmation>) -> Option<Box<Returned>> {
+        self.channel.came_back(self.delivery_tag(), said)
     }
 
     #[inline]
