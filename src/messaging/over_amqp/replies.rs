@@ -213,13 +213,13 @@ impl Request<'_> {
                     // What has ended the replies has mostly ended the confirm, too, which may know more.
                     Err(_) => {
                         let said = known(&mut confirm);
-                        let refusal = said.and_then(|said| refusal(&confirm, said));
+                        let refusal = said.and_then(|said| refusal(&mut confirm, said));
                         return Err(refusal.unwrap_or_else(|| waiting.lost()));
                     }
                 },
                 said = &mut confirm => said,
             };
-            if let Some(refusal) = refusal(&confirm, said) {
+            if let Some(refusal) = refusal(&mut confirm, said) {
                 return Err(refusal);
             }
             (&mut self.reply).await.map_err(|_| waiting.lost())
@@ -237,10 +237,8 @@ fn known(confirm: &mut amqp::Confirm) -> Option<Result<Confirmation>> {
 }
 
 /// Why there will be no reply to a request, if that is what was said of it.
-fn refusal(confirm: &amqp::Confirm, said: Result<Confirmation>) -> Option<RequestError> {
+fn refusal(confirm: &mut amqp::Confirm, said: Result<Confirmation>) -> Option<RequestError> {
     let no_route = |returned: Box<amqp::Returned>| RequestError::NoRoute(Box::new(convert::returned(&returned)));
-    // Before its channel ended.
-    let came_back = confirm.came_back(&said);
     match said {
         Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => None,
         Ok(Confirmation::Ack(Some(returned))) => Some(no_route(returned)),
@@ -249,7 +247,7 @@ fn refusal(confirm: &amqp::Confirm, said: Result<Confirmation>) -> Option<Reques
             let error = Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused);
             Some(RequestError::Send(SendError::new(error)))
         }
-        Err(error) => Some(came_back.map_or(RequestError::Lost(error), no_route)),
+        Err(error) => Some(confirm.take_returned().map_or(RequestError::Lost(error), no_route)),
     }
 }
 
