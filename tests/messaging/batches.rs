@@ -1,7 +1,7 @@
 //! Batches: one result for each message, in the order of the input.
 
 use leveret::error::{ErrorKind, Outcome};
-use leveret::messaging::{Message, Target};
+use leveret::messaging::{Message, RetryPolicy, Target};
 
 use crate::support::{Kept, Server, channel, exclusive_queue, number, receiver, unique, within};
 use crate::wire::Tap;
@@ -111,14 +111,15 @@ on_its_own! {
         let tap = Tap::new(server.url()).await;
         tap.refuse(true);
         let client = leveret::messaging::Client::builder(tap.url()).unwrap().lazy().unwrap();
-        let sender = client.sender().build().unwrap();
+        let sender = client.sender().retry(RetryPolicy::never()).build().unwrap();
         let items = (0..3).map(|n: u32| (Target::queue("q"), n.to_string()));
         let report = within("a report", sender.send_batch(items)).await;
         assert_eq!(report.failed().filter(|(_, error)| error.outcome() == Outcome::NotSent).count(), 3);
-        // With retries, while somebody opens the door.
+        // With as many retries as it takes, while somebody opens the door.
+        let sender = client.sender().retry(RetryPolicy::default().max_retries(u32::MAX)).build().unwrap();
+        let mut events = client.events();
         let send = async { sender.send(Target::exchange("amq.fanout", "").mandatory(false), "x").await };
         let open = async {
-            let mut events = client.events();
             within("a first attempt", events.next()).await;
             tap.refuse(false);
         };

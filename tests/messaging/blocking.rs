@@ -13,8 +13,8 @@ on_every_server! {
     /// on the wire; sends end as `Blocked` and `NotSent`; afterwards everything flows.
     async fn scenario_04_blocked_for_three_heartbeats(server: Own) {
         let tap = Tap::new(&server.url).await;
-        let client = Client::builder(tap.url()).unwrap().heartbeat(1).connect().await.unwrap();
-        assert_eq!(client.as_amqp().await.unwrap().tuning().heartbeat, 1);
+        let client = Client::builder(tap.url()).unwrap().heartbeat(2).connect().await.unwrap();
+        assert_eq!(client.as_amqp().await.unwrap().tuning().heartbeat, 2);
         let queue = exclusive_queue(&client).await;
         let (mut events, target) = (client.events(), Target::queue(&queue));
         let sender = client.sender().retry(RetryPolicy::never()).build().unwrap();

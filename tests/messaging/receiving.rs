@@ -10,10 +10,10 @@ use leveret::amqp::FieldValue;
 use leveret::broker::Broker;
 use leveret::error::ErrorKind;
 use leveret::messaging::{Client, ClientState, Disposition, RecoveryPolicy, Source, Target};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Barrier, Semaphore, mpsc};
 
 use crate::support::{
-    Kept, Server, channel, exclusive_queue, fill, look_at, next, number, receiver, unique, until, within,
+    Kept, Server, channel, delivered, exclusive_queue, fill, look_at, next, number, receiver, unique, until, within,
 };
 use crate::wire::Settlement;
 
@@ -140,19 +140,22 @@ on_every_server! {
         let receiver = client
             .receiver(Source::queue(&queue))
             .on_failure(Disposition::Modify(leveret::messaging::Modify { delivery_failed: true, undeliverable_here: false }), Duration::from_millis(10))
-            .idle_timeout(Duration::from_secs(1))
             .build()
             .await
             .unwrap();
+        // The first two wait for each other.
+        let together = Arc::new(Barrier::new(2));
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (told, mut tell) = mpsc::unbounded_channel();
         let handler = |received: leveret::messaging::Received| {
             let n = number(received.body());
             assert!(n != 5 || received.redelivered(), "a panic before there is a future");
-            let (now, most, told) = (now.clone(), most.clone(), told.clone());
+            let (now, most, told, together) = (now.clone(), most.clone(), told.clone(), together.clone());
             async move {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
+                if n < 2 {
+                    together.wait().await;
+                }
                 now.fetch_sub(1, Ordering::SeqCst);
                 assert!(n != 7 || received.redelivered(), "a panic in the future");
                 told.send((n, received.redelivered())).unwrap();
@@ -163,7 +166,8 @@ on_every_server! {
                 }
             }
         };
-        within("the end", receiver.for_each(4, handler)).await.unwrap();
+        let stop = tap.settled(33);
+        within("the end", receiver.for_each_until(4, stop, handler)).await.unwrap();
         let mut seen = Vec::new();
         while let Ok(one) = tell.try_recv() {
             seen.push(one);
@@ -311,12 +315,14 @@ on_every_server! {
     async fn an_idle_timeout(server: Server) {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
-        let limit = Duration::from_secs(1);
+        let limit = Duration::from_secs(2);
         let mut receiver = client.receiver(Source::queue(&queue)).idle_timeout(limit).build().await.unwrap();
         let begin = tokio::time::Instant::now();
         let mut numbers = Vec::new();
         for n in 0..3 {
             fill(&client, &queue, n..n + 1).await;
+            // It counts from the last time that there was one to be had, whoever was late to ask for it.
+            delivered(&client, &queue).await;
             let delivery = next(&mut receiver).await;
             numbers.push(number(delivery.body()));
             delivery.accept().unwrap();
@@ -480,6 +486,7 @@ on_every_server! {
             .build()
             .await
             .unwrap();
+        delivered(&client, &queue).await;
         within("the end", receiver.for_each(1, async |_| Err::<Disposition, _>("never"))).await.unwrap();
         let settled = tap.settled(3).await;
         assert!(settled.iter().all(|one| matches!(one, Settlement::Reject { requeue: false, .. })), "{settled:?}");
@@ -527,7 +534,7 @@ on_every_server! {
 #[test]
 fn a_handler_that_blocks_its_thread() {
     let holder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let broker = holder.block_on(Broker::builder().heartbeat(1).start()).unwrap();
+    let broker = holder.block_on(Broker::builder().heartbeat(2).start()).unwrap();
     let caller = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     caller.block_on(async {
         let builder = Client::builder(&broker.url()).unwrap().spawn_on(holder.handle().clone());
@@ -539,7 +546,7 @@ fn a_handler_that_blocks_its_thread() {
             let delivery = next(&mut receiver).await;
             assert_eq!(number(delivery.body()), n);
             // What takes so long is the handler's own work.
-            std::thread::sleep(Duration::from_millis(if n == 0 { 2500 } else { 0 }));
+            std::thread::sleep(Duration::from_secs(if n == 0 { 5 } else { 0 }));
             delivery.accept().unwrap();
         }
         assert_eq!(client.state(), ClientState::Open);

@@ -1,7 +1,7 @@
 //! Receivers whose connection is lost begin again. The tests are named after what users of other clients have complained about.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use leveret::messaging::{
     Backoff, Client, ClientState, Disposition, Event, EventStream, Message, MessageStream, Receiver, RecoveryPolicy,
     RequestError, Source, Target,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Kept, Own, Server, broker_at, channel, exclusive_queue, fill, look_at, next, number, receiver, unique, until,
-    within,
+    Kept, Own, PATIENCE, Server, broker_at, channel, exclusive_queue, fill, look_at, lost, next, number, receiver,
+    unique, until, within,
 };
 use crate::wire::Tap;
 
@@ -142,10 +142,11 @@ on_every_server! {
         let kept = Kept::new(server).await;
         let tap = Tap::new(server.url()).await;
         let client = within("a connection", Client::builder(tap.url()).unwrap().recovery(quick()).connect()).await.unwrap();
-        let mut events = client.events();
+        let (mut events, mut losses) = (client.events(), client.events());
         let mut receiver = receiver(&client, &kept.name).await;
         for n in 0..5 {
             tap.cut();
+            lost(&mut losses).await;
             fill(&server.client().await, &kept.name, n..n + 1).await;
             // The ack of the one before may have been lost.
             while numbers(&mut receiver, 1).await != [n] {}
@@ -165,9 +166,11 @@ on_every_server! {
         let mut many = client.receiver(Source::queue(&kept.name)).consumers(3).prefetch(1).build().await.unwrap();
         let mut other = receiver(&client, &kept.name).await;
         let mut plain = client.receiver(Source::queue(&kept.name)).build_no_ack().await.unwrap();
+        let mut events = client.events();
         tap.cut();
         let waits = tokio::spawn(async move { other.recv().await.map(drop) });
         let reads = tokio::spawn(async move { plain.recv().await.map(drop) });
+        lost(&mut events).await;
         let look = server.client().await;
         let channel = channel(&look).await;
         until("five consumers", async || {
@@ -409,29 +412,45 @@ on_every_server! {
     async fn recovery_hangs_on_an_answer_that_does_not_come(server: Server) {
         let kept = Kept::new(server).await;
         let tap = Arc::new(Tap::new(server.url()).await);
-        let limit = Duration::from_millis(100);
+        let limit = Duration::from_millis(200);
         let builder = Client::builder(tap.url()).unwrap().recovery(quick()).call_deadline(limit);
         let client = within("a connection", builder.connect()).await.unwrap();
-        let begun = Arc::new(AtomicU32::new(0));
+        // Other calls may take too long as well, where there is much to do.
+        let given_up = {
+            let tap = Arc::clone(&tap);
+            let gives_up = |frame: &Frame| matches!(frame, Frame::Method(_, Method::Channel(methods::channel::Method::Close(_))));
+            move || tap.frames().into_iter().filter(gives_up).count()
+        };
+        // When this is said the server falls silent at the next of these moments, and it is written down how many were given up before.
+        let (falls_silent, before) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let make = {
-            let (queue, tap, begun) = (kept.name.clone(), Arc::clone(&tap), Arc::clone(&begun));
+            let (queue, tap, given_up) = (kept.name.clone(), Arc::clone(&tap), given_up.clone());
+            let (falls_silent, before) = (Arc::clone(&falls_silent), Arc::clone(&before));
             move |_: Channel| {
-                // The second time the server falls silent at this very moment.
-                tap.stall(begun.fetch_add(1, Ordering::SeqCst) == 1);
+                if falls_silent.swap(false, Ordering::SeqCst) {
+                    tap.stall(true);
+                    *before.lock().unwrap() = Some(given_up());
+                }
                 std::future::ready(Ok(Source::queue(queue.as_str())))
             }
         };
-        let mut receiver = within("a receiver", client.receiver_from(make).build()).await.unwrap();
+        let mut receiver = None;
+        until("a receiver", async || {
+            receiver = client.receiver_from(make.clone()).build().await.ok();
+            receiver.is_some()
+        })
+        .await;
+        let mut receiver = receiver.unwrap();
         let mut events = client.events();
         let unstall = async {
-            until("the silence", async || begun.load(Ordering::SeqCst) == 2).await;
-            let gives_up = |frame: &Frame| matches!(frame, Frame::Method(_, Method::Channel(methods::channel::Method::Close(_))));
-            until("the deadline", async || tap.frames().iter().any(gives_up)).await;
+            let is_over = || before.lock().unwrap().is_some_and(|before| given_up() > before);
+            until("the deadline", async || is_over()).await;
             tap.stall(false);
         };
+        falls_silent.store(true, Ordering::SeqCst);
         tap.cut();
         tokio::join!(recovered(&mut receiver, &mut events), unstall);
-        fill(&client, &kept.name, 0..1).await;
+        fill(&server.client().await, &kept.name, 0..1).await;
         assert_eq!(numbers(&mut receiver, 1).await, [0]);
         drop(receiver);
         kept.delete().await;
@@ -441,8 +460,8 @@ on_every_server! {
     async fn a_silent_connection_is_never_replaced(server: Server) {
         let kept = Kept::new(server).await;
         let tap = Tap::new(server.url()).await;
-        let builder = Client::builder(tap.url()).unwrap().heartbeat(1).connect_timeout(Duration::from_millis(200));
-        let client = within("a connection", builder.recovery(quick()).connect()).await.unwrap();
+        let builder = Client::builder(tap.url()).unwrap().heartbeat(2).recovery(quick());
+        let client = within("a connection", builder.connect()).await.unwrap();
         let mut receiver = receiver(&client, &kept.name).await;
         let mut events = client.events();
         tap.stall(true);
@@ -531,7 +550,7 @@ on_every_server! {
         fill(&client, &kept.name, 20..21).await;
         tap.refuse(true);
         tap.cut();
-        while !matches!(within("the loss", events.next()).await, Some(Event::Lost(_))) {}
+        lost(&mut events).await;
         glance(&mut receiver).await;
         assert_eq!(first.accept().unwrap_err().kind(), ErrorKind::Stale);
         tap.refuse(false);
@@ -677,6 +696,7 @@ async fn receiver_without_a_broker(policy: RecoveryPolicy) -> (Client, Receiver,
     let queue = exclusive_queue(&client).await;
     let receiver = receiver(&client, &queue).await;
     drop(broker);
+    until("nobody to listen", async || TcpStream::connect(address).await.is_err()).await;
     (client, receiver, address)
 }
 
@@ -707,15 +727,16 @@ on_its_own! {
                 let requester = requester.with_timeout(Duration::from_millis(50));
                 let asked = requester.request(Target::queue(&deaf), "?").await;
                 assert!(matches!(asked, Err(RequestError::Timeout)), "{asked:?}");
-                let sender = client.sender().build().unwrap().with_timeout(Duration::from_millis(100));
+                let sender = client.sender().build().unwrap();
                 let error = sender.send(Target::queue("nobody"), "x").await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Returned);
                 held.hold_confirms(true);
-                let mut pending = sender.with_timeout(Duration::from_secs(3600)).send_pipelined(&there, "x").await.unwrap();
+                let mut pending = sender.with_timeout(HOUR).send_pipelined(&there, "x").await.unwrap();
                 assert!(pending.within(Duration::from_millis(10)).await.is_none());
-                let error = sender.send(&there, "x").await.unwrap_err();
+                let hurried = sender.with_timeout(Duration::from_millis(100));
+                let error = hurried.send(&there, "x").await.unwrap_err();
                 assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
-                assert!(!sender.flush().await.is_ok() || sender.in_flight() > 0);
+                assert!(!hurried.flush().await.is_ok() || hurried.in_flight() > 0);
                 held.hold_confirms(false);
                 pending.await.unwrap();
                 assert!(sender.close().await.is_clean());
@@ -791,8 +812,9 @@ on_its_own! {
         let knocks = async {
             // Once, and then after 40, 80 and 160 ms, each shortened to no less than a half.
             let mut knocks = 0;
-            while begun.elapsed() < first * 7 {
-                match tokio::time::timeout(first * 7, listener.accept()).await {
+            while knocks < 2 || begun.elapsed() < first * 7 {
+                let limit = if knocks < 2 { PATIENCE } else { first * 7 };
+                match tokio::time::timeout(limit, listener.accept()).await {
                     Ok(socket) => drop(socket.unwrap()),
                     Err(_) => break,
                 }
@@ -856,7 +878,7 @@ on_its_own! {
             if let Some(policy) = policy {
                 builder = builder.recovery(policy);
             }
-            let stream = tokio::net::TcpStream::connect(broker.local_addr()).await.unwrap();
+            let stream = TcpStream::connect(broker.local_addr()).await.unwrap();
             let client = builder.connect_with(stream).await.unwrap();
             let mut receiver = receiver(&client, "kept").await;
             broker.drop_connections();
@@ -891,11 +913,22 @@ on_its_own! {
         let error = Client::builder(&broker.url()).unwrap().on_open(own).connect().await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Handshake, "on_open has failed: no such tenant".to_owned()));
 
-        let stuck = |_| std::future::pending();
-        let builder = Client::builder(&broker.url()).unwrap().connect_timeout(Duration::from_millis(50)).on_open(stuck);
-        let error = within("the deadline", builder.connect()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert!(error.to_string().contains("on_open"), "{error}");
+        // The time may be over before there is a connection to be stuck with.
+        let is_stuck = Arc::new(AtomicBool::new(false));
+        until("the deadline of on_open", async || {
+            let sticks = Arc::clone(&is_stuck);
+            let stuck = move |_| {
+                sticks.store(true, Ordering::SeqCst);
+                std::future::pending()
+            };
+            let builder = Client::builder(&broker.url()).unwrap().connect_timeout(Duration::from_millis(50)).on_open(stuck);
+            let error = builder.connect().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            let is_stuck = is_stuck.load(Ordering::SeqCst);
+            assert_eq!(error.to_string().contains("on_open"), is_stuck, "{error}");
+            is_stuck
+        })
+        .await;
     }
 
     /// As with `on_open`.

@@ -39,6 +39,13 @@ async fn requesters(client: &Client) -> [Requester; 2] {
     [ReplyQueue::Direct, ReplyQueue::Exclusive].map(|queue| client.requester().reply_queue(queue).build().unwrap())
 }
 
+/// The same requester, which waits for a reply and not for long. It has its channel already, so that its requests leave at once.
+async fn hurried(requester: &Requester) -> Requester {
+    let nobody = within("an error", requester.request(Target::queue(unique("nobody")), "x")).await;
+    assert!(matches!(nobody, Err(RequestError::NoRoute(_))), "{nobody:?}");
+    requester.with_timeout(Duration::from_millis(100))
+}
+
 on_every_server! {
     /// A reply to somebody else's request of the same number is no reply.
     async fn a_reply_with_somebody_elses_prefix(server: Server) {
@@ -142,8 +149,8 @@ on_every_server! {
         let (mut receiver, sender) =
             (receiver(&client, &queue).await, client.sender().mandatory(false).build().unwrap());
         for queue_kind in [ReplyQueue::Direct, ReplyQueue::Exclusive] {
-            let requester = client.requester().reply_queue(queue_kind).timeout(Duration::from_secs(20)).build().unwrap();
-            let hurried = client.requester().reply_queue(queue_kind).timeout(Duration::from_millis(100)).build().unwrap();
+            let requester = client.requester().reply_queue(queue_kind).build().unwrap();
+            let hurried = hurried(&requester).await;
             let mut events = client.events();
             let target = Target::queue(&queue);
             let late = within("an error", hurried.request(&target, "1")).await.unwrap_err();
@@ -265,7 +272,9 @@ on_every_server! {
             }
             let echo = serve(&service, &queue, async |request| Ok(request.message()));
             assert_eq!(within("a reply", requester.request(Target::queue(&queue), "again")).await.unwrap().body(), b"again");
+            // The next requests are not to be answered.
             echo.abort();
+            let _ = echo.await;
         }
     }
 
@@ -313,7 +322,7 @@ on_every_server! {
         let client = server.client().await;
         let queue = exclusive_queue(&client).await;
         let requester = client.requester().timeout(Duration::from_secs(3600)).build().unwrap();
-        let hurried = requester.with_timeout(Duration::from_millis(20));
+        let hurried = hurried(&requester).await;
         let error = within("a timeout", hurried.request(Target::queue(&queue), "?")).await.unwrap_err();
         assert!(matches!(error, RequestError::Timeout), "{error:?}");
     }

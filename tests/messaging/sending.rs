@@ -6,12 +6,15 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use leveret::amqp::{FieldTable, ReplyCode};
 use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{ConfirmMode, Event, Message, RetryDecision, RetryPolicy, SendState, Sender, Status, Target};
 
-use crate::support::{Server, channel, exclusive_queue, look_at, number, receiver, stalled, unique, until, within};
+use crate::support::{
+    PATIENCE, Server, channel, exclusive_queue, look_at, next, number, receiver, stalled, unique, until, within,
+};
 use crate::wire::Tap;
 
 on_every_server! {
@@ -143,18 +146,14 @@ on_every_server! {
 
     /// KA6, Z1: handing over without waiting; the receipt can be polled, waited for with a limit, and dropped.
     async fn handing_over_and_asking_later(server: Server) {
-        let client = server.client().await;
-        let queue = exclusive_queue(&client).await;
-        let sender = client.sender().build().unwrap();
+        let (client, tap, sender, queue) = stalled(server, |sender| sender).await;
         let target = Target::queue(&queue);
         let mut pending = sender.send_pipelined(&target, "0").await.unwrap();
-        assert_eq!(pending.delivery_tag(), Some(1));
-        let receipt = loop {
-            match within("a result", pending.within(Duration::from_millis(1))).await {
-                Some(result) => break result.unwrap(),
-                None => assert_eq!(sender.in_flight(), 1),
-            }
-        };
+        assert_eq!(pending.delivery_tag(), Some(2));
+        assert!(within("nothing", pending.within(Duration::from_millis(1))).await.is_none());
+        assert_eq!((sender.in_flight(), pending.state()), (1, SendState::Written));
+        tap.stall(false);
+        let receipt = within("a result", pending.within(PATIENCE)).await.unwrap().unwrap();
         assert_eq!(receipt.status, Status::Accepted);
         assert_eq!(pending.state(), SendState::Settled);
 
@@ -166,8 +165,9 @@ on_every_server! {
         assert!(report.is_ok() && report.len() == 99, "{report:?}");
         assert!(within("a flush", sender.flush()).await.is_empty(), "they were told");
         let mut receiver = receiver(&client, &queue).await;
+        assert_eq!(next(&mut receiver).await.body(), b"warm");
         for n in 0..100 {
-            let delivery = within("a delivery", receiver.recv()).await.unwrap().unwrap();
+            let delivery = next(&mut receiver).await;
             assert_eq!(number(delivery.body()), n);
             delivery.accept().unwrap();
         }
@@ -250,12 +250,12 @@ on_every_server! {
         let (_client, tap, sender, queue) = stalled(server, |sender| sender.max_in_flight(1)).await;
         let target = Target::queue(&queue);
         let first = sender.send_pipelined(&target, "first").await.unwrap();
-        let impossible = tokio::spawn({
+        let mut impossible = Box::pin({
             let (sender, target) = (sender.clone(), Target::queue("q".repeat(256)));
             async move { sender.send(target, "impossible").await.map(drop) }
         });
-        until("two in line", async || tap.publishes() == 2).await;
-        tokio::task::yield_now().await;
+        assert!(impossible.as_mut().now_or_never().is_none(), "it waits for room");
+        let impossible = tokio::spawn(impossible);
         let waker = Arc::new(Resend { sender: sender.clone(), target: target.clone(), woken: AtomicBool::new(false) });
         let mut second = Box::pin(sender.send_pipelined(&target, "second"));
         assert!(second.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker)))).is_pending());
@@ -340,7 +340,7 @@ on_every_server! {
     async fn a_classifier_that_waits_for_an_exchange(server: Server) {
         let client = server.client().await;
         let (queue, exchange) = (exclusive_queue(&client).await, unique("late"));
-        let policy = RetryPolicy::default().max_retries(100).classify(|error| match error.reply_code() {
+        let policy = RetryPolicy::default().max_retries(u32::MAX).classify(|error| match error.reply_code() {
             Some(ReplyCode::NOT_FOUND) => RetryDecision::RetryAfter(Duration::from_millis(10)),
             _ => RetryDecision::Fail,
         });

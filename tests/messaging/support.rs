@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use leveret::amqp::{Channel, Queue};
 use leveret::broker::Broker;
-use leveret::messaging::{Client, ClientBuilder, Delivery, Receiver, Sender, SenderBuilder, Source, Target};
+use leveret::messaging::{
+    Client, ClientBuilder, Delivery, Event, EventStream, Receiver, Sender, SenderBuilder, Source, Target,
+};
 
 use crate::own::Kind;
 pub(crate) use crate::own::Own;
@@ -125,10 +127,12 @@ impl Kept {
         kept
     }
 
-    /// The numbers in it; it is gone afterwards.
+    /// The numbers in it, when all receivers are gone; it is gone afterwards.
     pub(crate) async fn delete(self) -> Vec<u32> {
         let client = within("a connection", Client::connect(&self.url)).await.unwrap();
         let channel = channel(&client).await;
+        // Nobody has any of them then, and what was not settled is back.
+        until("the receivers to be gone", async || look_at(&channel, &self.name).await.consumer_count() == 0).await;
         let mut numbers = Vec::new();
         while let Some(got) = channel.basic_get(&self.name).no_ack().await.unwrap() {
             numbers.push(std::str::from_utf8(got.body()).unwrap().parse().unwrap());
@@ -167,6 +171,19 @@ pub(crate) async fn stalled(
 /// A receiver of a queue.
 pub(crate) async fn receiver(client: &Client, queue: &str) -> Receiver {
     within("a receiver", client.receiver(Source::queue(queue)).build()).await.unwrap()
+}
+
+/// Waits until all that is in a queue has been delivered to this client, its only consumer, whether anybody has looked at it yet or not: the
+/// server has none left, and its answer comes behind them.
+pub(crate) async fn delivered(client: &Client, queue: &str) {
+    let look = channel(client).await;
+    until("the deliveries", async || look_at(&look, queue).await.message_count() == 0).await;
+    within("an answer", client.ping(PATIENCE)).await.unwrap();
+}
+
+/// Waits until the client has noticed that its connection is lost, which has been cut.
+pub(crate) async fn lost(events: &mut EventStream) {
+    while !matches!(within("the loss", events.next()).await.expect("the client is not closed"), Event::Lost(_)) {}
 }
 
 /// The next delivery, which has to come.
