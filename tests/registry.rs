@@ -277,15 +277,18 @@ on_its_own! {
         let server = Server::broker().await;
         let channel = prepared(&server).await;
         let registry = registry(&server, Outgoing::new("crm").timeout(Duration::from_millis(300)));
-        server.in_the_box().hold_confirms(true);
         let send = || registry.send_alone("CRM1", Target::queue("q"), "x");
+        // From then on there is a channel, and whoever has his turn sends at once.
+        until("a receipt", async || send().await.is_ok()).await;
+        let before = count(&channel).await;
+        server.in_the_box().hold_confirms(true);
         let sends = within("ten errors", futures_util::future::join_all((0..10).map(|_| send()))).await;
         let outcomes: Vec<_> = sends.into_iter().map(|sent| sent.unwrap_err().send_error().unwrap().clone()).collect();
         assert!(outcomes.iter().all(|error| error.kind() == ErrorKind::Timeout), "{outcomes:?}");
         let unsent: Vec<_> = outcomes.iter().filter(|error| error.outcome() == Outcome::NotSent).collect();
         assert_eq!(unsent.len(), 9, "{outcomes:?}");
         assert!(unsent.iter().all(|error| error.message().is_some_and(|(_, message)| message.body() == b"x")));
-        assert_eq!(count(&channel).await, 1);
+        assert_eq!(count(&channel).await, before + 1);
     }
 
     async fn what_is_not_confirmed_in_time_is_handed_back() {
@@ -294,6 +297,7 @@ on_its_own! {
         let registry = registry(&server, Outgoing::new("crm").target(Target::queue("q")));
         server.in_the_box().hold_confirms(true);
         drop(within("room", registry.post("CRM1", "x")).await.unwrap());
+        arrived(&channel, 1).await;
         let retired = registry.deactivate("CRM1").unwrap();
         let report = within("closing", retired.close_within(Duration::from_millis(50))).await;
         assert_eq!(report.unconfirmed.len(), 1, "{report:?}");

@@ -14,6 +14,7 @@ use leveret::broker::Broker;
 use leveret::codec::{Method, method::connection};
 use leveret::error::Error;
 use leveret::messaging::{Client, ClientCache, Disposition, Source, Target};
+use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -253,15 +254,20 @@ async fn facade(heard: &Heard, broker: &Broker) {
     let returned = sender.send(Target::queue("nowhere"), "hush").await.unwrap_err();
     heard.hear((&returned, returned.returned(), returned.message()));
     heard.hear_error(&returned.into());
-    let builder = client.receiver(Source::queue("facade")).idle_timeout(Duration::from_millis(10));
+    let builder = client.receiver(Source::queue("facade")).on_failure(Disposition::Reject, Duration::ZERO);
     heard.hear(&builder);
     let mut receiver = builder.clone().build().await.unwrap();
     let delivery = receiver.recv().await.unwrap().unwrap();
     heard.hear((&receiver, &delivery));
     delivery.release().unwrap();
     drop(receiver);
-    let failing = builder.on_failure(Disposition::Reject, Duration::ZERO).build().await.unwrap();
-    failing.for_each(1, async |_| Err::<Disposition, _>("it failed")).await.unwrap();
+    let (failing, has_failed) = (builder.build().await.unwrap(), Arc::new(Notify::new()));
+    let (tell, told) = (Arc::clone(&has_failed), has_failed.notified());
+    let fails = move |_| {
+        tell.notify_one();
+        async { Err::<Disposition, _>("it failed") }
+    };
+    failing.for_each_until(1, told, fails).await.unwrap();
     let requester = client.requester();
     heard.hear(&requester);
     heard.hear(requester.build().unwrap().request(Target::queue("nowhere"), "hush").await.unwrap_err());

@@ -137,12 +137,15 @@ on_every_server! {
     async fn z13_z14_a_service_is_called_and_a_failure_comes_again_later(server: Server) {
         let channel = prepared(server, "jobs").await;
         let facade = AmqpFacade::new(definitions(&server.url)).unwrap();
-        let (told, mut calls) = tokio::sync::mpsc::channel(16);
+        let (told, mut calls) = tokio::sync::mpsc::unbounded_channel();
         let service = move |received: Received| {
             let told = told.clone();
             async move {
-                told.send((received.body().to_vec(), received.redelivered())).await.unwrap();
-                if received.redelivered() { Ok(Disposition::Accept) } else { Err(std::io::Error::other("not yet")) }
+                told.send((received.body().to_vec(), received.redelivered())).unwrap();
+                match received.redelivered() && received.body() == b"job" {
+                    true => Ok(Disposition::Accept),
+                    false => Err(std::io::Error::other("not yet")),
+                }
             }
         };
         let definition = ChannelDefinition {
