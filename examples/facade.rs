@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use leveret::error::Outcome;
 use leveret::messaging::{Client, Disposition, Message, Source, Target};
+use tokio::sync::Notify;
 
 const ORDERS: u32 = 100;
 
@@ -43,26 +44,30 @@ async fn shop(url: &str) -> common::Result<()> {
     let report = sender.send_batch(batch).await;
     println!("{} more, {} of them failed", report.len(), report.failed().count());
 
-    // Receiving: ten at a time. One handler fails, and its order comes again.
+    // Receiving: ten at a time, until all are done. One handler fails, and its order comes again. Should one be missing, nobody waits for it
+    // for ever.
     let done = Arc::new(AtomicU32::new(0));
+    let all_done = Arc::new(Notify::new());
     let receiver = client
         .receiver(Source::queue(&orders))
         .on_failure(Disposition::Release, Duration::from_millis(10))
-        .idle_timeout(Duration::from_millis(500))
+        .idle_timeout(Duration::from_secs(10))
         .build()
         .await?;
-    let counter = Arc::clone(&done);
+    let (counter, tell) = (Arc::clone(&done), Arc::clone(&all_done));
     let handler = move |received: leveret::messaging::Received| {
-        let done = Arc::clone(&counter);
+        let (done, tell) = (Arc::clone(&counter), Arc::clone(&tell));
         async move {
             if received.body() == b"order 13" && !received.redelivered() {
                 return Err("order 13 fell off the cart");
             }
-            done.fetch_add(1, Ordering::Relaxed);
+            if done.fetch_add(1, Ordering::Relaxed) + 1 == ORDERS {
+                tell.notify_one();
+            }
             Ok(Disposition::Accept)
         }
     };
-    receiver.for_each(10, handler).await?;
+    receiver.for_each_until(10, all_done.notified(), handler).await?;
     let done = done.load(Ordering::Relaxed);
     println!("{done} orders are done");
     common::check(done == ORDERS, "not every order was done once")?;
