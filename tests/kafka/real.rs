@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use tokio::process::Command;
 
-use crate::support::{LONG, SECOND, place, sender, timed, warm, within};
+use crate::support::{LONG, SECOND, SOON, place, sender, timed, warm, within};
 
 fn the_url() -> String {
     env::var("LEVERET_KAFKA_URL").expect("LEVERET_KAFKA_URL is not set: run tests/run")
@@ -92,12 +92,12 @@ async fn a_batch_keeps_its_order() {
 async fn the_brokers_no_is_told() {
     let topic = topic(&the_url(), "no", 1).await;
     let client = Client::builder(&the_url()).unwrap().kafka_set("message.max.bytes", "3000000").lazy().unwrap();
-    let sender = sender(&client, 6 * SECOND);
+    let sender = sender(&client, 15 * SECOND);
     let targets = [topic.as_str(), "there-is-no-such-topic", &topic];
     let (report, took) = timed(sender.send_batch(targets.map(|topic| (Target::topic(topic), "x")))).await;
     let failed: Vec<_> = report.failed().map(|(at, error)| (at, error.kind())).collect();
     assert_eq!(failed, [(1, ErrorKind::NotFound)], "{report:?}");
-    assert!(took < 5 * SECOND, "{took:?}");
+    assert!(took < 15 * SECOND, "{took:?}");
     let error = within(sender.send(Target::topic(&topic).partition(9), "x")).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::NotFound, Outcome::NotSent), "{error}");
     let error = within(sender.send(Target::topic(&topic), vec![7; 2_000_000])).await.unwrap_err();
@@ -183,7 +183,7 @@ async fn a_broker_that_dies_costs_the_deadline_and_one_that_comes_back_is_used()
     let (result, took) = timed(sender.send(Target::topic(&topic), "lost")).await;
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
-    assert!(took >= Duration::from_millis(1900) && took < 3 * SECOND, "{took:?}");
+    assert!(took >= Duration::from_millis(1900) && took < SOON, "{took:?}");
     within(async { while !matches!(events.next().await, Some(Event::Lost(_))) {} }).await;
 
     assert_eq!(server("start", &dir).await, url, "it keeps its ports");

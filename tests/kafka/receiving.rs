@@ -2,6 +2,7 @@
 //! another, and everybody is told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leveret::error::ErrorKind;
@@ -13,8 +14,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::sync::Semaphore;
 
-use crate::support::{Cluster, LONG, SECOND, cluster, lazy, place, read, sender, url, within};
+use crate::support::{Cluster, LONG, SECOND, SOON, cluster, lazy, place, read, sender, url, within};
 
 /// Rebalancing takes the mock cluster three seconds, and a closed member has to be waited for.
 async fn receiver(client: &Client, group: &str) -> Receiver {
@@ -156,8 +158,7 @@ async fn partitions_are_shared_by_a_group_and_go_to_whoever_is_left() {
 async fn a_receiver_that_has_ended_leaves_its_group() {
     let cluster = cluster();
     let one = fill(&cluster, 1, 2).await;
-    let limit = 6 * SECOND;
-    let mut first = within(one.receiver(Source::topic("hares", "g")).idle_timeout(limit).build()).await.unwrap();
+    let mut first = within(one.receiver(Source::topic("hares", "g")).idle_timeout(SOON).build()).await.unwrap();
     let (read, unread) = (next(&mut first).await, next(&mut first).await);
     assert!(within(first.recv()).await.is_none());
     // What is in hand can be accepted, and then nothing keeps it.
@@ -294,16 +295,20 @@ async fn handlers_run_side_by_side_and_one_that_fails_holds_back_the_offset() {
     let cluster = cluster();
     let client = fill(&cluster, 1, 8).await;
     let source = Source::topic("hares", "g");
-    let receiver = within(
-        client.receiver(&source).idle_timeout(6 * SECOND).on_failure(Disposition::Release, Duration::ZERO).build(),
-    )
-    .await
-    .unwrap();
-    let handler = async |received: leveret::messaging::Received| match body(received.body()).as_str() {
-        "5" => Err("no fives"),
-        _ => Ok(Disposition::Accept),
+    let building = client.receiver(&source).on_failure(Disposition::Release, Duration::ZERO);
+    let receiver = within(building.build()).await.unwrap();
+    let handled = Arc::new(Semaphore::new(0));
+    let handler = |received: leveret::messaging::Received| {
+        let handled = Arc::clone(&handled);
+        async move {
+            handled.add_permits(1);
+            match body(received.body()).as_str() {
+                "5" => Err("no fives"),
+                _ => Ok(Disposition::Accept),
+            }
+        }
     };
-    within(receiver.for_each(4, handler)).await.unwrap();
+    within(receiver.for_each_until(4, handled.acquire_many(8), handler)).await.unwrap();
     within(client.close()).await;
     let client = lazy(&cluster, &[]);
     let mut again = within(client.receiver(source).build()).await.unwrap();

@@ -33,6 +33,10 @@ pub(crate) fn sender(client: &Client, timeout: Duration) -> Sender {
     client.sender().timeout(timeout).retry(RetryPolicy::never()).build().unwrap()
 }
 
+/// Much longer than the deadlines of these tests, and much shorter than what nobody has asked for: what ends by then ended with its deadline,
+/// on a busy machine, too.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Longer than anything takes that is not stuck.

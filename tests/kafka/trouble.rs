@@ -7,7 +7,7 @@ use leveret::error::{ErrorKind, Outcome};
 use leveret::messaging::{Event, RetryPolicy, Target};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crate::support::{LONG, SECOND, cluster, lazy, place, sender, timed, warm, within};
+use crate::support::{LONG, SECOND, SOON, cluster, lazy, place, sender, timed, warm, within};
 
 #[tokio::test]
 async fn kk3_with_brokers_down_a_send_takes_as_long_as_it_may() {
@@ -21,7 +21,7 @@ async fn kk3_with_brokers_down_a_send_takes_as_long_as_it_may() {
     let (result, took) = timed(sender.send(Target::topic("hares"), "y")).await;
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
-    assert!(took >= Duration::from_millis(1900) && took < Duration::from_millis(2600), "{took:?}");
+    assert!(took >= Duration::from_millis(1900) && took < SOON, "{took:?}");
     assert_eq!(error.into_message().map(|(_, message)| message.body().to_vec()), Some(b"y".to_vec()));
     within(async { while !matches!(events.next().await, Some(Event::Lost(_))) {} }).await;
 
@@ -42,7 +42,7 @@ async fn kk3_brokers_that_were_never_there_take_as_long_as_the_send_may() {
     let (result, took) = timed(sender(&client, SECOND).send(Target::topic("hares"), "x")).await;
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
-    assert!(took >= Duration::from_millis(900) && took < Duration::from_millis(1600), "{took:?}");
+    assert!(took >= Duration::from_millis(900) && took < SOON, "{took:?}");
 }
 
 #[tokio::test]
@@ -54,11 +54,11 @@ async fn a_batch_with_brokers_down_has_one_deadline() {
     warm(&sender, "hares").await;
     assert!(within(sender.flush()).await.is_ok());
     cluster.broker_down(1).unwrap();
-    let (report, took) = timed(sender.send_batch((0..30).map(|n| (Target::topic("hares"), format!("{n}"))))).await;
-    assert!(took < Duration::from_millis(1600), "{took:?}");
+    let (report, took) = timed(sender.send_batch((0..300).map(|n| (Target::topic("hares"), format!("{n}"))))).await;
+    assert!(took < SOON, "and not one for each ten: {took:?}");
     let outcomes: Vec<_> = report.failed().map(|(_, error)| (error.kind(), error.outcome())).collect();
     let written = vec![(ErrorKind::Timeout, Outcome::Unknown); 10];
-    let waiting = vec![(ErrorKind::Timeout, Outcome::NotSent); 20];
+    let waiting = vec![(ErrorKind::Timeout, Outcome::NotSent); 290];
     assert_eq!(outcomes, [written, waiting].concat(), "ten found room in the window");
 }
 
@@ -73,9 +73,10 @@ async fn a_slow_broker_is_waited_for_within_the_deadline() {
     let (result, took) = timed(sender.send(Target::topic("hares"), "y")).await;
     assert_eq!(place(result), (0, 1));
     assert!(took >= Duration::from_millis(400), "{took:?}");
+    cluster.broker_round_trip_time(1, 2 * SOON).unwrap();
     let (result, took) = timed(sender.with_timeout(Duration::from_millis(100)).send(Target::topic("hares"), "z")).await;
     assert_eq!(result.unwrap_err().outcome(), Outcome::Unknown);
-    assert!(took < Duration::from_millis(400), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 }
 
 #[tokio::test]
@@ -108,12 +109,12 @@ async fn an_unknown_topic_is_told_as_such_and_by_its_place_in_a_batch() {
     cluster.create_topic("hares", 1, 1).unwrap();
     cluster.topic_error("nowhere", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
     let client = lazy(&cluster, &[]);
-    let sender = sender(&client, 6 * SECOND);
+    let sender = sender(&client, 15 * SECOND);
     let targets = ["hares", "nowhere", "hares"];
     let (report, took) = timed(sender.send_batch(targets.map(|topic| (Target::topic(topic), "x")))).await;
     let failed: Vec<_> = report.failed().map(|(at, error)| (at, error.kind(), error.outcome())).collect();
     assert_eq!(failed, [(1, ErrorKind::NotFound, Outcome::Refused)], "{report:?}");
-    assert!(took < 5 * SECOND, "before the deadline: {took:?}");
+    assert!(took < 15 * SECOND, "before the deadline: {took:?}");
 
     let error = within(sender.send(Target::topic("hares").partition(7), "x")).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::NotFound, Outcome::NotSent), "{error}");
@@ -135,7 +136,7 @@ async fn a_full_queue_is_waited_for_within_the_deadline() {
     let client = lazy(&cluster, &[("queue.buffering.max.messages", "2")]);
     let sender = client.sender().timeout(LONG).retry(RetryPolicy::never()).build().unwrap();
     place(within(sender.send(Target::topic("hares"), "x")).await);
-    cluster.broker_round_trip_time(1, Duration::from_millis(700)).unwrap();
+    cluster.broker_down(1).unwrap();
     let first = within(sender.send_pipelined(Target::topic("hares"), "a")).await.unwrap();
     let second = within(sender.send_pipelined(Target::topic("hares"), "b")).await.unwrap();
     let full = sender.try_enqueue(Target::topic("hares"), "c").unwrap_err();
@@ -145,8 +146,9 @@ async fn a_full_queue_is_waited_for_within_the_deadline() {
     let (result, took) = timed(hasty.send(Target::topic("hares"), "d")).await;
     let error = result.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent), "{error}");
-    assert!(took >= Duration::from_millis(190) && took < Duration::from_millis(600), "{took:?}");
+    assert!(took >= Duration::from_millis(190) && took < SOON, "{took:?}");
     // There is room again before this one's deadline.
+    cluster.broker_up(1).unwrap();
     assert_eq!(place(within(sender.send(Target::topic("hares"), "e")).await), (0, 3));
     assert_eq!((place(within(first).await), place(within(second).await)), ((0, 1), (0, 2)));
 }
