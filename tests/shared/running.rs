@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How long a test waits for one thing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a whole test may take.
-const WHOLE: Duration = Duration::from_secs(120);
+/// How long a whole test may take: one may run a program or two.
+const WHOLE: Duration = Duration::from_secs(300);
 
 /// Makes a test of each body that brings its own server.
 macro_rules! on_its_own {
@@ -95,7 +95,7 @@ pub(crate) fn environment(name: &str) -> String {
 pub(crate) async fn command(program: &str, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new(program);
     let ran = command.args(arguments).kill_on_drop(true).output();
-    let Output { status, stdout, stderr } = within_time(3 * PATIENCE, program, ran).await.unwrap();
+    let Output { status, stdout, stderr } = within_time(6 * PATIENCE, program, ran).await.unwrap();
     assert!(status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
