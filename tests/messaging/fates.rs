@@ -211,7 +211,7 @@ async fn requesting(seed: u64) -> Result<usize, String> {
     disturb(&broker, seed);
     let client = client(&broker);
     let queue = if seed.is_multiple_of(2) { ReplyQueue::Direct } else { ReplyQueue::Exclusive };
-    let requester = client.requester().timeout(Duration::from_millis(500)).reply_queue(queue).build().unwrap();
+    let requester = client.requester().timeout(Duration::from_secs(1)).reply_queue(queue).build().unwrap();
     let target = Target::queue(QUEUE);
     let mut replies = 0;
     for first in (0..EACH * TASKS).step_by(TASKS as usize) {

@@ -11,9 +11,9 @@ use leveret::broker::{Broker, Script};
 /// So many seeds a plain `cargo test` plays.
 const SEEDS: u64 = 200;
 /// So many at a time.
-const TOGETHER: usize = 100;
+const TOGETHER: usize = 50;
 /// So long one of them may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// So many connections are disturbed; later ones are served.
 const SCRIPTS: u64 = 6;
 
