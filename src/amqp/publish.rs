@@ -251,7 +251,7 @@ fn post(
 /// # Errors
 ///
 /// Whatever has ended the channel or the connection, with the [outcome](Error::outcome) `Unknown`: the server may have the message.
-/// `Returned`, with the outcome `Refused`, where it had given the message back before that.
+/// `Returned`, with the outcome `Refused`, where it had given the message back before that: [`take_returned`](Self::take_returned) has it.
 ///
 /// # Cancel safety
 ///
@@ -301,9 +301,16 @@ impl Confirm {
         }
     }
 
-    /// The message that had come back before its channel ended, if that is what the `error` says that this has ended with.
-    pub(crate) fn came_back(&self, error: &Error) -> Option<Box<Returned>> {
-        self.channel.came_back(self.delivery_tag(), error)
+    /// The message, where awaiting this has ended with an error of the kind `Returned`: it had come back, and its channel ended before the
+    /// server said more. It is told once, and in no other case: a [`Confirmation`] has its message with it.
+    pub fn take_returned(&mut self) -> Option<Box<Returned>> {
+        if self.is_known() {
+            return None;
+        }
+        let ChannelGuard { guard, id, .. } = &*self.channel;
+        let returned = guard.shared.with(|machine| machine.take_returned(*id, self.tag))?;
+        self.tag |= KNOWN;
+        Some(returned)
     }
 
     #[inline]
@@ -323,8 +330,11 @@ impl Confirm {
         }
         let ChannelGuard { guard, id, .. } = &*self.channel;
         let polled = guard.shared.with(|machine| machine.poll_confirm(*id, self.tag, cx.waker()));
-        if polled.is_ready() {
-            self.tag |= KNOWN;
+        match &polled {
+            // The message itself can still be asked for.
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::Returned => {}
+            Poll::Ready(_) => self.tag |= KNOWN,
+            Poll::Pending => {}
         }
         polled
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::codec::ReplyCode;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::protocol::Wakes;
 use crate::protocol::client::{ChannelId, Confirmation, Connection as Machine, Returned, Settle, Watermark};
 use crate::transport::{Endpoint, Next, Turn, now};
@@ -170,9 +170,9 @@ impl ChannelGuard {
         }
     }
 
-    /// The message that had come back before its channel ended, if that is what the `error` in place of a confirm says. It is told once.
-    pub(crate) fn came_back(&self, tag: u64, error: &Error) -> Option<Box<Returned>> {
-        let came_back = error.kind() == ErrorKind::Returned;
+    /// The message that had come back before its channel ended, if that is what was `said` of it. It is told once.
+    pub(crate) fn came_back(&self, tag: u64, said: &Result<Confirmation>) -> Option<Box<Returned>> {
+        let came_back = said.as_ref().is_err_and(|error| error.kind() == ErrorKind::Returned);
         came_back.then(|| self.guard.shared.quietly(|machine| machine.take_returned(self.id, tag))).flatten()
     }
 

@@ -88,6 +88,12 @@ enum Side {
     Broker,
 }
 
+/// How far along its direction a moment is.
+enum Mark {
+    Octets(u64),
+    Frames(u64),
+}
+
 /// Where one is in a row of frames. Whether they are good ones is nobody's concern here.
 #[derive(Debug, Default)]
 struct Walk {
@@ -139,22 +145,12 @@ impl Play {
 
     /// Everything that was let pass to the machine has been acted on.
     pub(super) fn has_acted(&mut self) {
-        let (octets, frames) = (self.received.octets, self.received.frames);
-        self.look(|moment| match moment {
-            Moment::Received(at) => at <= octets,
-            Moment::FrameReceived(at) => at <= frames,
-            _ => false,
-        });
+        self.due.extend(self.steps.extract_if(.., |(moment, _)| self.received.has_reached(*moment)));
     }
 
     /// Everything that was let pass to the driver has been written.
     pub(super) fn has_written(&mut self) {
-        let (octets, frames) = (self.sent.octets, self.sent.frames);
-        self.look(|moment| match moment {
-            Moment::Sent(at) => at <= octets,
-            Moment::FrameSent(at) => at <= frames,
-            _ => false,
-        });
+        self.due.extend(self.steps.extract_if(.., |(moment, _)| self.sent.has_reached(*moment)));
     }
 
     pub(super) fn has_due(&self) -> bool {
@@ -252,10 +248,10 @@ impl Play {
 
     /// Octets of the script's own: right where writing is, or behind the frames that are on their way.
     pub(super) fn say(&mut self, octets: Bytes, moment: Moment) {
-        match moment {
-            _ if octets.is_empty() => {}
-            Moment::Sent(_) | Moment::FrameSent(_) => self.ahead.extend_from_slice(&octets),
-            _ => self.held.push_back(Held { octets, verbatim: true }),
+        if self.sent.mark(moment).is_some() {
+            self.ahead.extend_from_slice(&octets);
+        } else if !octets.is_empty() {
+            self.held.push_back(Held { octets, verbatim: true });
         }
     }
 
@@ -348,48 +344,53 @@ impl Gate {
 }
 
 impl Way {
-    /// The counts of octets and of frames at which something is to be done.
-    fn marks(&self, steps: &[(Moment, Act)]) -> (u64, u64) {
-        let (mut octets, mut frames) = (u64::MAX, u64::MAX);
-        for (moment, _) in steps {
-            match (self.side, *moment) {
-                (Side::Client, Moment::Received(at)) | (Side::Broker, Moment::Sent(at)) => octets = octets.min(at),
-                (Side::Client, Moment::FrameReceived(at)) | (Side::Broker, Moment::FrameSent(at)) => {
-                    frames = frames.min(at)
-                }
-                _ => {}
-            }
+    /// Where on this way a moment is, if it is on this one.
+    fn mark(&self, moment: Moment) -> Option<Mark> {
+        match (self.side, moment) {
+            (Side::Client, Moment::Received(at)) | (Side::Broker, Moment::Sent(at)) => Some(Mark::Octets(at)),
+            (Side::Client, Moment::FrameReceived(at)) | (Side::Broker, Moment::FrameSent(at)) => Some(Mark::Frames(at)),
+            _ => None,
         }
-        (octets, frames)
+    }
+
+    fn has_reached(&self, moment: Moment) -> bool {
+        match self.mark(moment) {
+            Some(Mark::Octets(at)) => at <= self.octets,
+            Some(Mark::Frames(at)) => at <= self.frames,
+            None => false,
+        }
+    }
+
+    /// How many octets may pass before the next moment, unless a frame ends among them.
+    fn room(&self, steps: &[(Moment, Act)]) -> usize {
+        let marks = steps.iter().filter_map(|(moment, _)| self.mark(*moment));
+        let room = marks.map(|mark| match mark {
+            Mark::Octets(at) => at.saturating_sub(self.octets),
+            Mark::Frames(at) if at <= self.frames => 0,
+            Mark::Frames(_) => u64::MAX,
+        });
+        room.min().and_then(|room| usize::try_from(room).ok()).unwrap_or(usize::MAX)
     }
 
     /// Lets octets pass up to the next moment, and returns how many.
     fn pass(&mut self, steps: &[(Moment, Act)], octets: &[u8]) -> usize {
-        let (octet_mark, frame_mark) = self.marks(steps);
         let mut passed = 0;
-        while self.frames < frame_mark {
-            let most = usize::try_from(octet_mark.saturating_sub(self.octets)).unwrap_or(usize::MAX);
+        loop {
             let rest = octets.get(passed..).unwrap_or_default();
-            let rest = rest.get(..most).unwrap_or(rest);
+            let rest = rest.get(..self.room(steps)).unwrap_or(rest);
             if rest.is_empty() {
-                break;
+                return passed;
             }
             let (count, is_whole) = self.walk.step(rest);
             passed += count;
             self.octets += count as u64;
             self.frames += u64::from(is_whole);
         }
-        passed
     }
 
     /// The same of octets that are not frames.
     fn pass_verbatim(&mut self, steps: &[(Moment, Act)], count: usize) -> usize {
-        let (octet_mark, frame_mark) = self.marks(steps);
-        if self.frames >= frame_mark {
-            return 0;
-        }
-        let most = usize::try_from(octet_mark.saturating_sub(self.octets)).unwrap_or(usize::MAX);
-        let count = count.min(most);
+        let count = count.min(self.room(steps));
         self.octets += count as u64;
         count
     }

@@ -95,8 +95,7 @@ on_its_own! {
         let sum = |at: usize| tallies.iter().map(|tally| tally[at]).sum::<usize>();
         let all: [usize; 4] = std::array::from_fn(sum);
         println!("accepted, refused, not sent, unknown: {all:?}");
-        if tallies.len() > 1 {
-            assert!(all[0] > 10 * all[1] && all[1] > 0 && all[3] > 0, "{all:?}");
-        }
+        let [accepted, refused, _, unknown] = all;
+        assert!(tallies.len() == 1 || (accepted > 0 && refused > 0 && unknown > 0), "{all:?}");
     }
 }

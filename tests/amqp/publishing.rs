@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use leveret::amqp::{Confirmation, Properties};
+use leveret::amqp::{Confirmation, Connection, Properties};
+use leveret::broker::Broker;
 use leveret::codec::Frame;
 use leveret::codec::method::{basic, connection};
 use leveret::error::{ErrorKind, Outcome};
@@ -418,6 +419,29 @@ on_every_server! {
 }
 
 on_its_own! {
+    /// c92: what came back is there also where its channel ended before the ack.
+    async fn a_message_that_came_back_before_its_channel_ended() {
+        let broker = Broker::start().await.unwrap();
+        broker.script(["published 2: close channels 404 \"NOT_FOUND - gone\"".parse().unwrap()]);
+        let connection = Connection::open(&broker.url()).await.unwrap();
+        let channel = connection.open_channel().await.unwrap();
+        channel.confirm_select().await.unwrap();
+        broker.hold_confirms(true);
+        let mut confirm = channel.basic_publish("", "nowhere", "back").mandatory(true).await.unwrap();
+        assert!(confirm.take_returned().is_none(), "nothing is known yet");
+        let mut lost = channel.basic_publish("", "nowhere", "lost").await.unwrap();
+        for _ in 0..2 {
+            let error = within("an error", &mut confirm).await.unwrap_err();
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Returned, Outcome::Refused), "{error}");
+        }
+        let returned = confirm.take_returned().unwrap();
+        assert_eq!((returned.reply_code().0, returned.message().body()), (312, &b"back"[..]));
+        assert!(confirm.take_returned().is_none(), "it is told once");
+        let error = within("an error", &mut lost).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown), "{error}");
+        assert!(lost.take_returned().is_none());
+    }
+
     /// What was not sent is not on the wire, and tags have no gaps.
     async fn a_publisher_dropped_while_it_waits_for_the_window() {
         let (connection, mut peer) = connected().await;

@@ -13,7 +13,7 @@ const SEEDS: u64 = 200;
 /// So many at a time.
 const TOGETHER: usize = 100;
 /// So long one of them may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 /// So many connections are disturbed; later ones are served.
 const SCRIPTS: u64 = 6;
 

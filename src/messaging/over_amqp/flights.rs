@@ -323,7 +323,7 @@ impl Flights {
     fn settle(&mut self, Loose { lane, tag }: Loose) -> Option<(Sent, Fate)> {
         let known = self.lanes.get_mut(lane as usize)?;
         let confirmation = known.channel.inner.confirmation(tag.get())?;
-        let came_back = confirmation.as_ref().err().and_then(|error| known.channel.inner.came_back(tag.get(), error));
+        let came_back = known.channel.inner.came_back(tag.get(), &confirmation);
         let (sent, number) = ((known.order, tag.get()), known.number);
         known.loose -= 1;
         // While closing, what fails stays for the report.

@@ -170,8 +170,7 @@ impl Lane {
                 return Poll::Ready(Ok(Receipt::amqp(self.number, tag.get())));
             }
             let refused = is_answer(&confirmation);
-            let came_back =
-                confirmation.as_ref().err().and_then(|error| self.channel.inner.came_back(tag.get(), error));
+            let came_back = self.channel.inner.came_back(tag.get(), &confirmation);
             let cargo = || flights.fail(self.place, tag, refused);
             Poll::Ready(fate((confirmation, came_back), (self.number, tag), cargo))
         })

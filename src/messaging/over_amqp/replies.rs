@@ -1,10 +1,9 @@
 //! Requests and their replies on one channel, by direct reply-to or a queue of one's own.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -213,14 +212,14 @@ impl Request<'_> {
                     Ok(reply) => return Ok(reply),
                     // What has ended the replies has mostly ended the confirm, too, which may know more.
                     Err(_) => {
-                        let said = known(&mut confirm).await;
-                        let refusal = said.and_then(|said| refusal(&confirm, said));
+                        let said = known(&mut confirm);
+                        let refusal = said.and_then(|said| refusal(&mut confirm, said));
                         return Err(refusal.unwrap_or_else(|| waiting.lost()));
                     }
                 },
                 said = &mut confirm => said,
             };
-            if let Some(refusal) = refusal(&confirm, said) {
+            if let Some(refusal) = refusal(&mut confirm, said) {
                 return Err(refusal);
             }
             (&mut self.reply).await.map_err(|_| waiting.lost())
@@ -230,32 +229,25 @@ impl Request<'_> {
 }
 
 /// What is known of a message now.
-async fn known(confirm: &mut amqp::Confirm) -> Option<Result<Confirmation>> {
-    poll_fn(|cx| {
-        Poll::Ready(match Pin::new(&mut *confirm).poll(cx) {
-            Poll::Ready(said) => Some(said),
-            Poll::Pending => None,
-        })
-    })
-    .await
+fn known(confirm: &mut amqp::Confirm) -> Option<Result<Confirmation>> {
+    match Pin::new(confirm).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(said) => Some(said),
+        Poll::Pending => None,
+    }
 }
 
 /// Why there will be no reply to a request, if that is what was said of it.
-fn refusal(confirm: &amqp::Confirm, said: Result<Confirmation>) -> Option<RequestError> {
-    let no_route = |returned: &amqp::Returned| RequestError::NoRoute(Box::new(convert::returned(returned)));
+fn refusal(confirm: &mut amqp::Confirm, said: Result<Confirmation>) -> Option<RequestError> {
+    let no_route = |returned: Box<amqp::Returned>| RequestError::NoRoute(Box::new(convert::returned(&returned)));
     match said {
         Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => None,
-        Ok(Confirmation::Ack(Some(returned))) => Some(no_route(&returned)),
+        Ok(Confirmation::Ack(Some(returned))) => Some(no_route(returned)),
         Ok(Confirmation::Nack(_)) => {
             let message = "the server did not take responsibility for the request";
             let error = Error::new(ErrorKind::Nacked, message).with_outcome(Outcome::Refused);
             Some(RequestError::Send(SendError::new(error)))
         }
-        // It may have come back before its channel ended.
-        Err(error) => Some(match confirm.came_back(&error) {
-            Some(returned) => no_route(&returned),
-            None => RequestError::Lost(error),
-        }),
+        Err(error) => Some(confirm.take_returned().map_or(RequestError::Lost(error), no_route)),
     }
 }
 

@@ -214,7 +214,8 @@ impl Connection {
     /// The message that had come back before its channel ended, where [`poll_confirm`](Self::poll_confirm) says that one had. It can be
     /// taken once.
     pub fn take_returned(&mut self, id: ChannelId, tag: u64) -> Option<Box<Returned>> {
-        self.channel(id)?.confirms.as_mut()?.take_returned(tag)
+        let channel = self.channel(id).filter(|channel| channel.end.is_some())?;
+        channel.confirms.as_mut()?.take_returned(tag)
     }
 
     /// Whether the server has said what became of a message. Nothing is taken from whoever waits for that.
@@ -271,6 +272,7 @@ impl Connection {
 
     /// Nobody asks what became of this message any more.
     pub fn forget_confirm(&mut self, id: ChannelId, tag: u64) {
+        drop(self.take_returned(id, tag));
         let Self { channels, wakes, .. } = self;
         let channel = channels.get_mut(id.0).and_then(Option::as_mut);
         if let Some(confirms) = channel.and_then(|channel| channel.confirms.as_mut()) {

@@ -456,6 +456,8 @@ fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
             routing_key: "nowhere".into(),
         };
         pair.server.send_content(1, method, &RawProperties::new(properties.into()), &"x".into(), pair.now);
+        pair.hear();
+        assert_eq!(pair.client.take_returned(channel, 1), None, "its confirm has it, should there be one");
         pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (60, 40));
         pair.hear();
 
@@ -468,6 +470,22 @@ fn c92_a_message_that_came_back_is_refused_when_its_channel_ends() {
         let unknown = error(pair.confirmed(channel, 2));
         assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::ChannelClosed, Outcome::Unknown));
     }
+}
+
+/// Whoever does not ask for it leaves nothing behind.
+#[test]
+fn what_came_back_goes_with_its_confirm() {
+    let (mut pair, channel) = Pair::with_channel();
+    pair.confirm_select(channel);
+    let publish = Publish { mandatory: true, ..plain("nowhere", Body::Borrowed(b"x")) };
+    assert!(pair.client.poll_publish(channel, &publish, &mut None, Waker::noop()).is_ready());
+    let method = basic::Return { routing_key: "nowhere".into(), ..basic::Return::default() };
+    pair.server.send_content(1, method, &RawProperties::default(), &"x".into(), pair.now);
+    pair.server.close_channel(1, ReplyCode::NOT_FOUND, "NOT_FOUND", (60, 40));
+    pair.hear();
+    assert_eq!(error(pair.confirmed(channel, 1)).kind(), ErrorKind::Returned);
+    pair.client.forget_confirm(channel, 1);
+    assert_eq!(pair.client.take_returned(channel, 1), None);
 }
 
 /// Nobody confirms what was published before confirms were asked for, whatever is asked for later.
