@@ -468,7 +468,7 @@ fn nameless_virtual_host(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -477,10 +477,13 @@ mod tests {
     async fn each_address_of_a_name_is_tried() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // A port that nobody listens at, and that nobody else is given.
+        let nobody = TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let dead = nobody.local_addr().unwrap();
         let addresses = vec![dead, silent.local_addr().unwrap(), rude.local_addr().unwrap()];
 
-        let config = Config::new().attempt_timeout(Duration::from_millis(100));
+        let config = Config::new().attempt_timeout(Duration::from_secs(2));
         let login = Login {
             config: &config,
             machine: config.machine(Credentials::default(), &[]),

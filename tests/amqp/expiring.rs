@@ -15,7 +15,7 @@ use leveret::transport::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::support::{Server, assert_works, within};
+use crate::support::{Server, assert_works, until, within};
 
 /// A provider that knows when it was asked; the `n`th answer is that of its function for `n`.
 #[derive(Clone, Default)]
@@ -221,8 +221,7 @@ on_every_server! {
             async move { token("guest", if first { 1 } else { 1000 }) }
         });
         let connection = within("a connection", builder.clone().open()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        until("the second time", async || asked.load(Ordering::Relaxed) == 2).await;
         assert_works(&connection.open_channel().await.unwrap()).await;
         let other: Connection = within("a connection", builder.open()).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 3);

@@ -10,16 +10,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use crate::scripted::Stage;
-use crate::support::within;
+use crate::support::{Nobody, within};
 
 fn builder(hosts: &[u16]) -> ConnectionBuilder {
     let hosts = hosts.iter().map(|port| Address::new("127.0.0.1", *port));
     ConnectionBuilder::from(Config::new().hosts(hosts))
-}
-
-/// A port at which nobody listens.
-async fn nobody() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
 /// Somebody who takes connections and does this with each.
@@ -43,7 +38,9 @@ on_its_own! {
     async fn the_next_one_is_tried() {
         let broker = Broker::start().await.unwrap();
         let good = broker.local_addr().port();
-        let (dead, rude, web) = (nobody().await, somebody(b"", true).await, somebody(b"HTTP/1.1 400\r\n", false).await);
+        let nobody = Nobody::v4();
+        let dead = nobody.port();
+        let (rude, web) = (somebody(b"", true).await, somebody(b"HTTP/1.1 400\r\n", false).await);
         for bad in [vec![dead], vec![rude], vec![web], vec![dead, rude, web, dead]] {
             let ports = [bad.as_slice(), &[good]].concat();
             let connection = within("a connection", builder(&ports).open()).await.unwrap();
@@ -62,7 +59,8 @@ on_its_own! {
             Err(error) => return println!("this machine has no IPv6: {error}"),
         };
         let port = broker.local_addr().port();
-        let dead = nobody().await;
+        let (nobody, nobody_there) = (Nobody::v4(), Nobody::v6());
+        let dead = nobody.port();
         for url in [
             format!("amqp://[::1]:{port}"),
             format!("amqp://guest:guest@127.0.0.1:{dead},[0:0::1]:{port}/%2f?heartbeat=1"),
@@ -72,6 +70,7 @@ on_its_own! {
         }
         let config = Config::new().host("::1").port(port);
         within("a connection", Connection::open_config(&config)).await.unwrap();
+        let dead = nobody_there.port();
         let error = within("an error", Connection::open(&format!("amqp://[::1]:{dead}"))).await.unwrap_err();
         assert!(error.to_string().contains(&format!("cannot connect to [::1]:{dead}")), "{error}");
     }
@@ -91,7 +90,9 @@ on_its_own! {
 
     /// Every one of them is named, with what happened there.
     async fn none_of_them_will_do() {
-        let (dead, rude, web) = (nobody().await, somebody(b"", true).await, somebody(b"HTTP/1.1 400\r\n", false).await);
+        let nobody = Nobody::v4();
+        let dead = nobody.port();
+        let (rude, web) = (somebody(b"", true).await, somebody(b"HTTP/1.1 400\r\n", false).await);
         let error = within("an error", builder(&[dead, rude, web]).open()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
         assert!(error.is_transient());
@@ -121,14 +122,11 @@ on_its_own! {
     async fn a_silent_one_is_left() {
         let broker = Broker::start().await.unwrap();
         let ports = [somebody(b"", false).await, broker.local_addr().port()];
-        for builder in [
-            builder(&ports).connect_timeout(Duration::from_millis(800)),
-            builder(&ports).attempt_timeout(Duration::from_millis(100)),
-        ] {
-            let begun = Instant::now();
-            within("a connection", builder.open()).await.unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        }
+        // Two seconds for each of them, either way.
+        let whole = builder(&ports).connect_timeout(Duration::from_secs(4));
+        let each = builder(&ports).connect_timeout(Duration::from_secs(3600)).attempt_timeout(Duration::from_secs(2));
+        let (one, other) = tokio::join!(within("a connection", whole.open()), within("a connection", each.open()));
+        drop((one.unwrap(), other.unwrap()));
     }
 
     /// A deadline for each, and one for all.
@@ -138,7 +136,7 @@ on_its_own! {
         for builder in [builder(&ports).connect_timeout(whole), builder(&ports).connect_timeout(whole).attempt_timeout(each)] {
             let begun = Instant::now();
             let error = within("an error", builder.open()).await.unwrap_err();
-            assert!(begun.elapsed() >= whole && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() >= whole, "{:?}", begun.elapsed());
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             for port in ports {
                 assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
@@ -171,8 +169,7 @@ on_its_own! {
         drop(one);
         let mut left = 0;
         for connection in connections {
-            let ended = tokio::time::timeout(Duration::from_millis(20), connection.closed()).await;
-            left += usize::from(ended.is_err());
+            left += usize::from(within("an answer or the end", connection.open_channel()).await.is_ok());
         }
         assert!((1..40).contains(&left), "{left} of 40 were at the second");
     }

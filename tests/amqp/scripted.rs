@@ -6,8 +6,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use leveret::amqp::{Connection, ConnectionBuilder};
 use leveret::codec::method::connection;
 use leveret::codec::{ContentHeader, FieldTable, Frame, Method, Properties, RawProperties};
+use leveret::transport::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::support::within;
 
@@ -48,8 +49,7 @@ impl Stage {
 
     pub(crate) async fn accept(&self) -> Peer {
         let (stream, _) = within("somebody who connects", self.listener.accept()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Peer { stream, input: BytesMut::new() }
+        Peer::new(Stream::tcp(stream).unwrap())
     }
 }
 
@@ -75,6 +75,17 @@ pub(crate) async fn connected_as(
     (connection.unwrap(), peer)
 }
 
+/// As [`connected_as`], through memory alone: in a test with tokio's paused clock, no time passes while anybody has something to do.
+pub(crate) async fn connected_in_memory(
+    tune: connection::Tune,
+    change: impl FnOnce(ConnectionBuilder) -> ConnectionBuilder,
+) -> (Connection, Peer) {
+    let (ours, theirs) = Stream::pipe();
+    let mut peer = Peer::new(theirs);
+    let (connection, ()) = tokio::join!(change(ConnectionBuilder::default()).open_with(ours), peer.open(tune));
+    (connection.unwrap(), peer)
+}
+
 /// A channel of a connection, whose opening the peer has answered.
 pub(crate) async fn channel_of(connection: &Connection, peer: &mut Peer) -> leveret::amqp::Channel {
     let (channel, ()) = tokio::join!(connection.open_channel(), peer.open_channel());
@@ -84,11 +95,15 @@ pub(crate) async fn channel_of(connection: &Connection, peer: &mut Peer) -> leve
 /// One connection, on the server's side.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
 }
 
 impl Peer {
+    fn new(stream: Stream) -> Self {
+        Self { stream, input: BytesMut::new() }
+    }
+
     /// c1: the client speaks first, and this is what it says.
     pub(crate) async fn header(&mut self) {
         let mut header = [0; 8];

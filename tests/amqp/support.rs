@@ -2,6 +2,7 @@
 
 use leveret::amqp::{Channel, Connection, ConnectionBuilder, Consumer, Credentials, Delivery, Queue};
 use leveret::error::{Error, ErrorKind};
+use tokio::net::TcpSocket;
 
 pub(crate) use crate::own::Own;
 pub(crate) use crate::running::{PATIENCE, command, environment, run, unique, until, within};
@@ -83,6 +84,29 @@ impl Own {
 
     pub(crate) async fn connect(&self) -> Connection {
         within("a connection", self.builder().open()).await.unwrap()
+    }
+}
+
+/// A port at which nobody listens, and that nobody else is given as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub(crate) fn v4() -> Self {
+        Self::at(TcpSocket::new_v4().unwrap(), "127.0.0.1:0")
+    }
+
+    pub(crate) fn v6() -> Self {
+        Self::at(TcpSocket::new_v6().unwrap(), "[::1]:0")
+    }
+
+    fn at(socket: TcpSocket, address: &str) -> Self {
+        socket.bind(address.parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
     }
 }
 

@@ -8,7 +8,7 @@ use leveret::codec::method::{channel, confirm, connection, queue};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::raw::{Raw, content, publish, start};
+use crate::raw::{PATIENCE, Raw, content, publish, start};
 
 async fn confirming(client: &mut Raw) {
     client.send(1, confirm::Select { no_wait: false }).await;
@@ -120,7 +120,7 @@ async fn c144_shutdown() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(Duration::from_secs(5), refused).await.unwrap();
+    timeout(PATIENCE, refused).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const MAX_PAYLOAD: usize = 131_072 - 8;
 
 pub(crate) struct Raw {

@@ -29,10 +29,10 @@ is_ours() { # PID WORD
 end_server() { # FILE WORD SIGNAL
     local pid tries
     pid=$(cat "$1" 2>/dev/null || true)
-    for ((tries = 0; tries < 1200; tries++)); do
+    for ((tries = 0; tries < 2400; tries++)); do
         is_ours "$pid" "$2" || { rm -f "$1"; return 0; }
         [ "$tries" != 0 ] || kill -s "$3" "$pid" 2>/dev/null || true
-        [ "$tries" != 600 ] || kill -s KILL "$pid" 2>/dev/null || true
+        [ "$tries" != 1200 ] || kill -s KILL "$pid" 2>/dev/null || true
         sleep 0.05
     done
     fail "$2 does not end"

@@ -384,7 +384,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), confirmed).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), confirmed).await.unwrap();
         assert_eq!(Arc::strong_count(&task), 1);
     }
 
