@@ -77,10 +77,12 @@ on_every_server! {
     async fn a_responder_and_strangers(server: Server) {
         let client = server.client().await;
         let (queue, replies) = (exclusive_queue(&client).await, exclusive_queue(&client).await);
-        let responder = serve(&client, &queue, async |request| {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let responder = client.responder(Source::queue(&queue)).serve_until(stopped, async |request: Received| {
             let reply = Message::new(request.body().to_vec());
-            Ok(if request.body() == b"long" { reply.content_type("x".repeat(256)) } else { reply })
+            Ok::<_, &str>(if request.body() == b"long" { reply.content_type("x".repeat(256)) } else { reply })
         });
+        let responder = tokio::spawn(responder);
         let sender = client.sender().build().unwrap();
         let request = |text: &'static str| Message::new(text).reply_to(replies.as_str()).message_id(text);
         sender.send(Target::queue(&queue), request("long")).await.unwrap();
@@ -95,8 +97,9 @@ on_every_server! {
         }
         ids.sort();
         assert_eq!(ids, ["three", "two"]);
-        responder.abort();
-        assert!(responder.await.unwrap_err().is_cancelled());
+        // A request is accepted behind its reply.
+        stop.send(()).unwrap();
+        within("the end", responder).await.unwrap().unwrap();
         let look = channel(&client).await;
         until("the responder to go", async || look_at(&look, &queue).await.consumer_count() == 0).await;
         assert_eq!(look_at(&look, &queue).await.message_count(), 0, "all were accepted");
