@@ -34,6 +34,18 @@ async fn fill(cluster: &Cluster, partitions: i32, count: usize) -> Client {
     client
 }
 
+/// Where the group `g` goes on in the first partition.
+fn committed(cluster: &Cluster) -> impl Fn() -> Offset {
+    let servers = cluster.bootstrap_servers();
+    let asker: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", servers).set("group.id", "g").create().unwrap();
+    move || {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition("hares", 0);
+        asker.committed_offsets(partitions, LONG).unwrap().elements()[0].offset()
+    }
+}
+
 async fn next(receiver: &mut Receiver) -> leveret::messaging::Delivery {
     within(receiver.recv()).await.unwrap().unwrap()
 }
@@ -164,6 +176,14 @@ async fn a_receiver_that_has_ended_leaves_its_group() {
     // What is in hand can be accepted, and then nothing keeps it.
     read.accept().unwrap();
     drop(unread);
+    // Whoever joins before that goes on where the group was until then.
+    let committed = committed(&cluster);
+    within(async {
+        while committed() != Offset::Offset(1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let two = lazy(&cluster, &[]);
     let mut second = receiver(&two, "g").await;
     assert_eq!(body(next(&mut second).await.body()), "1");
@@ -228,16 +248,7 @@ async fn what_is_assigned_to_a_stream_that_was_cancelled_is_not_handed_on() {
 async fn closing_the_client_waits_for_the_commits_of_receivers_that_were_dropped() {
     let cluster = cluster();
     let client = fill(&cluster, 1, 2).await;
-    let asker: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .set("group.id", "g")
-        .create()
-        .unwrap();
-    let committed = || {
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition("hares", 0);
-        asker.committed_offsets(partitions, LONG).unwrap().elements()[0].offset()
-    };
+    let committed = committed(&cluster);
     let mut receiver = receiver(&client, "g").await;
     next(&mut receiver).await.accept().unwrap();
     // It knows its broker from now on, and gets its next answer at once.
