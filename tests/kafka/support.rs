@@ -39,8 +39,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// Longer than anything takes that is not stuck.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+/// Longer than anything takes that is not stuck: a group goes on without a member whose goodbye was lost after 45 s.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, what).await.unwrap_or_else(|_| panic!("it hangs"))
