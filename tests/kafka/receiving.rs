@@ -42,7 +42,7 @@ fn committed(cluster: &Cluster) -> impl Fn() -> Offset {
     move || {
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition("hares", 0);
-        asker.committed_offsets(partitions, LONG).unwrap().elements()[0].offset()
+        asker.committed_offsets(partitions, LONG).unwrap().find_partition("hares", 0).unwrap().offset()
     }
 }
 
